@@ -1,0 +1,55 @@
+"""One object, four verbs: what the command line does, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import supervision
+
+    from od_detr.inference.predictor import Predictor
+
+
+class Detector:
+    """A trained detector.
+
+        detector = Detector.from_pretrained("runs/x/best")
+        detections = detector.predict("street.jpg")
+        figures = detector.evaluate("data")
+        better = Detector.fit("data", output="runs/y", epochs=24)
+    """
+
+    def __init__(self, directory: Path, predictor: Predictor) -> None:
+        self.directory, self.predictor = directory, predictor
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, device: str = "auto") -> Detector:
+        """From the directory of a run, or the best/ folder in it."""
+        from od_detr.inference.predictor import Predictor
+
+        return cls(Path(directory), Predictor.from_run(Path(directory), device=device))
+
+    @classmethod
+    def fit(cls, data: str | Path, **options: Any) -> Detector:
+        """Trains on a folder of images and annotations; the options of `od-detr train` by their Python names."""
+        from od_detr.options import TrainOptions
+        from od_detr.training.fit import fit
+
+        run = fit(TrainOptions(data=str(data), **options))
+        return cls.from_pretrained(run.directory)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.predictor.classes
+
+    def predict(self, image: str | Path, threshold: float = 0.3) -> supervision.Detections:
+        """Detections of an image file: pixel xyxy, scores, class ids, class names in `.data["class_name"]`."""
+        return self.predictor.predict(image, threshold)
+
+    def evaluate(self, data: str | Path, split: str = "val", **options: Any) -> dict[str, Any]:
+        """The 12 COCO figures and `per_class` AP on a folder of images and annotations."""
+        from od_detr.inference.evaluate import evaluate_run
+
+        return evaluate_run(self.directory, Path(data), split, **options)

@@ -1,0 +1,202 @@
+"""The command line. Every verb imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Train a small detector on built-in scenes in minutes, evaluate it and draw what it finds.
+
+    Args:
+        output: the run's directory.
+        seed: of scenes and training.
+        json: print the result as one JSON object on the last line.
+    """
+
+    output: str = "runs/demo"
+    seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class TrainCommand(TrainOptions):
+    __doc__ = (TrainOptions.__doc__ or "") + "    json: print the result as one JSON object on the last line.\n"
+
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The 12 COCO figures and the AP of each class.
+
+    Args:
+        run: directory of a run, or of a saved detector.
+        data: folder with images and COCO annotations.
+        split: which part of it.
+        weights: the best of the run, or the last online or teacher weights.
+        image_size: short side; default that of training.
+        batch_size: images at once.
+        workers: processes that load images.
+        device: auto, cpu, cuda or mps.
+        json: print the figures as one JSON object on the last line.
+    """
+
+    run: str
+    data: str
+    split: Literal["train", "val", "test"] = "val"
+    weights: Literal["best", "online", "teacher"] = "best"
+    image_size: int | None = None
+    batch_size: int = 4
+    workers: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Detect objects in images: drawn copies and one JSON file in COCO's result format.
+
+    Args:
+        run: directory of a run, or of a saved detector.
+        sources: image files, folders of images, or globs.
+        output: where pictures and detections.json go.
+        threshold: lowest score that is drawn and written.
+        weights: the best of the run, or the last online or teacher weights.
+        device: auto, cpu, cuda or mps.
+        json: print a summary as one JSON object on the last line.
+    """
+
+    run: str
+    sources: list[str]
+    output: str = "predictions"
+    threshold: float = 0.3
+    weights: Literal["best", "online", "teacher"] = "best"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    json: bool = False
+
+
+def demo(options: DemoOptions) -> dict[str, Any]:
+    from od_detr.experiments.demo import run_demo
+
+    return run_demo(Path(options.output), options.seed)
+
+
+def train(options: TrainCommand) -> dict[str, Any]:
+    from rich.console import Console
+
+    from od_detr.evaluation.coco import format_table
+    from od_detr.training.fit import fit
+
+    values = {key: value for key, value in vars(options).items() if key != "json"}
+    run = fit(TrainOptions(**values))
+    for name, summary in run.summaries.items():
+        Console().print(format_table(summary, name))
+    facts = json.loads((run.directory / "best" / "config.json").read_text())
+    print(f"best: {facts['weights']} weights of epoch {facts['epoch']}, AP {100 * facts['AP']:.1f}, in {run.directory}/best")
+    return {"AP": facts["AP"], "weights": facts["weights"], "run": str(run.directory), **run.rows[-1]}
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+    from rich.console import Console
+
+    from od_detr.evaluation.coco import format_table
+    from od_detr.inference.evaluate import evaluate_run
+
+    summary = evaluate_run(
+        Path(options.run),
+        Path(options.data),
+        options.split,
+        weights=options.weights,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+    )
+    Console().print(format_table(summary, f"{options.run}, {options.split} split, {options.weights} weights"))
+    return summary
+
+
+def predict(options: PredictOptions) -> dict[str, Any]:
+    from od_detr.inference.predictor import Predictor
+
+    predictor = Predictor.from_run(Path(options.run), options.weights, options.device)
+    found = predictor.predict_files(options.sources, Path(options.output), options.threshold)
+    print(f"{found['detections']} detections in {found['images']} images, drawn in {options.output}")
+    return found
+
+
+VERBS: dict[str, tuple[Callable[[Any], dict[str, Any]], type, tuple[str, ...]]] = {
+    "demo": (demo, DemoOptions, ()),
+    "train": (train, TrainCommand, ()),
+    "evaluate": (evaluate, EvaluateOptions, ("run",)),
+    "predict": (predict, PredictOptions, ("run", "sources")),
+}
+
+
+def overview() -> str:
+    """The verbs, a line each."""
+    lines = [f"  {name:<10} {(options.__doc__ or '').splitlines()[0]}" for name, (_, options, _) in VERBS.items()]
+    return "usage: od-detr VERB [options]\n\n" + "\n".join(lines) + "\n\nod-detr VERB --help tells a verb's options."
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parses and runs one verb."""
+    import difflib
+
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(overview())
+        return
+    verb = arguments[0]
+    if verb == "--version":
+        from importlib.metadata import version
+
+        print(version("od-detr"))
+        return
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        raise InputError(f"{verb}: no such verb; " + (f"did you mean {near[0]}?" if near else "see od-detr --help"))
+    from od_detr.arguments import Parser
+
+    command, options_class, positional = VERBS[verb]
+    options = Parser(verb, options_class, positional, config=verb == "train").parse(arguments[1:])
+    result = command(options)
+    if options.json:
+        print(json.dumps(result))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a defect of ours, 2 the user's input, 130 stopped by Ctrl-C after saving."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        run([argument for argument in arguments if argument != "--debug"])
+    except InputError as error:
+        if debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":
+            print("stopped; continue with --resume", file=sys.stderr)
+            return 130
+        if debug or not isinstance(error, FloatingPointError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

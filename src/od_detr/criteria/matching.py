@@ -1,0 +1,148 @@
+"""Bipartite matching of whole steps: every layer, image and group at once, with one copy to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from od_detr.boxes import cxcywh_to_xyxy, overlaps
+from od_detr.structures import GroupOutput, Matching, Targets
+
+ALPHA, GAMMA = 0.25, 2.0
+UNMATCHABLE = 1e6  # what a cost that is not a number counts as
+
+
+@dataclass(frozen=True)
+class MatchCost:
+    """Weights of the matching cost: class, L1 and GIoU.
+
+    `cost` "focal" is the cost of every DETR here; "stable" weighs the class score by position as Stable-DINO
+    does. `eps` is added to the areas (1e-6 in DAB-DETR and DINO).
+    """
+
+    class_weight: float = 2.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    cost: str = "focal"
+    eps: float = 0.0
+
+
+def pad_targets(targets: Targets) -> tuple[Float[Tensor, "B G 4"], Tensor]:
+    """Boxes and labels of every image in a row of equal length; the padding is a zero box of class 0."""
+    shape = (len(targets.counts), targets.most)
+    place = (targets.image * targets.most + targets.slot).to(targets.boxes.device)
+    boxes = targets.boxes.new_zeros(shape[0] * shape[1], 4).index_copy(0, place, targets.boxes)
+    labels = targets.labels.new_zeros(shape[0] * shape[1]).index_copy(0, place, targets.labels)
+    return boxes.view(*shape, 4), labels.view(shape)
+
+
+@torch.no_grad()
+def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Float[Tensor, "I G q"]:
+    """Cost of every (target, query) pair of every view, target-major; +inf for the padding of a group."""
+    blocks, images = output.group.blocks, len(targets.counts)
+    logits = output.views.logits[0].float().unflatten(0, (-1, images, blocks))
+    boxes = output.views.boxes[0].float().unflatten(0, (-1, images, blocks))
+    target_boxes, labels = pad_targets(targets)
+    index = labels[None, :, None, :, None].expand(len(logits), -1, blocks, -1, logits.shape[-2])
+    scores = logits.transpose(-1, -2).gather(-2, index).sigmoid()
+    wanted = target_boxes[None, :, None].expand(len(logits), -1, blocks, -1, -1)
+    _, giou = overlaps(cxcywh_to_xyxy(wanted)[..., :, None, :], cxcywh_to_xyxy(boxes)[..., None, :, :], cost.eps)
+    if cost.cost == "stable":
+        closeness = (giou + 1) / 2
+        best = closeness.amax((-1, -2), keepdim=True).clamp(min=1e-8)
+        scores = scores * (closeness / best).clamp(min=0).sqrt()
+    positive = ALPHA * (1 - scores) ** GAMMA * -(scores + 1e-8).log()
+    negative = (1 - ALPHA) * scores**GAMMA * -(1 - scores + 1e-8).log()
+    l1 = torch.cdist(wanted.flatten(0, 2), boxes.flatten(0, 2), p=1).view_as(giou)
+    total = cost.class_weight * (positive - negative) + cost.l1_weight * l1 - cost.giou_weight * giou
+    total = total.flatten(0, 2)
+    if output.group.padding is not None:
+        padding = output.group.padding.unflatten(1, (blocks, -1)).flatten(0, 1)
+        total = total.masked_fill(padding.repeat(output.layers, 1)[:, None], float("inf"))
+    return total
+
+
+def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The query of every target of every view, (I, G) with -1 where there is none; least total cost in each view.
+
+    If the cheapest queries of a view's targets all differ, they are the optimum; only the other views are solved.
+    """
+    views, most, queries = costs.shape
+    chosen = np.full((views, most), -1, dtype=np.int64)
+    if most == 0 or queries == 0:
+        return chosen
+    costs = np.where(np.isnan(costs) | (costs == -np.inf), UNMATCHABLE, costs)
+    real = np.arange(most) < counts[:, None]
+    cheapest = costs.argmin(-1)
+    possible = np.isfinite(costs.min(-1)) | ~real
+    # Empty slots count as queries of their own, so that they never collide.
+    ranked = np.sort(np.where(real, cheapest, queries + np.arange(most)), axis=1)
+    certain = (ranked[:, 1:] != ranked[:, :-1]).all(1) & possible.all(1)
+    chosen[certain] = np.where(real, cheapest, -1)[certain]
+    for view in np.flatnonzero(~certain):
+        matrix = costs[view, : counts[view]]
+        usable = np.flatnonzero(np.isfinite(matrix[0]))
+        rows, columns = linear_sum_assignment(matrix[:, usable])
+        chosen[view, rows] = usable[columns]
+    return chosen
+
+
+class PendingMatching:
+    """Matchings being solved in a thread while the device goes on; `finish` hands them to their groups."""
+
+    _solver = ThreadPoolExecutor(1, thread_name_prefix="matching")
+
+    def __init__(self, outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
+        self.outputs, self.targets = list(outputs), targets
+        for output in self.outputs:
+            output.costs = pairwise_costs(output, targets, cost)
+        self.shapes = [tuple(output.costs.shape) for output in self.outputs]
+        flat = [output.costs.flatten() for output in self.outputs]
+        costs = torch.cat(flat) if len(flat) != 1 else flat[0]
+        self.device, event = costs.device, None
+        if costs.is_cuda:
+            pinned = torch.empty(costs.shape, dtype=costs.dtype, pin_memory=True)
+            costs = pinned.copy_(costs, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self.future: Future = self._solver.submit(self._solve, costs, event)
+
+    def _solve(self, costs: Tensor, event: torch.cuda.Event | None) -> list[Matching]:
+        if event is not None:
+            event.synchronize()
+        matchings, start, values = [], 0, costs.numpy()
+        for output, shape in zip(self.outputs, self.shapes, strict=True):
+            stop = start + shape[0] * shape[1] * shape[2]
+            matchings.append(self._match(values[start:stop].reshape(shape), output.group.blocks))
+            start = stop
+        return matchings
+
+    def _match(self, costs: np.ndarray, blocks: int) -> Matching:
+        counts = np.repeat(np.array(self.targets.counts, dtype=np.int64), blocks)
+        starts = np.repeat(np.array(self.targets.starts, dtype=np.int64), blocks)
+        repeats = len(costs) // max(1, len(counts))
+        chosen = solve(costs, np.tile(counts, repeats))
+        view, slot = np.nonzero(chosen >= 0)
+        target = np.tile(starts, repeats)[view] + slot
+        return Matching(*(torch.from_numpy(part) for part in (view, chosen[view, slot], target)))
+
+    def finish(self) -> None:
+        """Waits for the solver and sets every group's matching, on the device of its predictions."""
+        for output, matching in zip(self.outputs, self.future.result(), strict=True):
+            output.matching = matching if self.device.type == "cpu" else matching.to(self.device)
+
+
+def match(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
+    """Sets `costs` and `matching` of every group that the Hungarian algorithm matches; the others keep their own."""
+    for output in outputs:
+        output.matching = output.group.matching
+    hungarian = [output for output in outputs if output.group.matched and output.group.matching is None]
+    if hungarian:
+        PendingMatching(hungarian, targets, cost).finish()

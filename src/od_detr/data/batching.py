@@ -1,0 +1,151 @@
+"""From samples to batches, in an order that depends on nothing but the seed and the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from od_detr.data.transforms import Sample
+from od_detr.errors import InputError
+from od_detr.structures import Batch, Targets
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pads images at the bottom and the right to the batch's largest height and width, and joins their targets.
+
+    Pixels stay uint8; padding is 0 in `images` and True in `padding`.
+    """
+    height = max(sample.image.shape[1] for sample in samples)
+    width = max(sample.image.shape[2] for sample in samples)
+    images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+    padding = torch.ones(len(samples), height, width, dtype=torch.bool)
+    for sample, image, mask in zip(samples, images, padding, strict=True):
+        rows, columns = sample.image.shape[1:]
+        image[:, :rows, :columns] = sample.image
+        mask[:rows, :columns] = False
+    targets = Targets(
+        torch.cat([sample.boxes for sample in samples]),
+        torch.cat([sample.labels for sample in samples]),
+        tuple(len(sample.labels) for sample in samples),
+    )
+    return Batch(
+        images,
+        padding,
+        targets,
+        tuple(sample.image_id for sample in samples),
+        tuple(sample.size for sample in samples),
+    )
+
+
+class BatchSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of (epoch, place) that one rank trains on, a pure function of seed and epoch.
+
+    An epoch is one order of all places, cut into steps of ``world_size * batch_size``, and each step into
+    one batch a rank, so that all ranks take equally many steps. The last step is shared as evenly as it
+    can be, or left out with `drop_last`, as DETR does in training. Only where it has fewer images than
+    there are ranks do some of them repeat an image.
+
+    `set_epoch` chooses the epoch and `resume` the batch of it to start at, which is all the state there is.
+
+    Args:
+        length: number of samples of the data set.
+        batch_size: images a step *and rank*.
+        shuffle: draws another order each epoch; without it the order is the data set's.
+        seed: any integer, the same on all ranks.
+        rank: this process among the `world_size` that train together.
+        drop_last: leaves out a last step that is not full, unless it is the only one.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        if length < 1 or batch_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"no batches of {batch_size} from {length} samples for rank {rank} of {world_size}")
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; a start set by `resume` for this very epoch stays."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def resume(self, epoch: int, batch: int) -> None:
+        """Lets the next iteration begin at this batch of this epoch, as if it had never stopped."""
+        self.epoch, self.start = epoch, batch
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever in it the next iteration begins."""
+        step = self.batch_size * self.world_size
+        return max(1, self.length // step) if self.drop_last else -(-self.length // step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = list(range(self.length))
+        if self.shuffle:
+            Random(f"{self.seed} {self.epoch}").shuffle(order)
+        step = self.batch_size * self.world_size
+        for batch in range(self.start, len(self)):
+            places = order[batch * step : (batch + 1) * step]
+            mine = places[self.rank :: self.world_size] or [places[self.rank % len(places)]]
+            yield [(self.epoch, place) for place in mine]
+
+
+def loader(dataset: Dataset[Sample], sampler: BatchSampler, workers: int = 0) -> DataLoader[Batch]:
+    """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this one).
+
+    The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader has its
+    own random generator: to iterate draws nothing from torch's global one.
+
+    Raises:
+        InputError: while iterating, one line on a file that cannot be read, or on a worker that died.
+    """
+    return _Loader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(sampler.seed % 2**63),
+    )
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader whose workers' errors read like the caller's own."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _told_plainly(super().__iter__(), self.num_workers)
+
+
+def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except InputError as error:
+        # A worker's error arrives with its traceback as text; the last line is its own message.
+        message = str(error).strip().splitlines()[-1]
+        raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise InputError(
+            f"one of the {workers} data loading workers died, mostly for want of memory (or of /dev/shm in a "
+            "container); use fewer with --workers, or none with --workers 0"
+        ) from error

@@ -1,0 +1,21 @@
+"""The hosts of the paper, each a composition of the same parts."""
+
+from od_detr.detectors.dab_deformable_detr import dab_deformable_detr
+from od_detr.detectors.deformable_detr import deformable_detr_plus
+from od_detr.detectors.detector import Detections, Detector, Scene, select_detections
+from od_detr.detectors.dino import dino
+from od_detr.detectors.pretrained import build_detector, load_detector, load_weights, save_detector
+
+__all__ = [
+    "Detections",
+    "Detector",
+    "Scene",
+    "build_detector",
+    "dab_deformable_detr",
+    "deformable_detr_plus",
+    "dino",
+    "load_detector",
+    "load_weights",
+    "save_detector",
+    "select_detections",
+]

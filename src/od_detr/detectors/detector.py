@@ -1,0 +1,141 @@
+"""The detector: the only module that joins the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from od_detr.boxes import cxcywh_to_xyxy
+from od_detr.nn.decoder import Decoder
+from od_detr.nn.denoising import DenoisingQueries
+from od_detr.nn.encoder import Encoder, Memory
+from od_detr.nn.neck import Neck
+from od_detr.nn.queries import AnchoredQueries, PositionedQueries, SelectedQueries
+from od_detr.structures import Batch, GroupOutput, Outputs, Predictions, QueryGroup, QuerySet
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch as the encoder understood it, with the queries the host starts from.
+
+    A two-stage host also has the encoder's own predictions (`proposals`) and the memory tokens its queries
+    were selected from (`tokens`). `stem` is the frozen stem's output, which a teacher can share.
+    """
+
+    memory: Memory
+    queries: QuerySet
+    stem: Tensor
+    proposals: GroupOutput | None = None
+    tokens: Int[Tensor, "B Q"] | None = None
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The best detections of every image, best first. Boxes are (x1, y1, x2, y2) in pixels of the original image."""
+
+    boxes_xyxy: Float[Tensor, "B T 4"]
+    scores: Float[Tensor, "B T"]
+    labels: Int[Tensor, "B T"]
+
+
+class Detector(nn.Module):
+    """Backbone, neck, encoder, queries, decoder; composed by the builders beside this file.
+
+    `settings` are the builder's arguments: what is needed, with the weights, to build the detector again.
+    """
+
+    def __init__(
+        self,
+        settings: dict,
+        backbone: nn.Module,
+        neck: Neck,
+        encoder: Encoder,
+        queries: PositionedQueries | AnchoredQueries | SelectedQueries,
+        decoder: Decoder,
+        denoising: DenoisingQueries | None = None,
+        top_k: int = 100,
+    ) -> None:
+        super().__init__()
+        # Whether norms are frozen is decided by the weights once, and must hold when the detector is built again.
+        self.settings = settings | {"backbone_frozen": getattr(backbone, "frozen", False)}
+        self.backbone, self.neck, self.encoder = backbone, neck, encoder
+        self.queries, self.decoder, self.denoising = queries, decoder, denoising
+        self.top_k = top_k
+
+    @property
+    def num_classes(self) -> int:
+        return self.decoder.heads.classes[0].out_features
+
+    @property
+    def num_queries(self) -> int:
+        return self.settings["queries"]
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers, K."""
+        return len(self.decoder.layers)
+
+    def normalise(
+        self, images: Tensor, padding: Bool[Tensor, "B H W"]
+    ) -> Float[Tensor, "B 3 H W"]:
+        """uint8 RGB to the backbone's scale, padding to 0; float images are taken as normalised already."""
+        if images.is_floating_point():
+            return images
+        mean, std = (images.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (self.backbone.mean, self.backbone.std))
+        scaled = (images.float() / 255 - mean) / std
+        return scaled.masked_fill(padding[:, None], 0.0)
+
+    def encode(
+        self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None
+    ) -> Scene:
+        """Memory and initial queries of a batch. `stem` and `tokens` come from another detector's scene."""
+        if stem is None:
+            stem = self.backbone.stem(self.normalise(batch.images, batch.padding))
+        return self.encode_features(self.backbone(stem), batch.padding, stem, tokens)
+
+    def encode_features(
+        self,
+        features: list[Float[Tensor, "B _c _h _w"]],
+        padding: Bool[Tensor, "B H W"],
+        stem: Tensor | None = None,
+        tokens: Int[Tensor, "B Q"] | None = None,
+    ) -> Scene:
+        """As `encode`, from the backbone's maps."""
+        memory = self.encoder(self.neck(features), padding)
+        stem = features[0] if stem is None else stem
+        if isinstance(self.queries, SelectedQueries):
+            queries, proposals, tokens = self.queries(memory, tokens)
+            return Scene(memory, queries, stem, proposals, tokens)
+        return Scene(memory, self.queries(memory), stem)
+
+    def decode(self, scene: Scene, groups: Iterable[QueryGroup] = ()) -> Outputs:
+        """Decodes the host's own queries ("main") and further groups, none of which the main group sees."""
+        main = QueryGroup("main", scene.queries)
+        outputs = self.decoder([main, *groups], scene.memory)
+        if scene.proposals is not None:
+            outputs["encoder"] = scene.proposals
+        return Outputs(outputs)
+
+    def forward(self, batch: Batch, groups: Iterable[QueryGroup] = ()) -> Outputs:
+        return self.decode(self.encode(batch), groups)
+
+    def detect(self, batch: Batch) -> Detections:
+        """Final detections of a batch, scaled to `batch.sizes`."""
+        return select_detections(self(batch)["main"].predictions, batch.sizes, self.top_k)
+
+
+def select_detections(predictions: Predictions, sizes: Iterable[tuple[int, int]], top_k: int) -> Detections:
+    """The `top_k` best (query, class) pairs of the last layer; no suppression of any kind.
+
+    `sizes` are (height, width) in pixels.
+    """
+    scores, boxes = predictions.logits[-1].sigmoid(), predictions.boxes[-1]
+    classes = scores.shape[-1]
+    best, index = scores.flatten(1).topk(min(top_k, scores.shape[1] * classes), dim=1)
+    corners = cxcywh_to_xyxy(boxes).gather(1, (index // classes)[..., None].expand(-1, -1, 4))
+    scale = boxes.new_tensor([[width, height, width, height] for height, width in sizes])
+    return Detections(corners * scale[:, None], best, index % classes)

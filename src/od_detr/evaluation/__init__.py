@@ -1,0 +1,1 @@
+"""How good and how stable a detector is: COCO figures, matching stability, curves."""

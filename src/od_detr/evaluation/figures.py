@@ -1,0 +1,116 @@
+"""A run's curves as one picture: precision, matching instability (Fig. 1) and consistency (Fig. 5), loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = Mapping[str, Any]
+
+# Okabe and Ito's colours, told apart with any colour vision; their yellow is too light on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = {"online": "-", "teacher": (0, (4, 1.6))}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot: the columns of metrics.csv it shows, by who they belong to."""
+
+    title: str
+    columns: dict[str, str]
+    scale: float = 1.0
+    zero: bool = True
+
+
+PANELS = (
+    Panel("AP (%)", {"online": "val/AP", "teacher": "val/teacher/AP"}, scale=100.0),
+    Panel(
+        "Matching instability (queries per image)",
+        {"online": "stability/instability", "teacher": "stability/teacher_instability"},
+    ),
+    Panel("Matching consistency with the teacher (%)", {"online": "stability/consistency"}, scale=100.0, zero=False),
+    Panel("Training loss", {"online": "train/loss"}, zero=False),
+)
+
+
+def curves(runs: Mapping[str, Sequence[Row]], output: Path) -> None:
+    """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its suffix says).
+
+    `runs` maps a run's name to its rows of metrics.csv: numbers or their text; what is missing, empty or not
+    finite leaves a gap.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+        _draw_panel(axes, panel, runs)
+    handles = _legend([*runs], any(_series(rows, panel, "teacher")[0] for rows in runs.values() for panel in PANELS))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False, fontsize=9)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output)
+
+
+def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for number, rows in enumerate(runs.values()):
+        for role in panel.columns:
+            epochs, values = _series(rows, panel, role)
+            axes.plot(
+                epochs,
+                values,
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=STYLES[role],
+                linewidth=1.6,
+                marker="o" if len(epochs) < 3 else None,
+                markersize=4,
+            )
+    axes.set_title(panel.title, loc="left", fontsize=10)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.tick_params(labelsize=8, length=2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    drawn = any(np.size(line.get_xdata()) for line in axes.lines)
+    if drawn and panel.zero:
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1))
+    elif not drawn:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#808080", fontsize=9)
+
+
+def _series(rows: Sequence[Row], panel: Panel, role: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a column, where both are finite numbers."""
+    column = panel.columns.get(role, "")
+    points = [(_number(row.get("epoch")), panel.scale * _number(row.get(column))) for row in rows]
+    finite = [point for point in points if all(map(math.isfinite, point))]
+    return [epoch for epoch, _ in finite], [value for _, value in finite]
+
+
+def _number(text: Any) -> float:
+    return math.nan if text in (None, "") else float(text)
+
+
+def _legend(names: list[str], teacher: bool) -> list[Any]:
+    """A coloured line a run, and the two line styles where a teacher has curves."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=2, label=name)
+        for number, name in enumerate(names)
+    ]
+    if teacher:
+        handles += [Line2D([], [], color="#555555", linestyle=style, label=role) for role, style in STYLES.items()]
+    return handles

@@ -1,0 +1,67 @@
+"""Scoring a detector on a validation set: average precision, and whom each query matched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from od_detr.criteria.matching import MatchCost, match
+from od_detr.detectors import Detector, select_detections
+from od_detr.evaluation.coco import CocoEvaluator
+from od_detr.evaluation.stability import MatchingRecord
+from od_detr.structures import Batch
+
+
+class Scorer:
+    """Collects one detector's detections and matchings over a validation pass.
+
+    Args:
+        annotations: the validation set's COCO file.
+        category_ids: category of each label.
+        cost: the cost of the recorded matching, the one of training.
+        top_k: detections an image; None keeps the detector's own.
+    """
+
+    def __init__(
+        self, annotations: Path, category_ids: tuple[int, ...], cost: MatchCost, top_k: int | None = None
+    ) -> None:
+        self.evaluator = CocoEvaluator(annotations, category_ids)
+        self.cost, self.top_k = cost, top_k
+        self.record = MatchingRecord()
+
+    @torch.no_grad()
+    def add(self, detector: Detector, batch: Batch) -> None:
+        """Runs the detector, which must be in eval mode, on a batch and records what it gives."""
+        scene = detector.encode(batch)
+        main = detector.decode(scene)["main"]
+        found = select_detections(main.predictions, batch.sizes, self.top_k or detector.top_k)
+        for image, image_id in enumerate(batch.image_ids):
+            self.evaluator.add(image_id, found.boxes_xyxy[image], found.scores[image], found.labels[image])
+        match([main], batch.targets, self.cost)
+        shape = (main.layers, main.predictions.logits.shape[2])
+        self.record.add_batch(batch.image_ids, main.matching, batch.targets, shape, scene.tokens)
+
+    def finish(self) -> tuple[dict[str, Any], MatchingRecord]:
+        """The figures over all ranks and the record of the pass; starts the next pass empty."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, (self.evaluator.detections, self.record))
+            for detections, record in parts:
+                self.evaluator.merge(detections)
+                self.record.merge(record)
+        summary, record = self.evaluator.summary(), self.record
+        self.evaluator.reset()
+        self.record = MatchingRecord()
+        return summary, record
+
+
+def score(detector: Detector, batches: Iterable[Batch], scorer: Scorer) -> dict[str, Any]:
+    """The figures of a detector, put into eval mode, over a whole validation set."""
+    detector.eval()
+    device = next(detector.parameters()).device
+    for batch in batches:
+        scorer.add(detector, batch.to(device))
+    return scorer.finish()[0]

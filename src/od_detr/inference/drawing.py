@@ -1,0 +1,78 @@
+"""Detections drawn on their image, and images side by side.
+
+Import this module only to draw: supervision comes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import supervision
+from PIL import Image
+
+# Below this many pixels on its longer side an image is enlarged before drawing, or no label could be read.
+SMALLEST_SIDE = 512
+
+COLOURS = supervision.ColorPalette.DEFAULT
+# Black on light colours and white on dark ones (luma of ITU-R BT.601).
+TEXT_COLOURS = supervision.ColorPalette(
+    [
+        supervision.Color.BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else supervision.Color.WHITE
+        for red, green, blue in (colour.as_rgb() for colour in COLOURS.colors)
+    ]
+)
+# Pillow's own font knows no accents, Greek or Cyrillic.
+FONT = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+
+
+def draw(image: Image.Image | np.ndarray, detections: supervision.Detections, classes: Sequence[str]) -> Image.Image:
+    """The image with a box and a label ("class score") for every detection, a colour for every class.
+
+    `image` is PIL or uint8 RGB (height, width, 3); the boxes are in its pixels, and `classes` names the class
+    ids. Small images come back enlarged by a whole factor. Neither the image nor the detections are changed.
+    """
+    picture = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
+    factor = max(1, -(-SMALLEST_SIDE // max(picture.size)))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+    if len(detections) == 0:
+        return picture
+    if detections.class_id is None:
+        raise ValueError("detections are drawn by class: their class_id is missing")
+    scores = np.full(len(detections), np.inf) if detections.confidence is None else detections.confidence
+    order = np.argsort(scores, kind="stable")  # the most certain detection is drawn last, on top of the others
+    ids = detections.class_id[order]
+    found = supervision.Detections(xyxy=detections.xyxy[order] * factor, class_id=ids)
+    names = [str(classes[label]) for label in ids.tolist()]
+    labels = [
+        name if score == np.inf else f"{name} {score:.2f}" for name, score in zip(names, scores[order], strict=True)
+    ]
+    size = max(picture.size)
+    boxes = supervision.BoxAnnotator(color=COLOURS, thickness=max(2, round(size / 320)))
+    texts = supervision.RichLabelAnnotator(
+        color=COLOURS,
+        text_color=TEXT_COLOURS,
+        font_path=FONT,
+        font_size=max(12, round(size / 50)),
+        text_padding=max(2, round(size / 256)),
+        smart_position=True,  # labels stay inside the image and clear of one another
+    )
+    return texts.annotate(boxes.annotate(picture, found), found, labels=labels)
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
+    """The images row by row on white, each centred in a cell as large as the largest image, `gap` pixels apart."""
+    if not images:
+        raise ValueError("a contact sheet needs at least one image")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    width, height = max(image.width for image in images), max(image.height for image in images)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        left = gap + column * (width + gap) + (width - image.width) // 2
+        top = gap + row * (height + gap) + (height - image.height) // 2
+        sheet.paste(image.convert("RGB"), (left, top))
+    return sheet

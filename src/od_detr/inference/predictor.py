@@ -1,0 +1,147 @@
+"""A trained detector ready to look at pictures."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from od_detr.data.batching import collate
+from od_detr.data.images import read_image
+from od_detr.data.transforms import Sample, Transform
+from od_detr.detectors import Detector, load_detector, load_weights
+from od_detr.errors import InputError
+
+if TYPE_CHECKING:
+    import supervision
+
+DEFAULT_SIZE = 800
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class Predictor:
+    """A detector with its class names and the image size it was trained at."""
+
+    def __init__(
+        self, detector: Detector, classes: Sequence[str], category_ids: Sequence[int] | None = None, image_size: int = DEFAULT_SIZE
+    ) -> None:
+        self.detector, self.classes = detector.eval(), list(classes)
+        self.category_ids = list(category_ids or range(1, len(classes) + 1))
+        self.transform = Transform(image_size, "none")
+
+    @classmethod
+    def from_run(cls, run: Path, weights: str = "best", device: str = "auto") -> Predictor:
+        """From a run's directory or a saved detector; `weights` "online" and "teacher" are the last epoch's."""
+        detector, config = open_run(run, weights)
+        size = config.get("image_size", DEFAULT_SIZE)
+        return cls(detector.to(choose_device(device)), config["classes"], config.get("category_ids"), size)
+
+    @torch.inference_mode()
+    def predict(self, image: Path | str, threshold: float = 0.3) -> supervision.Detections:
+        """Detections of one image file, best first: pixel xyxy, scores, class ids, class names in `.data`."""
+        import numpy as np
+        import supervision
+
+        pixels = read_image(Path(image))
+        size = (pixels.shape[1], pixels.shape[2])
+        sample = Sample(pixels, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 0, size)
+        batch = collate([self.transform(sample, Random(0))]).to(next(self.detector.parameters()).device)
+        found = self.detector.detect(batch)
+        kept = found.scores[0] >= threshold
+        labels = found.labels[0][kept].cpu().numpy()
+        return supervision.Detections(
+            xyxy=found.boxes_xyxy[0][kept].float().cpu().numpy(),
+            confidence=found.scores[0][kept].float().cpu().numpy(),
+            class_id=labels,
+            data={"class_name": np.array([self.classes[label] for label in labels], dtype=str)},
+        )
+
+    def predict_files(self, sources: Sequence[str], output: Path, threshold: float = 0.3) -> dict[str, Any]:
+        """Draws the detections of every image and writes them all to `detections.json` in COCO's result format.
+
+        There an image is named by its file, since it has no id.
+        """
+        from PIL import Image
+
+        from od_detr.evaluation.coco import detections_to_coco
+        from od_detr.inference.drawing import draw
+
+        files = find_images(sources)
+        output.mkdir(parents=True, exist_ok=True)
+        results: list[dict[str, Any]] = []
+        for file, name in zip(files, drawn_names(files), strict=True):
+            detections = self.predict(file, threshold)
+            pixels = read_image(file).permute(1, 2, 0).contiguous().numpy()
+            draw(Image.fromarray(pixels), detections, self.classes).save(output / name)
+            results += [
+                row | {"image_id": str(file), "category": self.classes[int(label)]}
+                for row, label in zip(
+                    detections_to_coco(detections, 0, self.category_ids), detections.class_id, strict=True
+                )
+            ]
+        (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n")
+        return {"images": len(files), "detections": len(results), "output": str(output)}
+
+
+def open_run(run: Path, weights: str = "best") -> tuple[Detector, dict[str, Any]]:
+    """The detector of a run with the weights asked for, and its configuration."""
+    if not run.is_dir():
+        raise InputError(f"{run}: no such directory; give the --output of od-detr train")
+    best = run / "best" if (run / "best").is_dir() else run
+    detector, config = load_detector(best)
+    if weights == "best":
+        return detector, config
+    last = best.parent / "last.ckpt" if best.name == "best" else best / "last.ckpt"
+    if not last.is_file():
+        raise InputError(f"{last}: not there, so the last {weights} weights are unknown; use --weights best")
+    state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    prefixes = {"online": ["detector."], "teacher": ["teacher.evaluation.detector.", "teacher.average.detector."]}
+    for prefix in prefixes[weights]:
+        found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        if found:
+            load_weights(detector, found, last)
+            return detector, config
+    raise InputError(f"{last}: holds no {weights} weights; use --weights best or online")
+
+
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """Image files named by files, folders and globs, each once, in order."""
+    files: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not found:
+                raise InputError(f"{source}: holds no image; known are {', '.join(SUFFIXES)}")
+        else:
+            found = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+            if not found:
+                raise InputError(f"{source}: no such file, folder or glob; give images to look at")
+        files += [file for file in found if file.is_file()]
+    return list(dict.fromkeys(files))
+
+
+def drawn_names(files: Sequence[Path]) -> list[str]:
+    """A name for each drawn copy; files of one name get a number."""
+    names: list[str] = []
+    for file in files:
+        name, number = f"{file.stem}.jpg", 1
+        while name in names:
+            number += 1
+            name = f"{file.stem}-{number}.jpg"
+        names.append(name)
+    return names
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" is the best there is."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no usable GPU is here; use --device cpu")
+    return torch.device(device)

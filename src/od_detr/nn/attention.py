@@ -1,0 +1,169 @@
+"""Attention: deformable over the memory, plain within query groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from od_detr.ops import deformable_attention
+from od_detr.structures import QueryGroup
+
+Shapes = tuple[tuple[int, int], ...]
+
+
+class DeformableAttention(nn.Module):
+    """Multi-scale deformable attention: every query samples `points` places on each level around its anchor."""
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim {dim} is not a multiple of the {heads} heads")
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+
+    def reset_parameters(self) -> None:
+        """Offsets start on one ray per head, point k at k cells (unit in the max-norm); weights start equal."""
+        angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
+        rays = torch.stack([angles.cos(), angles.sin()], -1)
+        rays = rays / rays.abs().max(-1, keepdim=True).values
+        steps = torch.arange(1, self.points + 1, dtype=torch.float32)
+        bias = (rays[:, None, None] * steps[None, None, :, None]).repeat(1, self.levels, 1, 1)
+        with torch.no_grad():
+            self.sampling_offsets.weight.zero_()
+            self.sampling_offsets.bias.copy_(bias.flatten())
+            self.attention_weights.weight.zero_()
+            self.attention_weights.bias.zero_()
+            for projection in (self.value_proj, self.output_proj):
+                nn.init.xavier_uniform_(projection.weight)
+                projection.bias.zero_()
+
+    def locations(
+        self, query: Float[Tensor, "B Q D"], anchors: Float[Tensor, "B Q L A"], shapes: Shapes
+    ) -> Float[Tensor, "B Q H L P 2"]:
+        """Sampling places in [0, 1] of each padded level, in float32.
+
+        Offsets count feature cells around a point (A = 2, or a box of zero size) and fractions of the half
+        box around a box.
+        """
+        offsets = self.sampling_offsets(query).float()
+        offsets = offsets.unflatten(-1, (self.heads, self.levels, self.points, 2))
+        sizes = torch.tensor(shapes, dtype=torch.float32, device=query.device).flip(-1)[:, None]
+        centres = anchors[:, :, None, :, None, :2]
+        if anchors.shape[-1] == 2:
+            return centres + offsets / sizes
+        extent = anchors[:, :, None, :, None, 2:]
+        around_box = offsets / self.points * extent * 0.5
+        return centres + torch.where(extent > 0, around_box, offsets / sizes)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q D"],
+        anchors: Float[Tensor, "B Q L A"],
+        memory: Float[Tensor, "B S D"],
+        padding: Bool[Tensor, "B S"] | None,
+        shapes: Shapes,
+    ) -> Float[Tensor, "B Q D"]:
+        value = self.value_proj(memory)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0.0)
+        weights = self.attention_weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1)
+        attended = deformable_attention(
+            value.unflatten(-1, (self.heads, -1)),
+            shapes,
+            self.locations(query, anchors, shapes),
+            weights.unflatten(-1, (self.levels, self.points)),
+        )
+        return self.output_proj(attended)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where a group lies among the joined queries, and what it may look at."""
+
+    span: slice
+    blocks: int
+    seen: tuple[slice, ...]
+    hidden: Bool[Tensor, "B q"] | None
+
+
+class GroupLayout:
+    """Query groups joined along the query axis that stay blind to one another."""
+
+    def __init__(self, groups: list[QueryGroup]) -> None:
+        spans: dict[str, slice] = {}
+        start = 0
+        for group in groups:
+            spans[group.name] = slice(start, start + len(group.queries))
+            start += len(group.queries)
+        self.spans = spans
+        self.parts = [
+            _Part(spans[group.name], group.blocks, tuple(spans[name] for name in group.sees), group.padding)
+            for group in groups
+        ]
+
+
+class SelfAttention(nn.Module):
+    """Self-attention among the queries of one group, for all groups at once.
+
+    The projections run over all groups together (parameters as torch.nn.MultiheadAttention has them); the
+    attention itself runs group by group with the blocks folded into the batch axis, so that no mask over
+    everything is ever built and groups without padding keep the fused kernel.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, content: Float[Tensor, "B Q D"], position: Float[Tensor, "B Q D"], layout: GroupLayout
+    ) -> Float[Tensor, "B Q D"]:
+        dim = content.shape[-1]
+        query, key = F.linear(content + position, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim]).chunk(
+            2, -1
+        )
+        value = F.linear(content, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
+        attended = [self._attend(query, key, value, part) for part in layout.parts]
+        return self.out_proj(attended[0] if len(attended) == 1 else torch.cat(attended, 1))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, part: _Part) -> Float[Tensor, "B q D"]:
+        images = len(query)
+
+        def fold(tokens: Tensor) -> Tensor:
+            return tokens.reshape(images * part.blocks, -1, self.heads, tokens.shape[-1] // self.heads).transpose(1, 2)
+
+        def keys(tokens: Tensor) -> Tensor:
+            own = tokens[:, part.span].unflatten(1, (part.blocks, -1))
+            others = [tokens[:, None, seen].expand(-1, part.blocks, -1, -1) for seen in part.seen]
+            return fold(torch.cat([own, *others], 2) if others else own)
+
+        attended = F.scaled_dot_product_attention(
+            fold(query[:, part.span]),
+            keys(key),
+            keys(value),
+            attn_mask=_visible(part),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return attended.transpose(1, 2).reshape(images, -1, query.shape[-1])
+
+
+def _visible(part: _Part) -> Bool[Tensor, "V 1 q q"] | None:
+    """Which keys a query of a padded block may see. Every query sees itself: a softmax over nothing is NaN."""
+    if part.hidden is None:
+        return None
+    shown = ~part.hidden.reshape(part.hidden.shape[0] * part.blocks, 1, 1, -1)
+    own = shown | torch.eye(shown.shape[-1], dtype=torch.bool, device=shown.device)
+    others = sum(seen.stop - seen.start for seen in part.seen)
+    return F.pad(own, (0, others), value=True) if others else own

@@ -1,0 +1,190 @@
+"""Any timm model as a feature extractor, frozen the way DETR freezes its ResNet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.layers import freeze_batch_norm_2d
+from timm.models._features import FeatureListNet
+from torch import Tensor, nn
+
+from od_detr.errors import InputError
+
+# "resnet50" means torchvision's weights in every DETR; timm's own default recipe is another one.
+TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+class Backbone(nn.Module):
+    """Multi-scale features of a timm model.
+
+    Args:
+        name: any timm model with `features_only`.
+        strides: strides of the maps to return, fine to coarse.
+        weights: "imagenet" (timm's pretrained weights), "none" (random), or a safetensors file.
+        frozen: freezes batch norms, the stem and the first stage. None: only where weights were loaded, since
+            random statistics must never be frozen.
+        options: further arguments of the timm model.
+
+    Raises:
+        InputError: unknown model or stride, weights that cannot be fetched or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        strides: tuple[int, ...] = (8, 16, 32),
+        weights: str = "none",
+        frozen: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = create_features(name, strides, weights, dict(options or {}))
+        self.channels = list(self.features.feature_info.channels())
+        self.frozen = weights != "none" if frozen is None else frozen
+        self.shared_modules = 0
+        if self.frozen:
+            self.features = freeze_batch_norm_2d(self.features)
+            self._freeze_first_stage()
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        self.mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
+        self.std = tuple(config.std) if config else (0.229, 0.224, 0.225)
+
+    def _freeze_first_stage(self) -> None:
+        """Everything up to the last module of stride 4 or less stops training."""
+        early = [info["module"] for info in self.features.feature_info.info if info["reduction"] <= 4]
+        last = (early[-1] if early else next(self.features.named_children())[0]).replace(".", "_")
+        names = [name for name, _ in self.features.named_parameters()]
+        reached = [i for i, name in enumerate(names) if name.replace(".", "_").startswith(last + "_")]
+        for parameter in list(self.features.parameters())[: reached[-1] + 1 if reached else 0]:
+            parameter.requires_grad_(False)
+        modules = list(self.features.keys()) if isinstance(self.features, FeatureListNet) else []
+        self.shared_modules = modules.index(last) + 1 if last in modules else 0
+
+    def stem(self, images: Float[Tensor, "B 3 H W"]) -> Tensor:
+        """The frozen first modules' output, the same for a teacher and its student (the images where none is frozen)."""
+        if not self.shared_modules:
+            return images
+        with torch.no_grad():
+            for module in list(self.features.values())[: self.shared_modules]:
+                images = module(images)
+        return images
+
+    def forward(self, stem: Tensor) -> list[Float[Tensor, "B _c _h _w"]]:
+        """Feature maps, fine to coarse, from what `stem` returned."""
+        if not self.shared_modules:
+            return self.features(stem)
+        returned, maps = self.features.return_layers, []
+        for index, (name, module) in enumerate(self.features.items()):
+            if index >= self.shared_modules:
+                stem = module(stem)
+            if index >= self.shared_modules - 1 and name in returned:
+                maps.append(stem)
+        return maps
+
+
+def create_features(name: str, strides: tuple[int, ...], weights: str, options: dict[str, Any]) -> nn.Module:
+    """The timm model cut to the maps of the given strides, with its weights."""
+    if name in TORCHVISION_RESNETS:
+        name += ".tv_in1k"
+    try:
+        info = timm.create_model(name, features_only=True, pretrained=False, **options).feature_info
+    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--backbone {name}: no such timm model with features_only ({reason}); list them with timm.list_models()"
+        ) from error
+    reductions = list(info.reduction())
+    missing = [stride for stride in strides if stride not in reductions]
+    if missing:
+        raise InputError(
+            f"--backbone {name}: has no feature map of stride {missing[0]} (it has {reductions}); choose another backbone"
+        )
+    # The last map of each stride is the deepest one.
+    indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+    if weights == "imagenet":
+        return _fetch(name, indices, options)
+    features = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices, **options)
+    if weights != "none":
+        _load(features, Path(weights), name)
+    return features
+
+
+def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
+    """The pretrained model, from the cache or the hub; asks the hub only where it answers."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with _offline_unless_reachable():
+            return timm.create_model(name, features_only=True, pretrained=True, out_indices=indices, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"--backbone-weights imagenet: the weights of {name} cannot be fetched ({type(error).__name__}); "
+            "connect to the hub once, or give --backbone-weights FILE or none"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+class _offline_unless_reachable:
+    """Without it an unreachable hub costs a minute of retries."""
+
+    def __enter__(self) -> None:
+        from huggingface_hub import constants
+
+        self.constants, self.before = constants, constants.HF_HUB_OFFLINE
+        host = urlparse(os.environ.get("HF_ENDPOINT", constants.ENDPOINT)).hostname or ""
+        if not self.before and not urllib.request.getproxies():
+            try:
+                socket.create_connection((host, 443), timeout=5).close()
+            except OSError:
+                constants.HF_HUB_OFFLINE = True
+
+    def __exit__(self, *_: object) -> None:
+        self.constants.HF_HUB_OFFLINE = self.before
+
+
+def _load(features: nn.Module, file: Path, name: str) -> None:
+    """Loads every weight of the features from `file`; a classifier it also holds is left out."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        raise InputError(f"--backbone-weights {file}: no such file; give a safetensors file, imagenet or none")
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise InputError(
+            f"--backbone-weights {file}: not a readable safetensors file ({error}); convert it with safetensors first"
+        ) from error
+    if isinstance(features, FeatureListNet):  # which flattens its module names: layer1.0 stays, stages.0 -> stages_0
+        tops = {key.replace("_", "."): key for key in features}
+        weights = {_flattened(key, tops): value for key, value in weights.items()}
+    for key, value in features.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key not in weights:
+            raise InputError(f"--backbone-weights {file}: has no '{key}', which {name} needs; give {name}'s own weights")
+        if weights[key].shape != value.shape:
+            raise InputError(
+                f"--backbone-weights {file}: '{key}' is {tuple(weights[key].shape)} but {name} has "
+                f"{tuple(value.shape)}; give {name}'s own weights"
+            )
+    features.load_state_dict({key: weights[key] for key in features.state_dict() if key in weights}, strict=False)
+
+
+def _flattened(key: str, tops: dict[str, str]) -> str:
+    for dotted, flat in tops.items():
+        if key.startswith(dotted + "."):
+            return flat + key[len(dotted) :]
+    return key

@@ -1,0 +1,93 @@
+"""Contrastive denoising (DINO, section 3.3): noised ground truth as extra queries whose matching is known."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from od_detr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from od_detr.structures import Matching, QueryGroup, QuerySet, Targets
+
+
+class DenoisingQueries(nn.Module):
+    """Builds the denoising group of a batch.
+
+    Each of the group's blocks holds, for every image, one positive and one negative copy of each target: slots
+    [0, most) are positives with noise below half the box, slots [most, 2 * most) negatives beyond it. Empty slots
+    stay in: they attend, and are trained as background.
+
+    Args:
+        number: copies of the fullest image's targets, positives and negatives counted once (DINO: 100).
+        label_noise: share of labels at risk; half of them are replaced by a random class (DINO: 0.5).
+        box_noise: noise as a share of half the box (DINO's scripts: 1.0).
+    """
+
+    def __init__(
+        self, dim: int, num_classes: int, number: int = 100, label_noise: float = 0.5, box_noise: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.number, self.label_noise, self.box_noise = number, label_noise, box_noise
+        self.num_classes = num_classes
+        self.labels = nn.Embedding(num_classes + 1, dim)
+
+    def blocks(self, most: int) -> int:
+        """Number of blocks for a batch whose fullest image has `most` targets."""
+        doubled = 2 * self.number
+        return max(1, doubled // (2 * most) if doubled >= 100 else doubled)
+
+    def forward(self, targets: Targets, layers: int) -> QueryGroup:
+        """The denoising group, matched at each of `layers` decoder layers.
+
+        A batch without targets has a group of padding only: it costs nothing and is never supervised, but keeps
+        the label embedding in the graph, without which other ranks would wait for its gradient.
+        """
+        most = max(1, targets.most)
+        blocks = self.blocks(most) if len(targets) else 1
+        device = targets.boxes.device
+        image, slot = targets.image.to(device), targets.slot.to(device)
+        # (block, polarity, target): the order in which noise is drawn
+        boxes = targets.boxes.expand(blocks, 2, -1, -1)
+        chance = torch.rand(blocks, 2, len(targets), device=device)
+        labels = self.noised_labels(targets.labels.expand(blocks, 2, -1), chance)
+        boxes = self.noised_boxes(boxes, torch.rand_like(boxes).round(), torch.rand_like(boxes))
+        places = (
+            torch.arange(blocks, device=device)[:, None, None] * 2 * most
+            + torch.arange(2, device=device)[:, None] * most
+            + slot
+        )
+        content = self.labels.weight.new_zeros(len(targets.counts), blocks * 2 * most, self.labels.embedding_dim)
+        anchors = boxes.new_full((*content.shape[:2], 4), 0.5)
+        owners = image.expand(blocks, 2, -1)
+        content = content.index_put((owners, places), self.labels(labels).to(content.dtype))
+        anchors[owners, places] = inverse_sigmoid(boxes, 1e-3).sigmoid()
+        matching = self._matching(targets, blocks, layers).to(device)
+        padding = None if len(targets) else torch.ones(content.shape[:2], dtype=torch.bool, device=device)
+        return QueryGroup("denoising", QuerySet(content, anchors), blocks, ("main",), padding, matching=matching)
+
+    def noised_labels(self, labels: Int[Tensor, "*s"], chance: Float[Tensor, "*s"]) -> Int[Tensor, "*s"]:
+        """Replaces labels whose `chance` is below half the label noise by random ones."""
+        random = torch.randint_like(labels, self.num_classes)
+        return torch.where(chance < self.label_noise * 0.5, random, labels)
+
+    def noised_boxes(
+        self, boxes: Float[Tensor, "R 2 N 4"], signs: Float[Tensor, "R 2 N 4"], parts: Float[Tensor, "R 2 N 4"]
+    ) -> Float[Tensor, "R 2 N 4"]:
+        """Moves every corner by sign (0 or 1) and part (in [0, 1); one more for negatives) of half the box."""
+        half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
+        parts = parts + parts.new_tensor([0.0, 1.0])[:, None, None]
+        corners = cxcywh_to_xyxy(boxes) + (2 * signs - 1) * parts * half * self.box_noise
+        return xyxy_to_cxcywh(corners.clamp(0.0, 1.0))
+
+    @staticmethod
+    def _matching(targets: Targets, blocks: int, layers: int) -> Matching:
+        """Positive slot s of every block answers for target s of its image, at every layer."""
+        images = len(targets.counts)
+        layer = torch.arange(layers)[:, None, None]
+        block = torch.arange(blocks)[None, :, None]
+        view = (layer * images + targets.image) * blocks + block
+        return Matching(
+            view.flatten(),
+            targets.slot.expand(layers, blocks, -1).flatten(),
+            torch.arange(len(targets)).expand(layers, blocks, -1).flatten(),
+        )

@@ -1,0 +1,91 @@
+"""The memory: pyramid tokens refined by deformable self-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from od_detr.nn.attention import DeformableAttention, Shapes
+from od_detr.nn.position import encode_image
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The flattened pyramid. `ratios` are the valid share (width, height) of each padded level."""
+
+    tokens: Float[Tensor, "B S D"]
+    padding: Bool[Tensor, "B S"]
+    shapes: Shapes
+    ratios: Float[Tensor, "B L 2"]
+
+    def cell_centres(self) -> Float[Tensor, "B S 2"]:
+        """Centre (x, y) of every token's cell, relative to the unpadded image."""
+        device, centres = self.tokens.device, []
+        for level, (height, width) in enumerate(self.shapes):
+            y, x = torch.meshgrid(
+                torch.arange(0.5, height, device=device), torch.arange(0.5, width, device=device), indexing="ij"
+            )
+            extent = self.ratios[:, None, level] * self.ratios.new_tensor([width, height])
+            centres.append(torch.stack([x, y], -1).flatten(0, 1) / extent)
+        return torch.cat(centres, 1)
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention of every token, then a feed-forward; post-norm."""
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(dim, heads, levels, points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, memory: Memory, position: Float[Tensor, "B S D"], references: Float[Tensor, "B S L 2"]
+    ) -> Float[Tensor, "B S D"]:
+        tokens = memory.tokens
+        attended = self.self_attn(tokens + position, references, tokens, memory.padding, memory.shapes)
+        tokens = self.norm1(tokens + self.dropout(attended))
+        hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens))))
+        return self.norm2(tokens + self.dropout(hidden))
+
+
+class Encoder(nn.Module):
+    """Flattens the pyramid, marks each level, and refines the tokens layer by layer."""
+
+    def __init__(
+        self, layers: list[EncoderLayer], dim: int, levels: int, temperature: float = 10000.0, half_pixel: bool = True
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.level_embed = nn.Parameter(torch.randn(levels, dim))
+        self.temperature, self.half_pixel = temperature, half_pixel
+
+    def flatten(
+        self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]
+    ) -> tuple[Memory, Float[Tensor, "B S D"]]:
+        """The pyramid as one sequence with its masks, and the position of every token."""
+        tokens, masks, positions, ratios = [], [], [], []
+        for level, feature in enumerate(pyramid):
+            mask = F.interpolate(padding[:, None].float(), size=feature.shape[-2:]).to(torch.bool)[:, 0]
+            position = encode_image(mask, feature.shape[1], self.temperature, self.half_pixel)
+            positions.append(position.flatten(1, 2) + self.level_embed[level])
+            tokens.append(feature.flatten(2).transpose(1, 2))
+            masks.append(mask.flatten(1))
+            ratios.append(torch.stack([(~mask[:, 0]).float().mean(-1), (~mask[:, :, 0]).float().mean(-1)], -1))
+        shapes = tuple((feature.shape[-2], feature.shape[-1]) for feature in pyramid)
+        memory = Memory(torch.cat(tokens, 1), torch.cat(masks, 1), shapes, torch.stack(ratios, 1))
+        return memory, torch.cat(positions, 1)
+
+    def forward(self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]) -> Memory:
+        memory, position = self.flatten(pyramid, padding)
+        references = memory.cell_centres()[:, :, None] * memory.ratios[:, None]
+        for layer in self.layers:
+            memory = replace(memory, tokens=layer(memory, position, references))
+        return memory

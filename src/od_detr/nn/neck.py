@@ -1,0 +1,38 @@
+"""From backbone maps to a pyramid of equal width."""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Neck(nn.Module):
+    """Projects every backbone map to `dim` channels and adds coarser levels by strided convolution.
+
+    The first added level comes from the raw last map, each further one from the level before it.
+    """
+
+    def __init__(self, channels: list[int], dim: int, levels: int) -> None:
+        super().__init__()
+        if levels < len(channels):
+            raise ValueError(f"{levels} levels cannot hold the backbone's {len(channels)} maps")
+        norm_groups = math.gcd(32, dim)
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, dim, 1), nn.GroupNorm(norm_groups, dim)) for width in channels
+        )
+        for level in range(len(channels), levels):
+            width = channels[-1] if level == len(channels) else dim
+            self.projections.append(
+                nn.Sequential(nn.Conv2d(width, dim, 3, stride=2, padding=1), nn.GroupNorm(norm_groups, dim))
+            )
+        for projection in self.projections:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+
+    def forward(self, features: list[Float[Tensor, "B _c _h _w"]]) -> list[Float[Tensor, "B D _h _w"]]:
+        pyramid = [project(feature) for project, feature in zip(self.projections, features, strict=False)]
+        for level in range(len(features), len(self.projections)):
+            pyramid.append(self.projections[level](features[-1] if level == len(features) else pyramid[-1]))
+        return pyramid

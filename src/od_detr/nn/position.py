@@ -1,0 +1,73 @@
+"""Sine encodings of places in the image and of anchors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+def _interleaved_sine(angles: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch F"]:
+    """sin of the even and cos of the odd entries, in place of each."""
+    return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(-2)
+
+
+def _frequencies(features: int, temperature: float, device: torch.device) -> Float[Tensor, " F"]:
+    exponent = torch.arange(features, dtype=torch.float32, device=device).div(2, rounding_mode="floor") * 2 / features
+    return temperature**exponent
+
+
+def encode_image(
+    padding: Bool[Tensor, "B H W"], dim: int, temperature: float = 10000.0, half_pixel: bool = True
+) -> Float[Tensor, "B H W D"]:
+    """Sine encoding of every cell, normalised by the valid extent; channels are the (y, x) halves.
+
+    `half_pixel` puts a cell's centre at its middle (Deformable-DETR, DAB); DINO counts from the far edge
+    and uses temperature 20.
+    """
+    valid = ~padding
+    half = dim // 2
+    frequencies = _frequencies(half, temperature, padding.device)
+    halves = []
+    for axis in (1, 2):
+        steps = valid.cumsum(axis, dtype=torch.float32)
+        last = steps.select(axis, -1).unsqueeze(axis)
+        places = (steps - 0.5 * half_pixel) / (last + 1e-6) * (2 * math.pi)
+        halves.append(_interleaved_sine(places[..., None] / frequencies))
+    return torch.cat(halves, -1)
+
+
+def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:
+    """Sine encoding of normalised boxes (A = 4) or points (A = 2), `features` numbers a coordinate, order (y, x, w, h)."""
+    order = [1, 0, 2, 3][: anchors.shape[-1]]
+    angles = anchors[..., order, None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
+    return _interleaved_sine(angles).flatten(-2)
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
+
+
+class AnchorPosition(nn.Module):
+    """Positional embedding of queries, derived anew from their anchors at every layer (DAB-DETR, DINO).
+
+    With `scaled`, layers after the first multiply it by a function of the content (DAB-DETR).
+    """
+
+    def __init__(self, dim: int, scaled: bool = False) -> None:
+        super().__init__()
+        self.features = dim // 2
+        self.embed = mlp(2 * dim, dim, dim)
+        self.scale = mlp(dim, dim, dim) if scaled else None
+
+    def forward(
+        self, anchors: Float[Tensor, "B Q 4"], content: Float[Tensor, "B Q D"], layer: int
+    ) -> Float[Tensor, "B Q D"]:
+        position = self.embed(encode_anchors(anchors, self.features).to(content.dtype))
+        return position if self.scale is None or layer == 0 else position * self.scale(content)

@@ -1,0 +1,93 @@
+"""Where a host's initial queries come from: learned with a position, learned with an anchor, or selected."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from od_detr.nn.encoder import Memory
+from od_detr.nn.heads import Heads
+from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
+
+
+class PositionedQueries(nn.Module):
+    """Learned content and position; the anchor is a point read off the position (Deformable-DETR)."""
+
+    def __init__(self, num_queries: int, dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_queries, 2 * dim)
+        self.reference_points = nn.Linear(dim, 2)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def forward(self, memory: Memory) -> QuerySet:
+        position, content = self.embedding.weight.expand(len(memory.tokens), -1, -1).chunk(2, -1)
+        centres = self.reference_points(position).float().sigmoid()
+        return QuerySet(content, torch.cat([centres, torch.zeros_like(centres)], -1), position)
+
+
+class AnchoredQueries(nn.Module):
+    """Learned content and learned anchor boxes, kept as logits (DAB-DETR)."""
+
+    def __init__(self, num_queries: int, dim: int) -> None:
+        super().__init__()
+        self.content = nn.Embedding(num_queries, dim)
+        self.anchors = nn.Embedding(num_queries, 4)
+
+    def forward(self, memory: Memory) -> QuerySet:
+        images = len(memory.tokens)
+        anchors = self.anchors.weight.sigmoid()
+        return QuerySet(self.content.weight.expand(images, -1, -1), anchors.expand(images, -1, -1))
+
+
+class SelectedQueries(nn.Module):
+    """Mixed query selection: learned content, anchors from the most promising memory tokens (DINO, two-stage).
+
+    Every token proposes a box around its own cell; the encoder's heads score and refine it.
+    """
+
+    def __init__(self, num_queries: int, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.content = nn.Embedding(num_queries, dim)
+        self.project = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.heads = Heads(dim, num_classes, layers=1, shared=True)
+
+    @staticmethod
+    def proposals(memory: Memory) -> Float[Tensor, "B S 4"]:
+        """Logits of every token's own box, +inf where it is padding or leaves (0.01, 0.99)."""
+        sizes = [memory.tokens.new_full((h * w,), 0.05 * 2.0**level) for level, (h, w) in enumerate(memory.shapes)]
+        size = torch.cat(sizes)[None, :, None].expand(len(memory.tokens), -1, 2).float()
+        boxes = torch.cat([memory.cell_centres(), size], -1)
+        inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~memory.padding
+        return torch.log(boxes / (1 - boxes)).masked_fill(~inside[..., None], float("inf"))
+
+    def forward(
+        self, memory: Memory, tokens: Int[Tensor, "B Q"] | None = None
+    ) -> tuple[QuerySet, GroupOutput, Int[Tensor, "B Q"]]:
+        """The initial queries, the encoder's own predictions for its loss, and the tokens they come from.
+
+        `tokens` fixes the selection (a teacher that follows its student); None takes the best by class score.
+        """
+        proposals = self.proposals(memory)
+        kept = memory.tokens.masked_fill(~proposals[..., :1].isfinite(), 0.0)
+        described = self.norm(self.project(kept))
+        scores = self.heads.classify(described, 0)
+        if tokens is None:
+            if scores.shape[1] < self.num_queries:
+                raise ValueError(
+                    f"{self.num_queries} queries cannot be selected from the {scores.shape[1]} tokens of images this "
+                    "small: ask for fewer queries or a larger image size"
+                )
+            tokens = scores.max(-1).values.topk(self.num_queries, dim=1).indices
+
+        def gather(values: Tensor) -> Tensor:
+            return values.gather(1, tokens[..., None].expand(-1, -1, values.shape[-1]))
+
+        deltas = self.heads.box_deltas(gather(described), 0)
+        boxes = (deltas + gather(proposals)).sigmoid()
+        queries = QuerySet(self.content.weight.expand(len(boxes), -1, -1), boxes.detach())
+        predictions = Predictions(gather(scores)[None], boxes[None])
+        return queries, GroupOutput(QueryGroup("encoder", queries), [queries], predictions), tokens

@@ -1,0 +1,29 @@
+"""Multi-scale deformable attention in plain PyTorch: exact, for any dtype and device, and exportable.
+
+The formulation of Deformable DETR's own test: sample every level with `grid_sample`, then weight and sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reference_attention(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """What every other backend must equal. Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
+    batch, _, heads, channels = value.shape
+    _, queries, _, levels, points, _ = locations.shape
+    maps = value.split([height * width for height, width in shapes], dim=1)
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # grid_sample counts from -1 to 1
+    sampled = []
+    for level, (height, width) in enumerate(shapes):
+        image = maps[level].flatten(2).transpose(1, 2).reshape(batch * heads, channels, height, width)
+        sampled.append(F.grid_sample(image, grids[:, :, level], align_corners=False))
+    weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
+    output = (torch.stack(sampled, dim=-2).flatten(-2) * weights).sum(-1)
+    return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()

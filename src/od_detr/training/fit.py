@@ -1,0 +1,191 @@
+"""From options to a trained run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from od_detr.data.batching import BatchSampler, loader
+from od_detr.data.dataset import CocoDataset
+from od_detr.data.formats import find_split
+from od_detr.data.transforms import Transform
+from od_detr.detectors import Detector, build_detector
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, RunDirectory
+from od_detr.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from od_detr.training.module import Training
+from od_detr.training.recipe import make_recipe
+from od_detr.training.teacher import Teacher, scaled_decay
+from od_detr.evaluation.scoring import Scorer
+
+SIZES = ("hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "levels", "dropout")
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass
+class Run:
+    """A finished run: where it is, the last figures of online and teacher, and the rows of `metrics.csv`."""
+
+    directory: Path
+    summaries: dict[str, dict[str, Any]]
+    rows: list[dict[str, Any]]
+
+
+def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
+    """Training and validation sets, checked; validation uses the training set's classes."""
+    data = Path(options.data)
+    augmented = Transform(options.image_size, augment=options.augment)
+    train = CocoDataset.from_folder(data, "train", augmented, seed=options.seed)
+    plain = Transform(options.image_size, augment="none")
+    val = CocoDataset.from_folder(data, "val", plain, classes=train.classes)
+    return train, val
+
+
+def open_detector(options: TrainOptions, train: CocoDataset) -> Detector:
+    """The untrained detector for a data set, with its backbone's weights."""
+    sizes = {name: getattr(options, name) for name in SIZES}
+    detector = build_detector(
+        options.model,
+        len(train.classes),
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
+        backbone_options=options.backbone_options or None,
+        top_k=options.eval.topk,
+        **sizes,
+    )
+    if train.most_targets > detector.num_queries:
+        raise InputError(
+            f"{options.data}: an image has {train.most_targets} objects, more than the {detector.num_queries} queries; "
+            f"give --queries {train.most_targets} or more"
+        )
+    return detector
+
+
+def fit(options: TrainOptions) -> Run:
+    """Trains as the options say and returns what the run came to; see interface of a run's directory in the README.
+
+    Raises:
+        InputError: anything in the data, the options or a checkpoint to resume that the user can mend.
+        Interrupted: after Ctrl-C, everything saved.
+    """
+    directory = Path(options.output)
+    checkpoint = read_checkpoint(directory / LAST) if options.resume else None
+    if checkpoint is None and (directory / LAST).exists():
+        raise InputError(f"{directory / LAST}: a run is there already; continue it with --resume, or give another --output")
+    _quiet()
+    L.seed_everything(options.seed, verbose=False)
+    train, val = open_data(options)
+    detector = open_detector(options, train)
+    sampler = BatchSampler(
+        len(train), options.batch_size, seed=options.seed, rank=_rank(), world_size=options.devices, drop_last=True
+    )
+    steps_per_epoch = -(-len(sampler) // options.accumulate)
+    teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
+    recipe = make_recipe(options, teacher)
+    annotations, _ = find_split(Path(options.data), "val")
+    names = [ONLINE] if teacher is None else [ONLINE, TEACHER]
+    scorers = {name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk) for name in names}
+    module = Training(detector, recipe, teacher, options, scorers, steps_per_epoch)
+    facts = {"category_ids": list(train.category_ids), "image_size": options.image_size, "recipe": options.recipe}
+    files = RunDirectory(directory, list(train.classes), facts)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_config(options, directory / "config.yaml")
+    if checkpoint is not None:
+        _resume_sampler(sampler, checkpoint)
+    val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, rank=_rank(), world_size=options.devices)
+    trainer = _trainer(options, directory, [files, _EpochOrder(sampler), RichProgressBar(leave=True)])
+    workers = max(0, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
+    trainer.fit(
+        module,
+        loader(train, sampler, workers),
+        loader(val, val_sampler, workers),
+        ckpt_path=str(directory / LAST) if checkpoint is not None else None,
+        weights_only=True,
+    )
+    return Run(directory, module.summaries, files.rows)
+
+
+class _EpochOrder(L.Callback):
+    """Tells the sampler which epoch it is, and has the last one validated whatever the interval."""
+
+    def __init__(self, sampler: BatchSampler) -> None:
+        self.sampler = sampler
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.sampler.set_epoch(trainer.current_epoch)
+        if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
+            trainer.check_val_every_n_epoch = 1
+
+
+def _teacher(detector: Detector, options: TrainOptions, steps: int) -> Teacher | None:
+    """The average of the student; a recipe that does not distil has one to be compared with, unless told not to."""
+    if not (options.distils or options.ema.track):
+        return None
+    decay = scaled_decay(steps) if options.ema.decay is None else options.ema.decay
+    return Teacher(detector, decay, options.ema.warmup, options.ema.warmup_steps)
+
+
+def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]) -> L.Trainer:
+    return L.Trainer(
+        default_root_dir=directory,
+        max_epochs=options.epochs,
+        accelerator=options.device,
+        devices=options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
+        precision=PRECISIONS[options.precision],
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.opt.clip or None,
+        check_val_every_n_epoch=options.eval.every,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=TensorBoardLogger(directory, name="tensorboard", version=""),
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+    )
+
+
+def _resume_sampler(sampler: BatchSampler, checkpoint: dict[str, Any]) -> None:
+    """Lets the data go on where it stopped: at the next epoch, or inside one."""
+    seen = checkpoint["batches_seen"] % len(sampler)
+    sampler.resume(checkpoint["epoch"], seen)
+
+
+def write_config(options: TrainOptions, path: Path) -> None:
+    """Everything resolved, loadable with --config."""
+    path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(options)), sort_keys=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def _quiet() -> None:
+    """Lightning's adverts and hints on choices made here on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*OpenCV is not installed.*")
+
+
+__all__ = ["BEST", "Run", "fit", "open_data", "open_detector", "write_config"]

@@ -1,0 +1,38 @@
+"""AdamW and its schedule, with the parameter groups of the original implementations."""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from od_detr.detectors import Detector
+from od_detr.options import Host, OptimizerOptions
+
+OFFSETS = ("reference_points", "sampling_offsets")
+
+
+def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host) -> AdamW:
+    """AdamW over the trainable parameters: the backbone and, for Deformable-DETR, the offsets learn slower."""
+    lr = host.lr if options.lr is None else options.lr
+    rates: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            share = 1.0
+            if name.startswith("backbone."):
+                share = options.backbone_lr
+            elif any(part in name for part in OFFSETS):
+                share = host.offsets_lr
+            rates.setdefault(share, []).append(parameter)
+    groups = [{"params": parameters, "lr": lr * share} for share, parameters in rates.items()]
+    return AdamW(groups, lr=lr, weight_decay=options.wd, fused=True)
+
+
+def make_schedule(optimizer: Optimizer, steps_per_epoch: int, drop_epoch: int, warmup: int) -> LambdaLR:
+    """By step: linear warm-up, then constant, then a tenth from the first step of `drop_epoch` on."""
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / (warmup + 1))
+        return rise * (0.1 if step >= drop_epoch * steps_per_epoch else 1.0)
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,135 @@
+"""A recipe: a list of objectives and, for those that distil, a teacher. The paper's ablation table is that list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from od_detr.criteria.matching import MatchCost, PendingMatching, match
+from od_detr.detectors import Detector, Scene
+from od_detr.objectives import (
+    AuxiliaryGroups,
+    ClassLoss,
+    Denoising,
+    Labels,
+    LossWeights,
+    MatchingDistillation,
+    Objective,
+    PredictionDistillation,
+    QueryPriorAssignment,
+    SetPrediction,
+    Terms,
+)
+from od_detr.options import TrainOptions
+from od_detr.structures import Batch, Outputs, Targets
+from od_detr.training.teacher import Teacher
+
+
+@dataclass
+class Recipe:
+    """How a step is supervised; the training loop does not know whether it distils.
+
+    Args:
+        objectives: what is added and what is made of it.
+        teacher: consulted at each step; None for a plain recipe.
+        cost: the matching cost of teacher and student.
+        align: whose memory tokens a two-stage host's queries come from: the student's for both
+            ("student_topk"), the teacher's for both ("teacher_topk"), or each its own ("rank").
+        detach_memory: whether the queries that distillation adds leave the encoder untouched by their gradient.
+        distil: whether the teacher is consulted at all (False before a delayed start).
+    """
+
+    objectives: Sequence[Objective]
+    teacher: Teacher | None = None
+    cost: MatchCost = field(default_factory=MatchCost)
+    align: str = "student_topk"
+    detach_memory: bool = False
+    distil: bool = True
+
+    def losses(self, student: Detector, batch: Batch) -> Terms:
+        """Weighted loss terms of a batch; their plain sum is what is minimised."""
+        scene, taught, pending = self.consult(student, batch)
+        groups = [
+            group
+            for objective in self.objectives
+            for group in objective.query_groups(student, scene, taught, batch.targets)
+        ]
+        outputs = self.decode(student, scene, groups)
+        with torch.autocast(batch.images.device.type, enabled=False):  # matching and losses are always float32
+            match(list(outputs.groups.values()), batch.targets, self.cost)
+            if pending is not None:
+                pending.finish()
+            labels = Labels(batch.targets, target_count(batch.targets))
+            return {
+                name: term
+                for objective in self.objectives
+                for name, term in objective.losses(outputs, taught, labels).items()
+            }
+
+    def consult(self, student: Detector, batch: Batch) -> tuple[Scene, Outputs | None, PendingMatching | None]:
+        """The student's scene and the teacher's view of it; the teacher's matching is solved meanwhile."""
+        if self.teacher is None or not self.distil:
+            return student.encode(batch), None, None
+        teacher = self.teacher.detector
+        with torch.no_grad():
+            early = teacher.encode(batch) if self.align == "teacher_topk" else None
+        scene = student.encode(batch, stem=early.stem, tokens=early.tokens) if early else student.encode(batch)
+        with torch.no_grad():
+            tokens = scene.tokens if self.align == "student_topk" else None
+            taught = teacher.decode(early or teacher.encode(batch, stem=scene.stem, tokens=tokens))
+        return scene, taught, PendingMatching(list(taught.groups.values()), batch.targets, self.cost)
+
+    def decode(self, student: Detector, scene: Scene, groups: list) -> Outputs:
+        """One pass of the decoder for all groups; a second one only where the memory is to be detached."""
+        if not self.detach_memory:
+            return student.decode(scene, groups)
+        own = [group for group in groups if group.sees]
+        outputs = student.decode(scene, own)
+        added = [group for group in groups if not group.sees]
+        if added:
+            memory = replace(scene.memory, tokens=scene.memory.tokens.detach())
+            outputs.groups.update(student.decoder(added, memory))
+        return outputs
+
+
+def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe:
+    """The recipe of that name with the host's weights; Table 2's rows are `md`, `md+pd`, `md+ag` and `od`."""
+    host, distil = options.host, options.distils
+    plain = options.recipe == "baseline"
+    class_weight = host.class_weight if plain or options.qfl.lambda_ is None else options.qfl.lambda_
+    weights = LossWeights(class_weight=class_weight, eps=host.eps)
+    quality = ClassLoss("qfl", options.qfl.alpha, options.qfl.gamma)
+
+    def supervision(group: str, name: str, loss: str = "qfl") -> SetPrediction:
+        return SetPrediction(group, name, weights, ClassLoss("focal") if plain or loss == "focal" else quality)
+
+    def distilled(prediction: SetPrediction) -> MatchingDistillation:
+        return MatchingDistillation(**vars(options.md), prediction=prediction)
+
+    main = supervision("main", "matching")
+    objectives: list[Objective] = [distilled(main) if distil else main]
+    if host.builder == "dino":
+        proposals = supervision("encoder", "encoder", options.enc.loss)
+        objectives.append(distilled(proposals) if distil and options.enc.md else proposals)
+        objectives.append(Denoising(supervision("denoising", "denoising", options.dn.loss)))
+    if options.recipe in ("md+pd", "od"):
+        prior = QueryPriorAssignment(weights=weights, class_loss=quality, match=options.qpad.match)
+        objectives.append(prior if options.qpad.on else PredictionDistillation(**vars(options.pd), weights=weights))
+    if options.recipe in ("md+ag", "od"):
+        objectives.append(AuxiliaryGroups(**vars(options.ag), distillation=distilled(main)))
+    cost = MatchCost(cost=options.match.cost, eps=host.eps)
+    return Recipe(
+        objectives, teacher if distil else None, cost, options.dino.align, options.distill.detach_memory
+    )
+
+
+def target_count(targets: Targets) -> Tensor | float:
+    """What losses are divided by: targets in the batch, averaged over all ranks, at least 1."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return float(max(1, len(targets)))
+    count = torch.tensor(float(len(targets)), device=targets.boxes.device)
+    torch.distributed.all_reduce(count)
+    return (count / torch.distributed.get_world_size()).clamp(min=1.0)

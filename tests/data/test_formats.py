@@ -1,0 +1,51 @@
+"""A split is found in the layouts people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from od_detr.data.formats import find_split
+from od_detr.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("split", "annotation", "folder"),
+    [
+        ("train", "train.json", "images/train"),
+        ("train", "train.json", "images"),
+        ("val", "val.json", "."),
+        ("train", "instances_train.json", "train"),
+        ("val", "instances_val2017.json", "val2017"),
+        ("train", "annotations/instances_train2017.json", "train2017"),
+        ("train", "annotations/instances_train2017.json", "images/train2017"),
+        ("val", "annotations/instances_val2017.json", "images/val2017"),
+        ("val", "annotations/instances_val.json", "val"),
+        ("test", "annotations/test.json", "images"),
+        ("train", "train/_annotations.coco.json", "train"),
+        ("val", "valid/_annotations.coco.json", "valid"),
+    ],
+)
+def test_every_known_layout_is_found(tmp_path: Path, split, annotation: str, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / annotation).parent.mkdir(exist_ok=True)
+    (tmp_path / annotation).touch()
+    assert find_split(tmp_path, split) == (tmp_path / annotation, tmp_path / folder)
+
+
+def test_a_folder_without_a_split_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no val split.*val\.json.*instances_val.*_annotations\.coco\.json"):
+        find_split(tmp_path, "val")
+    with pytest.raises(InputError, match="no such folder"):
+        find_split(tmp_path / "nowhere", "val")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        find_split(tmp_path / "file", "val")
+
+
+def test_two_candidates_are_not_guessed_between(tmp_path: Path) -> None:
+    (tmp_path / "instances_train2014.json").touch()
+    (tmp_path / "instances_train2017.json").touch()
+    with pytest.raises(InputError, match=r"instances_train2014\.json and instances_train2017\.json"):
+        find_split(tmp_path, "train")

@@ -1,0 +1,79 @@
+"""The curves are drawn from what metrics.csv holds, gaps included."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from od_detr.evaluation.figures import curves
+
+
+def rows(epochs: int = 6, **columns: str) -> list[dict[str, str]]:
+    """Rows as csv.DictReader gives them: text, and empty where an epoch has no value."""
+    return [
+        {
+            "epoch": str(epoch),
+            "train/loss": str(9 - epoch),
+            "val/AP": f"{epoch / 20}",
+            "val/teacher/AP": f"{epoch / 18}",
+            "stability/instability": str(4 - epoch / 2) if epoch else "",
+            "stability/teacher_instability": str(2 - epoch / 4) if epoch else "",
+            "stability/consistency": f"{0.5 + epoch / 20}",
+        }
+        | columns
+        for epoch in range(epochs)
+    ]
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures saved during the test."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k))[1])
+    return saved
+
+
+def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> None:
+    file = tmp_path / "metrics.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows()[0])
+        writer.writeheader()
+        writer.writerows(rows())
+    with file.open() as stream:
+        curves({"baseline": rows(4), "od": list(csv.DictReader(stream))}, tmp_path / "new" / "curves.png")
+    with Image.open(tmp_path / "new" / "curves.png") as image:
+        assert image.format == "PNG"
+    precision, instability, consistency, loss = drawn[0].axes
+    assert [len(axes.lines) for axes in drawn[0].axes] == [4, 4, 2, 2]
+    np.testing.assert_allclose(precision.lines[2].get_xydata(), [(e, 5 * e) for e in range(6)])
+    np.testing.assert_allclose(instability.lines[2].get_xydata(), [(e, 4 - e / 2) for e in range(1, 6)])
+    np.testing.assert_allclose(consistency.lines[1].get_ydata(), [50 + 5 * e for e in range(6)])
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [9, 8, 7, 6])
+    assert {text.get_text() for text in drawn[0].legends[0].get_texts()} == {"baseline", "od", "online", "teacher"}
+    assert precision.lines[0].get_color() != precision.lines[2].get_color()
+
+
+def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) -> None:
+    nothing = {"val/teacher/AP": "", "stability/teacher_instability": "nan", "stability/consistency": "inf"}
+    curves({"baseline": rows(1, **nothing)}, tmp_path / "curves.png")
+    said = [[text.get_text() for text in axes.texts] for axes in drawn[0].axes]
+    assert said == [[], ["not recorded"], ["not recorded"], []]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["baseline"]
+    curves({"fresh": []}, tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").stat().st_size > 0
+
+
+def test_evaluation_costs_no_plotting_or_evaluation_library_to_import() -> None:
+    modules = "od_detr.evaluation.coco, od_detr.evaluation.stability, od_detr.evaluation.figures"
+    heavy = "{'matplotlib', 'supervision', 'faster_coco_eval', 'rich', 'scipy', 'torchvision'}"
+    code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
