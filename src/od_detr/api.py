@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import supervision
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class Detector:
     """A trained detector.
 
-        detector = Detector.from_pretrained("runs/x/best")
-        detections = detector.predict("street.jpg")
-        figures = detector.evaluate("data")
-        better = Detector.fit("data", output="runs/y", epochs=24)
+    detector = Detector.from_pretrained("runs/x/best")
+    detections = detector.predict("street.jpg")
+    figures = detector.evaluate("data")
+    better = Detector.fit("data", output="runs/y", epochs=24)
     """
 
     def __init__(self, directory: Path, predictor: Predictor) -> None:
@@ -48,7 +48,9 @@ class Detector:
         """Detections of an image file: pixel xyxy, scores, class ids, class names in `.data["class_name"]`."""
         return self.predictor.predict(image, threshold)
 
-    def evaluate(self, data: str | Path, split: str = "val", **options: Any) -> dict[str, Any]:
+    def evaluate(
+        self, data: str | Path, split: Literal["train", "val", "test"] = "val", **options: Any
+    ) -> dict[str, Any]:
         """The 12 COCO figures and `per_class` AP on a folder of images and annotations."""
         from od_detr.inference.evaluate import evaluate_run
 

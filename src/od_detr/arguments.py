@@ -20,19 +20,23 @@ class Parser(ArgumentParser):
     """Parses one verb into one dataclass. Its fields are flags; those named in `positional` come without a name."""
 
     def __init__(self, verb: str, options: type, positional: Sequence[str] = (), config: bool = False) -> None:
-        super().__init__(prog=f"od-detr {verb}", description=options.__doc__.split("\n\n")[0], exit_on_error=True)
-        self.usage = " ".join([self.prog, *(name.upper() for name in positional), "[options]"])
-        self.options_class, self.positional = options, set(positional)
+        super().__init__(
+            prog=f"od-detr {verb}", description=(options.__doc__ or verb).split("\n\n")[0], exit_on_error=True
+        )
+        self.usage = " ".join([f"od-detr {verb}", *(name.upper() for name in positional), "[options]"])
+        self.options_class = options
+        named: set[str | int] = set(positional)
         if config:
             self.add_argument("--config", action=ActionConfigFile, help="YAML of any of these options")
         self.flags = {field.name for field in dataclasses.fields(options) if field.type in ("bool", bool)}
         hints, help_texts = get_type_hints(options), _descriptions(options)
         for field in dataclasses.fields(options):
-            if field.name in self.positional:
-                many = field.type.startswith("list")
-                kind = hints[field.name].__args__[0] if many else hints[field.name]
-                self.add_argument(field.name, type=kind, help=help_texts[field.name], **({"nargs": "+"} if many else {}))
-        self.add_class_arguments(options, as_group=False, skip=self.positional)
+            if field.name in named:
+                many = str(field.type).startswith("list")
+                kind: Any = hints[field.name].__args__[0] if many else hints[field.name]
+                many_or_one: dict[str, Any] = {"nargs": "+"} if many else {}
+                self.add_argument(field.name, type=kind, help=help_texts[field.name], **many_or_one)
+        self.add_class_arguments(options, as_group=False, skip=named)
 
     def parse(self, arguments: Sequence[str]) -> Any:
         """The options, or InputError with one line that names the nearest known option."""

@@ -102,7 +102,8 @@ def train(options: TrainCommand) -> dict[str, Any]:
     for name, summary in run.summaries.items():
         Console().print(format_table(summary, name))
     facts = json.loads((run.directory / "best" / "config.json").read_text())
-    print(f"best: {facts['weights']} weights of epoch {facts['epoch']}, AP {100 * facts['AP']:.1f}, in {run.directory}/best")
+    which = f"{facts['weights']} weights of epoch {facts['epoch']}, AP {100 * facts['AP']:.1f}"
+    print(f"best: {which}, in {run.directory / 'best'}")
     return {"AP": facts["AP"], "weights": facts["weights"], "run": str(run.directory), **run.rows[-1]}
 
 

@@ -84,9 +84,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        targets = replace(
-            self.targets, boxes=self.targets.boxes.pin_memory(), labels=self.targets.labels.pin_memory()
-        )
+        targets = replace(self.targets, boxes=self.targets.boxes.pin_memory(), labels=self.targets.labels.pin_memory())
         return replace(self, images=self.images.pin_memory(), padding=self.padding.pin_memory(), targets=targets)
 
 
@@ -213,14 +211,37 @@ class GroupOutput:
     """What became of a group in the decoder.
 
     `queries[0]` entered the first layer and `queries[k]` left layer k (content before any final norm,
-    anchors refined and detached). `matching` and `costs` run over views; both are set by the matcher.
+    anchors refined and detached). `matching` and `costs` run over views; both are set by the matcher, and
+    asking for them before is a defect.
     """
 
     group: QueryGroup
     queries: list[QuerySet]
     predictions: Predictions
-    matching: Matching | None = None
-    costs: Float[Tensor, "I G q"] | None = None
+    _matching: Matching | None = None
+    _costs: Float[Tensor, "I G q"] | None = None
+
+    @property
+    def matching(self) -> Matching:
+        """Which query answers for which target, in every view."""
+        if self._matching is None:
+            raise RuntimeError(f"the group {self.group.name!r} has not been matched")
+        return self._matching
+
+    @matching.setter
+    def matching(self, matching: Matching) -> None:
+        self._matching = matching
+
+    @property
+    def costs(self) -> Float[Tensor, "I G q"]:
+        """Matching cost of every (target slot, query) pair of every view."""
+        if self._costs is None:
+            raise RuntimeError(f"the group {self.group.name!r} has not been matched by cost")
+        return self._costs
+
+    @costs.setter
+    def costs(self, costs: Float[Tensor, "I G q"]) -> None:
+        self._costs = costs
 
     @property
     def layers(self) -> int:

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from od_detr.ops import attention_backend, cpu, deformable_attention
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = Path(os.environ.get("OD_DETR_GOLDEN", ROOT.parent / "shared" / "golden")) / "units" / "ms_deform_attn.safetensors"
+FILE = (
+    Path(os.environ.get("OD_DETR_GOLDEN", ROOT.parent / "shared" / "golden")) / "units" / "ms_deform_attn.safetensors"
+)
 
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason="no golden fixtures: set OD_DETR_GOLDEN to their folder")
 

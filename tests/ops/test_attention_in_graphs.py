@@ -60,7 +60,7 @@ def test_compilation_never_breaks_the_graph_and_changes_nothing(backend):
 
 
 def test_the_exported_graph_holds_only_standard_operators_and_gives_the_same_values(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     inputs = graph_inputs()
     file = tmp_path / "attention.onnx"
@@ -76,6 +76,7 @@ def test_the_exported_graph_holds_only_standard_operators_and_gives_the_same_val
         dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
         verbose=False,
     )
+    assert {node.domain for node in onnx.load(file).graph.node} == {""}
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for images in (2, 3):
         value, locations, weights = graph_inputs(images)

@@ -241,7 +241,10 @@ def test_arguments_that_do_not_fit_are_refused(backend):
         (value, shapes, locations, weights[:, :-1]),
     ]
     for arguments in wrong:
-        with attention_backend(backend), pytest.raises(ValueError, match="value has|every level|locations and weights"):
+        with (
+            attention_backend(backend),
+            pytest.raises(ValueError, match=r"value has|every level|locations and weights"),
+        ):
             unchecked(*arguments)
 
 

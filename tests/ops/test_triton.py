@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import od_detr
 
@@ -33,10 +32,10 @@ def compare(batch, shapes, queries, heads, channels, points, dtype=torch.float32
     weights = random(batch, queries, heads, len(shapes), points)
     direction = random(batch, queries, heads * channels)
     results = []
-    for function, kind in ((deformable_attention, dtype), (reference_attention, torch.float64)):
-        leaves = [tensor.detach().to(wanted).requires_grad_() for tensor, wanted in
-                  ((value, kind), (locations, max(kind, torch.float32, key=lambda k: k.itemsize)),
-                   (weights, max(kind, torch.float32, key=lambda k: k.itemsize)))]
+    runs = (deformable_attention, dtype, torch.float32), (reference_attention, torch.float64, torch.float64)
+    for function, kind, precision in runs:
+        leaves = [value.to(kind), locations.to(precision), weights.to(precision)]
+        leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         output = function(leaves[0], shapes, *leaves[1:])
         output.backward(direction.to(output.dtype))
         results.append([output.detach()] + [leaf.grad for leaf in leaves])

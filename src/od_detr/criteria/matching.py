@@ -142,7 +142,8 @@ class PendingMatching:
 def match(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
     """Sets `costs` and `matching` of every group that the Hungarian algorithm matches; the others keep their own."""
     for output in outputs:
-        output.matching = output.group.matching
+        if output.group.matching is not None:
+            output.matching = output.group.matching
     hungarian = [output for output in outputs if output.group.matched and output.group.matching is None]
     if hungarian:
         PendingMatching(hungarian, targets, cost).finish()

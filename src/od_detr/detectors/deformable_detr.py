@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
-from od_detr.detectors.detector import Detector
+from od_detr.detectors.detector import Detector, FeatureExtractor
 from od_detr.detectors.parts import initialise, make_backbone
 from od_detr.nn.decoder import Decoder, DecoderLayer
 from od_detr.nn.encoder import Encoder, EncoderLayer
@@ -18,7 +16,7 @@ from od_detr.nn.queries import PositionedQueries
 
 def deformable_detr_plus(
     num_classes: int,
-    backbone: str | nn.Module = "resnet50",
+    backbone: str | FeatureExtractor = "resnet50",
     *,
     backbone_weights: str = "none",
     backbone_frozen: bool | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,23 @@ from od_detr.nn.encoder import Encoder, Memory
 from od_detr.nn.neck import Neck
 from od_detr.nn.queries import AnchoredQueries, PositionedQueries, SelectedQueries
 from od_detr.structures import Batch, GroupOutput, Outputs, Predictions, QueryGroup, QuerySet
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """What a detector asks of its backbone; any module will do that has these."""
+
+    channels: list[int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What a teacher with the same frozen weights need not compute again."""
+        ...
+
+    def __call__(self, stem: Tensor) -> list[Tensor]:
+        """Feature maps, fine to coarse, from what `stem` returned."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,8 @@ class Detector(nn.Module):
 
     def __init__(
         self,
-        settings: dict,
-        backbone: nn.Module,
+        settings: dict[str, Any],
+        backbone: FeatureExtractor,
         neck: Neck,
         encoder: Encoder,
         queries: PositionedQueries | AnchoredQueries | SelectedQueries,
@@ -68,7 +86,7 @@ class Detector(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        return self.decoder.heads.classes[0].out_features
+        return self.settings["num_classes"]
 
     @property
     def num_queries(self) -> int:
@@ -79,19 +97,16 @@ class Detector(nn.Module):
         """Number of decoder layers, K."""
         return len(self.decoder.layers)
 
-    def normalise(
-        self, images: Tensor, padding: Bool[Tensor, "B H W"]
-    ) -> Float[Tensor, "B 3 H W"]:
+    def normalise(self, images: Tensor, padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:
         """uint8 RGB to the backbone's scale, padding to 0; float images are taken as normalised already."""
         if images.is_floating_point():
             return images
-        mean, std = (images.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (self.backbone.mean, self.backbone.std))
+        statistics = (self.backbone.mean, self.backbone.std)
+        mean, std = (images.new_tensor(values, dtype=torch.float32)[:, None, None] for values in statistics)
         scaled = (images.float() / 255 - mean) / std
         return scaled.masked_fill(padding[:, None], 0.0)
 
-    def encode(
-        self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None
-    ) -> Scene:
+    def encode(self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None) -> Scene:
         """Memory and initial queries of a batch. `stem` and `tokens` come from another detector's scene."""
         if stem is None:
             stem = self.backbone.stem(self.normalise(batch.images, batch.padding))

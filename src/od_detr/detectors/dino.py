@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from od_detr.detectors.detector import Detector
+from od_detr.detectors.detector import Detector, FeatureExtractor
 from od_detr.detectors.parts import initialise, make_backbone
 from od_detr.nn.decoder import Decoder, DecoderLayer
 from od_detr.nn.denoising import DenoisingQueries
@@ -20,7 +20,7 @@ from od_detr.nn.queries import SelectedQueries
 
 def dino(
     num_classes: int,
-    backbone: str | nn.Module = "resnet50",
+    backbone: str | FeatureExtractor = "resnet50",
     *,
     num_levels: int = 4,
     backbone_weights: str = "none",
@@ -46,7 +46,11 @@ def dino(
     features = make_backbone(backbone, strides, backbone_weights, backbone_frozen, backbone_options)
     shape = (hidden_dim, heads, num_levels, points, feedforward, dropout)
     encoder = Encoder(
-        [EncoderLayer(*shape) for _ in range(encoder_layers)], hidden_dim, num_levels, temperature=20.0, half_pixel=False
+        [EncoderLayer(*shape) for _ in range(encoder_layers)],
+        hidden_dim,
+        num_levels,
+        temperature=20.0,
+        half_pixel=False,
     )
     decoder = Decoder(
         [DecoderLayer(*shape) for _ in range(decoder_layers)],

@@ -7,19 +7,19 @@ from typing import Any
 
 from torch import nn
 
-from od_detr.detectors.detector import Detector
+from od_detr.detectors.detector import Detector, FeatureExtractor
 from od_detr.nn.attention import DeformableAttention
 from od_detr.nn.backbone import Backbone
 from od_detr.nn.queries import SelectedQueries
 
 
 def make_backbone(
-    backbone: str | nn.Module,
+    backbone: str | FeatureExtractor,
     strides: tuple[int, ...],
     weights: str,
     frozen: bool | None,
     options: Mapping[str, Any] | None,
-) -> nn.Module:
+) -> FeatureExtractor:
     """The timm model of that name; a module is taken as it is."""
     return Backbone(backbone, strides, weights, frozen, options) if isinstance(backbone, str) else backbone
 

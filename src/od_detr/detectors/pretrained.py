@@ -61,9 +61,13 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
         model, num_classes = settings.pop("model"), settings.pop("num_classes")
         weights = load_file(directory / WEIGHTS)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{directory / CONFIG}: not a detector's configuration ({error}); save the run again") from error
+        raise InputError(
+            f"{directory / CONFIG}: not a detector's configuration ({error}); save the run again"
+        ) from error
     except SafetensorError as error:
-        raise InputError(f"{directory / WEIGHTS}: cannot be read ({error}); the file is damaged, save it again") from error
+        raise InputError(
+            f"{directory / WEIGHTS}: cannot be read ({error}); the file is damaged, save it again"
+        ) from error
     settings.pop("num_levels", None)
     detector = build_detector(model, num_classes, **settings)
     load_weights(detector, weights, directory / WEIGHTS)

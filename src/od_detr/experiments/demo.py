@@ -73,7 +73,8 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
         figures = [f"{100 * summary[key]:.1f}" for key in ("AP", "AP50", "AP75")]
         table.add_row(name, *figures, f"{last[f'stability/{prefix}instability']:.2f}")
     Console().print(table)
-    print(f"consistency of online and teacher: {100 * last['stability/consistency']:.1f} % of objects matched by the same query")
+    consistency = 100 * last["stability/consistency"]
+    print(f"consistency: {consistency:.1f} % of objects are matched by the same query of online and teacher")
     print(f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: {training / 'best'}")
     best = json.loads((training / "best" / "config.json").read_text())
     return {"AP": best["AP"], "weights": best["weights"], "run": str(training), **last}

@@ -28,7 +28,11 @@ class Predictor:
     """A detector with its class names and the image size it was trained at."""
 
     def __init__(
-        self, detector: Detector, classes: Sequence[str], category_ids: Sequence[int] | None = None, image_size: int = DEFAULT_SIZE
+        self,
+        detector: Detector,
+        classes: Sequence[str],
+        category_ids: Sequence[int] | None = None,
+        image_size: int = DEFAULT_SIZE,
     ) -> None:
         self.detector, self.classes = detector.eval(), list(classes)
         self.category_ids = list(category_ids or range(1, len(classes) + 1))
@@ -78,12 +82,14 @@ class Predictor:
             detections = self.predict(file, threshold)
             pixels = read_image(file).permute(1, 2, 0).contiguous().numpy()
             draw(Image.fromarray(pixels), detections, self.classes).save(output / name)
-            results += [
-                row | {"image_id": str(file), "category": self.classes[int(label)]}
-                for row, label in zip(
-                    detections_to_coco(detections, 0, self.category_ids), detections.class_id, strict=True
-                )
-            ]
+            for row in detections_to_coco(detections, 0):
+                label = row["category_id"]
+                named = {
+                    "image_id": str(file),
+                    "category_id": self.category_ids[label],
+                    "category": self.classes[label],
+                }
+                results.append(row | named)
         (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n")
         return {"images": len(files), "detections": len(results), "output": str(output)}
 

@@ -91,7 +91,9 @@ def heads_are_one(weights: Mapping[str, Tensor]) -> bool:
     """Whether the heads of all decoder layers (under our names) hold the same numbers."""
     later = re.compile(r"(decoder\.heads\.(?:classes|boxes)\.)[1-9]\d*(\..*)")
     matches = [(name, match) for name in weights if (match := later.fullmatch(name))]
-    return all(torch.equal(weights[name], weights.get(f"{match[1]}0{match[2]}", torch.empty(0))) for name, match in matches)
+    return all(
+        torch.equal(weights[name], weights.get(f"{match[1]}0{match[2]}", torch.empty(0))) for name, match in matches
+    )
 
 
 def _dino(weights: Weights) -> Weights:

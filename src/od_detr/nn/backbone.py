@@ -15,7 +15,7 @@ import timm
 import torch
 from jaxtyping import Float
 from timm.layers import freeze_batch_norm_2d
-from timm.models._features import FeatureListNet
+from timm.models._features import FeatureInfo, FeatureListNet
 from torch import Tensor, nn
 
 from od_detr.errors import InputError
@@ -49,7 +49,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.features = create_features(name, strides, weights, dict(options or {}))
-        self.channels = list(self.features.feature_info.channels())
+        self._info = feature_info(self.features)
+        self.channels = list(self._info.channels())
         self.frozen = weights != "none" if frozen is None else frozen
         self.shared_modules = 0
         if self.frozen:
@@ -61,7 +62,7 @@ class Backbone(nn.Module):
 
     def _freeze_first_stage(self) -> None:
         """Everything up to the last module of stride 4 or less stops training."""
-        early = [info["module"] for info in self.features.feature_info.info if info["reduction"] <= 4]
+        early = [info["module"] for info in self._info.info if info["reduction"] <= 4]
         last = (early[-1] if early else next(self.features.named_children())[0]).replace(".", "_")
         names = [name for name, _ in self.features.named_parameters()]
         reached = [i for i, name in enumerate(names) if name.replace(".", "_").startswith(last + "_")]
@@ -71,11 +72,9 @@ class Backbone(nn.Module):
         self.shared_modules = modules.index(last) + 1 if last in modules else 0
 
     def stem(self, images: Float[Tensor, "B 3 H W"]) -> Tensor:
-        """The frozen first modules' output, the same for a teacher and its student (the images where none is frozen)."""
-        if not self.shared_modules:
-            return images
+        """Output of the frozen first modules, the same for teacher and student; the images where none is frozen."""
         with torch.no_grad():
-            for module in list(self.features.values())[: self.shared_modules]:
+            for module in list(self.features.children())[: self.shared_modules]:
                 images = module(images)
         return images
 
@@ -83,8 +82,9 @@ class Backbone(nn.Module):
         """Feature maps, fine to coarse, from what `stem` returned."""
         if not self.shared_modules:
             return self.features(stem)
+        assert isinstance(self.features, FeatureListNet)
         returned, maps = self.features.return_layers, []
-        for index, (name, module) in enumerate(self.features.items()):
+        for index, (name, module) in enumerate(self.features.named_children()):
             if index >= self.shared_modules:
                 stem = module(stem)
             if index >= self.shared_modules - 1 and name in returned:
@@ -92,22 +92,29 @@ class Backbone(nn.Module):
         return maps
 
 
+def feature_info(features: nn.Module) -> FeatureInfo:
+    """Channels, strides and module names of a timm feature extractor's maps."""
+    info = features.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
+
+
 def create_features(name: str, strides: tuple[int, ...], weights: str, options: dict[str, Any]) -> nn.Module:
     """The timm model cut to the maps of the given strides, with its weights."""
     if name in TORCHVISION_RESNETS:
         name += ".tv_in1k"
     try:
-        info = timm.create_model(name, features_only=True, pretrained=False, **options).feature_info
+        candidate = timm.create_model(name, features_only=True, pretrained=False, **options)
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"--backbone {name}: no such timm model with features_only ({reason}); list them with timm.list_models()"
         ) from error
-    reductions = list(info.reduction())
+    reductions = list(feature_info(candidate).reduction())
     missing = [stride for stride in strides if stride not in reductions]
     if missing:
         raise InputError(
-            f"--backbone {name}: has no feature map of stride {missing[0]} (it has {reductions}); choose another backbone"
+            f"--backbone {name}: has maps of strides {reductions}, none of {missing[0]}; choose another backbone"
         )
     # The last map of each stride is the deepest one.
     indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
@@ -142,7 +149,8 @@ class _offline_unless_reachable:
     def __enter__(self) -> None:
         from huggingface_hub import constants
 
-        self.constants, self.before = constants, constants.HF_HUB_OFFLINE
+        self.constants: Any = constants
+        self.before = constants.HF_HUB_OFFLINE
         host = urlparse(os.environ.get("HF_ENDPOINT", constants.ENDPOINT)).hostname or ""
         if not self.before and not urllib.request.getproxies():
             try:
@@ -174,7 +182,9 @@ def _load(features: nn.Module, file: Path, name: str) -> None:
         if key.endswith("num_batches_tracked"):
             continue
         if key not in weights:
-            raise InputError(f"--backbone-weights {file}: has no '{key}', which {name} needs; give {name}'s own weights")
+            raise InputError(
+                f"--backbone-weights {file}: has no '{key}', which {name} needs; give {name}'s own weights"
+            )
         if weights[key].shape != value.shape:
             raise InputError(
                 f"--backbone-weights {file}: '{key}' is {tuple(weights[key].shape)} but {name} has "

@@ -82,10 +82,9 @@ class Decoder(nn.Module):
             read = content if self.norm is None else self.norm(content)
             logits.append(self.heads.classify(read, depth))
             boxes.append(self._refine(read, reference, depth))
-            if self.look_forward_twice:
-                reference = self._refine(content, queries.anchors, depth)
-            else:
-                reference = boxes[-1].detach()
+            # Looking forward twice, the next box keeps the gradient of this refinement of the raw content.
+            twice = self.look_forward_twice
+            reference = self._refine(content, queries.anchors, depth) if twice else boxes[-1].detach()
             stages.append(QuerySet(content, reference.detach(), queries.position))
         return self._split(groups, layout, stages, torch.stack(logits), torch.stack(boxes))
 

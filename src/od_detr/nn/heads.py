@@ -23,15 +23,17 @@ class Heads(nn.Module):
     def __init__(self, dim: int, num_classes: int, layers: int, shared: bool = False, size_bias: float = -2.0) -> None:
         super().__init__()
         count = 1 if shared else layers
-        self.classes = nn.ModuleList(nn.Linear(dim, num_classes) for _ in range(count))
-        self.boxes = nn.ModuleList(mlp(dim, dim, dim, 4) for _ in range(count))
-        for head in self.classes:
+        classes = [nn.Linear(dim, num_classes) for _ in range(count)]
+        boxes = [mlp(dim, dim, dim, 4) for _ in range(count)]
+        for head in classes:
             nn.init.constant_(head.bias, -math.log((1 - PRIOR) / PRIOR))
-        for head in self.boxes:
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
-        if not shared:
-            nn.init.constant_(self.boxes[0][-1].bias[2:], size_bias)
+        for layer, head in enumerate(boxes):
+            weight, bias = head[-1].parameters()
+            nn.init.zeros_(weight)
+            nn.init.zeros_(bias)
+            if layer == 0 and not shared:
+                nn.init.constant_(bias[2:], size_bias)
+        self.classes, self.boxes = nn.ModuleList(classes), nn.ModuleList(boxes)
 
     def classify(self, content: Float[Tensor, "B Q D"], layer: int) -> Float[Tensor, "B Q C"]:
         """Class logits of layer `layer`."""

@@ -19,17 +19,17 @@ class Neck(nn.Module):
         if levels < len(channels):
             raise ValueError(f"{levels} levels cannot hold the backbone's {len(channels)} maps")
         norm_groups = math.gcd(32, dim)
-        self.projections = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, dim, 1), nn.GroupNorm(norm_groups, dim)) for width in channels
-        )
+        convolutions = [nn.Conv2d(width, dim, 1) for width in channels]
         for level in range(len(channels), levels):
             width = channels[-1] if level == len(channels) else dim
-            self.projections.append(
-                nn.Sequential(nn.Conv2d(width, dim, 3, stride=2, padding=1), nn.GroupNorm(norm_groups, dim))
-            )
-        for projection in self.projections:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
+            convolutions.append(nn.Conv2d(width, dim, 3, stride=2, padding=1))
+        for convolution in convolutions:
+            nn.init.xavier_uniform_(convolution.weight)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
+        self.projections = nn.ModuleList(
+            nn.Sequential(convolution, nn.GroupNorm(norm_groups, dim)) for convolution in convolutions
+        )
 
     def forward(self, features: list[Float[Tensor, "B _c _h _w"]]) -> list[Float[Tensor, "B D _h _w"]]:
         pyramid = [project(feature) for project, feature in zip(self.projections, features, strict=False)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,7 +41,7 @@ def encode_image(
 
 
 def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:
-    """Sine encoding of normalised boxes (A = 4) or points (A = 2), `features` numbers a coordinate, order (y, x, w, h)."""
+    """Sine encoding of boxes (A = 4) or points (A = 2), `features` numbers a coordinate, in order (y, x, w, h)."""
     order = [1, 0, 2, 3][: anchors.shape[-1]]
     angles = anchors[..., order, None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
     return _interleaved_sine(angles).flatten(-2)
@@ -49,7 +50,7 @@ def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[T
 def mlp(*widths: int) -> nn.Sequential:
     """Linear layers of the given widths with ReLU between them."""
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 

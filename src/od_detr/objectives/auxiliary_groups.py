@@ -44,6 +44,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
     def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
         if GROUP not in outputs:
             return {}
+        assert taught is not None  # without it the group would not be there
         output, teacher = outputs[GROUP], taught["main"]
         scale = self.weight / (output.group.blocks if self.reduce == "mean" else 1)
         prediction = replace(self.distillation.prediction, group=GROUP, name=GROUP)
@@ -57,9 +58,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
     def _stages(self, teacher: GroupOutput) -> tuple[int, ...]:
         return tuple(range(1, teacher.layers + 1)) if self.stages is None else self.stages
 
-    def select(
-        self, teacher: GroupOutput, targets: Targets
-    ) -> tuple[Int[Tensor, "B T X"], Bool[Tensor, "B T X"]]:
+    def select(self, teacher: GroupOutput, targets: Targets) -> tuple[Int[Tensor, "B T X"], Bool[Tensor, "B T X"]]:
         """Each stage's queries, chosen on the device: as many slots as the fullest image needs, True where empty."""
         images, most = len(targets.counts), targets.most
         costs = teacher.costs.unflatten(0, (-1, images))[[stage - 1 for stage in self._stages(teacher)]].transpose(0, 1)
@@ -103,6 +102,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
         """The teacher's matching of each stage among the queries that were taken, the same for all student layers."""
         images, blocks, device = len(targets.counts), output.group.blocks, teacher.costs.device
         stages = self._stages(teacher)
+        assert output.group.origin is not None and output.group.padding is not None  # set by query_groups
         index, empty = (slots.unflatten(1, (blocks, -1)) for slots in (output.group.origin, output.group.padding))
         block_of_stage = torch.full((teacher.layers,), -1, device=device)
         block_of_stage[[stage - 1 for stage in stages]] = torch.arange(blocks, device=device)
@@ -116,7 +116,9 @@ class AuxiliaryGroups(AuxiliarySwitches):
         matching = Matching(view, slot.repeat(output.layers), teacher.matching.target.repeat(output.layers))
         costs = teacher.costs.unflatten(0, (-1, images))[[stage - 1 for stage in stages]].transpose(0, 1)
         taken = index[:, :, None].expand(-1, -1, costs.shape[2], -1)
-        return Taught(matching, costs.gather(-1, taken).flatten(0, 1).repeat(output.layers, 1, 1), kept.repeat(output.layers))
+        return Taught(
+            matching, costs.gather(-1, taken).flatten(0, 1).repeat(output.layers, 1, 1), kept.repeat(output.layers)
+        )
 
 
 def _repeats(index: Int[Tensor, "B T X"], empty: Bool[Tensor, "B T X"]) -> Bool[Tensor, "B T X"]:

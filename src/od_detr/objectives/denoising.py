@@ -19,6 +19,8 @@ class Denoising:
     def query_groups(
         self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
     ) -> list[QueryGroup]:
+        if student.denoising is None:
+            raise ValueError("this host has no denoising queries: leave Denoising out of its recipe")
         return [student.denoising(targets, student.layers)]
 
     def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:

@@ -47,7 +47,9 @@ class MatchingDistillation(MatchingSwitches):
         output = outputs[self.prediction.group]
         if taught is None:
             return self.prediction.supervise(output, output.matching, labels)
-        return self.supervise(output, self.refer(output, taught[self.prediction.group], len(labels.targets.counts)), labels)
+        return self.supervise(
+            output, self.refer(output, taught[self.prediction.group], len(labels.targets.counts)), labels
+        )
 
     def refer(self, output: GroupOutput, taught: GroupOutput, images: int) -> Taught:
         """The teacher's matching, laid against the student's layers."""
@@ -126,7 +128,13 @@ class MatchingDistillation(MatchingSwitches):
         return own_weights, joins * torch.where(contested & ~cheaper, self.wd, 1.0)
 
     def _class_terms(
-        self, output: GroupOutput, taught: Taught, mine: Tensor, weights: tuple[Tensor, Tensor], labels: Labels, scale: Tensor | float
+        self,
+        output: GroupOutput,
+        taught: Taught,
+        mine: Tensor,
+        weights: tuple[Tensor, Tensor],
+        labels: Labels,
+        scale: Tensor | float,
     ) -> Terms:
         wanted = self.multi_target_labels(output, taught, mine, labels.targets)
         entry_weights = None

@@ -1,4 +1,4 @@
-"""Prediction distillation (section 3.3): the teacher's queries, decoded by the student, must give what the teacher gives."""
+"""Prediction distillation (section 3.3): the student decodes the teacher's queries to what the teacher predicts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class PredictionDistillation(PredictionSwitches):
         teacher, output = taught["main"], outputs[GROUP]
         weights = self.pair_weights(teacher, labels.targets)
         main = outputs["main"] if self.iou_from == "main" else output
-        return self._class_terms(output, teacher, weights, labels) | self._box_terms(output, main, teacher, weights, labels)
+        return self._class_terms(output, teacher, weights, labels) | self._box_terms(
+            output, main, teacher, weights, labels
+        )
 
     def pair_weights(self, teacher: GroupOutput, targets: Targets) -> Float[Tensor, " M"]:
         """The TOOD-weight of each pair the teacher matched, Eq. 5; its plain score without `tood`."""
@@ -82,7 +84,9 @@ class PredictionDistillation(PredictionSwitches):
             eps = self.weights.eps
             pair_weights = pair_weights * (paired_iou(teachers, truth, eps) > paired_iou(students, truth, eps))
         if self.reg_unmatched == "off":
-            l1, giou = box_distances(gather_pairs(boxes, view, query), gather_pairs(wanted, view, query), self.weights.eps)
+            l1, giou = box_distances(
+                gather_pairs(boxes, view, query), gather_pairs(wanted, view, query), self.weights.eps
+            )
             sums = [sum_by_view(values * pair_weights, view, len(boxes)) for values in (l1, giou)]
         else:
             unmatched = teacher.views.logits[0].sigmoid().amax(-1)

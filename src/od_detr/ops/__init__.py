@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from od_detr.ops.attention import BACKENDS, attention_backend, deformable_attention, selected_backend
+from od_detr.ops.reference import LevelShapes
 
-__all__ = ["BACKENDS", "attention_backend", "deformable_attention", "selected_backend"]
+__all__ = ["BACKENDS", "LevelShapes", "attention_backend", "deformable_attention", "selected_backend"]

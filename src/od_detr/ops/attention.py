@@ -19,12 +19,12 @@ from types import ModuleType
 
 import torch
 from jaxtyping import Float
-from torch import SymInt, Tensor
+from torch import Tensor
 
 from od_detr.errors import InputError
 from od_detr.ops import cpu
 from od_detr.ops.eager import eager_attention
-from od_detr.ops.reference import reference_attention
+from od_detr.ops.reference import LevelShapes, reference_attention
 
 BACKENDS = ("auto", "reference", "torch", "cpu", "triton")
 
@@ -33,7 +33,7 @@ _requested = os.environ.get("OD_DETR_ATTENTION", "auto")
 
 def deformable_attention(
     value: Float[Tensor, "B S H D"],
-    shapes: tuple[tuple[int | SymInt, int | SymInt], ...],
+    shapes: LevelShapes,
     locations: Float[Tensor, "B Q H L P 2"],
     weights: Float[Tensor, "B Q H L P"],
 ) -> Tensor:
@@ -49,8 +49,10 @@ def deformable_attention(
     _check(value, shapes, locations, weights)
     precision = torch.float64 if value.dtype == torch.float64 else torch.float32
     locations, weights = locations.to(precision), weights.to(precision)
-    backend = "reference" if _exporting() else _resolve(
-        _requested, value.device.type, value.dtype, torch.are_deterministic_algorithms_enabled()
+    backend = (
+        "reference"
+        if _exporting()
+        else _resolve(_requested, value.device.type, value.dtype, torch.are_deterministic_algorithms_enabled())
     )
     if backend in ("cpu", "triton"):
         sizes = [size for shape in shapes for size in shape]
@@ -114,7 +116,7 @@ def _exporting() -> bool:
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
 
 
-def _check(value: Tensor, shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor) -> None:
+def _check(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> None:
     if value.ndim != 4 or locations.ndim != 6 or weights.ndim != 5:
         ranks = f"{value.ndim}, {locations.ndim} and {weights.ndim}"
         raise ValueError(f"value, locations and weights need 4, 6 and 5 dimensions, not {ranks}")

@@ -40,7 +40,7 @@ def cache_directory() -> Path:
 
 
 def _built(source_name: str) -> Path:
-    source = files(__package__).joinpath(source_name).read_bytes()
+    source = files("od_detr.ops").joinpath(source_name).read_bytes()
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError(f"none of {', '.join(COMPILERS)} is on the PATH")

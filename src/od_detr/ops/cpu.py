@@ -29,11 +29,15 @@ def available(device_type: str, dtype: torch.dtype) -> bool:
 
 
 def forward(value: Tensor, shapes: tuple[int, ...], locations: Tensor, weights: Tensor) -> Tensor:
-    """`shapes` as (height, width, height, width, ...). Locations and weights float64 for float64 values, else float32."""
-    arguments = [tensor.to(locations.dtype).contiguous() for tensor in (value, locations, weights)]
+    """`shapes` as (height, width, height, width, ...).
+
+    Locations and weights are float64 for float64 values, else float32.
+    """
+    precision = locations.dtype
+    inputs = [tensor.to(precision).contiguous() for tensor in (value, locations, weights)]
     batch, _, heads, channels = value.shape
-    output = torch.empty(batch, locations.shape[1], heads * channels, dtype=locations.dtype)
-    _call("forward", shapes, [*arguments, output])
+    output = torch.empty(batch, locations.shape[1], heads * channels, dtype=precision)
+    _call("forward", shapes, [*inputs, output])
     return output.to(value.dtype)
 
 
@@ -41,10 +45,11 @@ def backward(
     grad_output: Tensor, value: Tensor, shapes: tuple[int, ...], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of value, locations and weights."""
-    arguments = [tensor.to(locations.dtype).contiguous() for tensor in (value, locations, weights, grad_output)]
-    grad_value = torch.zeros(value.shape, dtype=locations.dtype)
-    grad_locations, grad_weights = torch.empty(locations.shape, dtype=locations.dtype), torch.empty(weights.shape, dtype=locations.dtype)
-    _call("backward", shapes, [*arguments, grad_value, grad_locations, grad_weights])
+    precision = locations.dtype
+    inputs = [tensor.to(precision).contiguous() for tensor in (value, locations, weights, grad_output)]
+    grad_value = torch.zeros(value.shape, dtype=precision)
+    grad_locations, grad_weights = (torch.empty(tensor.shape, dtype=precision) for tensor in (locations, weights))
+    _call("backward", shapes, [*inputs, grad_value, grad_locations, grad_weights])
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
 

@@ -5,26 +5,26 @@ All forms equal the reference; measured on one thread they are 1.1 to 5 times fa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from od_detr.ops.reference import LevelShapes
 
-def eager_attention(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+
+def eager_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (value, locations, weights))
     if value.is_cuda and needs_grad and torch.are_deterministic_algorithms_enabled():
         return gathered(value, shapes, locations, weights)  # CUDA's grid_sample has no deterministic backward
-    # A bag reads whole rows of channels, so it wants long ones; its backward, few queries.
+    # A bag reads whole rows of channels, so it wants long ones; with gradients, few of them.
     channels, queries, tokens = value.shape[-1], locations.shape[1], value.shape[1]
-    if channels >= 64 or (channels >= 32 and (not needs_grad or 2 * queries <= tokens)):
+    if channels >= 64 or (channels >= 32 and (not needs_grad or 8 * queries <= tokens)):
         return bagged(value, shapes, locations, weights)
     return accumulated(value, shapes, locations, weights)
 
 
-def accumulated(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+def accumulated(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Like the reference, but transposing once and never holding the samples of more than one level."""
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape
@@ -52,7 +52,7 @@ class _ContiguousGradient(torch.autograd.Function):
         return grad_output.contiguous()
 
 
-def bagged(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+def bagged(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """An output row is a bag of weighted cells: nothing of the size of the samples is ever written."""
     batch, _, heads, channels = value.shape
     queries = locations.shape[1]
@@ -66,16 +66,14 @@ def bagged(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, 
     return bags.view(batch, queries, heads * channels)
 
 
-def gathered(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+def gathered(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Slow and large, but its backward adds in a fixed order under `torch.use_deterministic_algorithms`."""
     cells, shares = corners(value, shapes, locations, weights)
     taken = value.reshape(-1, value.shape[-1]).index_select(0, cells.flatten()).view(*cells.shape, -1)
     return (taken * shares.unsqueeze(-1)).sum((3, 4, 5)).flatten(2)
 
 
-def corners(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
+def corners(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The four cells around each sampling point, (B, Q, H, L, P, 4): row in `value.reshape(-1, D)`, and share of it."""
     batch, tokens, heads, _ = value.shape
     dtype = torch.int32 if batch * tokens * heads < 2**31 else torch.int64  # int32 is the faster index
@@ -99,6 +97,5 @@ def _ends(location: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
     low = position.detach().floor()
     ends = [(low, 1 - (position - low)), (low + 1, position - low)]
     return [
-        (end.clamp(min=0).minimum(size - 1).to(size.dtype), share * ((end >= 0) & (end < size)))
-        for end, share in ends
+        (end.clamp(min=0).minimum(size - 1).to(size.dtype), share * ((end >= 0) & (end < size))) for end, share in ends
     ]

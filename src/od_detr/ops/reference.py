@@ -5,16 +5,15 @@ The formulation of Deformable DETR's own test: sample every level with `grid_sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import SymInt, Tensor
+
+LevelShapes = tuple[tuple[int | SymInt, int | SymInt], ...]
+"""(height, width) of each level, on the host; symbolic while a graph of any size is exported."""
 
 
-def reference_attention(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def reference_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """What every other backend must equal. Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape

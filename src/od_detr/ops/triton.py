@@ -65,7 +65,7 @@ def _forward_kernel(
             sample = (item * num_levels + level) * points + point
             x, y, dx, dy, finite = _point(locations, sample, height, width, alive)
             weight = tl.load(weights + sample, mask=alive, other=0.0) + finite
-            for corner in tl.static_range(4):
+            for corner in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
                 row, column = y + corner // 2, x + corner % 2
                 share = (dy if corner // 2 else 1 - dy) * (dx if corner % 2 else 1 - dx) * weight
                 offset, inside = _corner(row, column, height, width, start, heads * channels)
@@ -97,7 +97,7 @@ def _backward_kernel(
             x, y, dx, dy, finite = _point(locations, sample, height, width, alive)
             weight = tl.load(weights + sample, mask=alive, other=0.0) + finite
             grad_x, grad_y, grad_weight = dx * 0, dx * 0, dx * 0
-            for corner in tl.static_range(4):
+            for corner in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
                 row, column = y + corner // 2, x + corner % 2
                 share_y, share_x = dy if corner // 2 else 1 - dy, dx if corner % 2 else 1 - dx
                 offset, inside = _corner(row, column, height, width, start, heads * channels)

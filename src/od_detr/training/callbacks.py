@@ -95,7 +95,7 @@ class RunDirectory(L.Callback):
             return
         self.best_ap = ap
         if trainer.is_global_zero:
-            detector = module.teacher.evaluated if winner == TEACHER else module.detector
+            detector = module.evaluated(winner)
             aps = {f"{name}_AP": summary["AP"] for name, summary in module.summaries.items()}
             epoch = trainer.current_epoch + 1
             save_detector(

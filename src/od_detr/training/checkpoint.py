@@ -39,4 +39,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); start anew or restore the file") from error
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint ({reason}); start anew or restore the file"
+        ) from error

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,16 +21,16 @@ from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
 from od_detr.detectors import Detector, build_detector
 from od_detr.errors import InputError
+from od_detr.evaluation.scoring import Scorer
 from od_detr.options import TrainOptions
 from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, RunDirectory
 from od_detr.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from od_detr.training.module import Training
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher, scaled_decay
-from od_detr.evaluation.scoring import Scorer
 
 SIZES = ("hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "levels", "dropout")
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass
@@ -83,7 +82,9 @@ def fit(options: TrainOptions) -> Run:
     directory = Path(options.output)
     checkpoint = read_checkpoint(directory / LAST) if options.resume else None
     if checkpoint is None and (directory / LAST).exists():
-        raise InputError(f"{directory / LAST}: a run is there already; continue it with --resume, or give another --output")
+        raise InputError(
+            f"{directory / LAST}: a run is there already; continue it with --resume, or give another --output"
+        )
     _quiet()
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)

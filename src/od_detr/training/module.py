@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from od_detr.detectors import Detector
+from od_detr.evaluation.scoring import Scorer
 from od_detr.evaluation.stability import MatchingRecord
 from od_detr.objectives import total
 from od_detr.options import TrainOptions
@@ -17,7 +18,6 @@ from od_detr.structures import Batch
 from od_detr.training.optimizer import make_optimizer, make_schedule
 from od_detr.training.recipe import Recipe
 from od_detr.training.teacher import Teacher
-from od_detr.evaluation.scoring import Scorer
 
 ONLINE, TEACHER = "online", "teacher"
 
@@ -83,6 +83,10 @@ class Training(L.LightningModule):
         if self.teacher is not None:
             self.teacher.update(self.detector)
 
+    def evaluated(self, name: str) -> Detector:
+        """The detector of that name as it is worth evaluating."""
+        return self.detector if name == ONLINE or self.teacher is None else self.teacher.evaluated
+
     def _watch(self, loss: Tensor, image_ids: tuple[int, ...]) -> None:
         """Stops at a loss that is not finite. Looks at the step before, whose result no one has to wait for."""
         if self._doubtful is not None and not bool(self._doubtful[0].isfinite()):
@@ -100,7 +104,7 @@ class Training(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for name, scorer in self.scorers.items():
-            scorer.add(self.detector if name == ONLINE else self.teacher.evaluated, batch)
+            scorer.add(self.evaluated(name), batch)
 
     def on_validation_epoch_end(self) -> None:
         before, self.records = self.records, {}

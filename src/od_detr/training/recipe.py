@@ -121,9 +121,7 @@ def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe
     if options.recipe in ("md+ag", "od"):
         objectives.append(AuxiliaryGroups(**vars(options.ag), distillation=distilled(main)))
     cost = MatchCost(cost=options.match.cost, eps=host.eps)
-    return Recipe(
-        objectives, teacher if distil else None, cost, options.dino.align, options.distill.detach_memory
-    )
+    return Recipe(objectives, teacher if distil else None, cost, options.dino.align, options.distill.detach_memory)
 
 
 def target_count(targets: Targets) -> Tensor | float:

@@ -29,7 +29,9 @@ class Average(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
-        self._pairs: tuple[Detector, list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | None = None
+        self._followed: Detector | None = None
+        self._weights: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def train(self, mode: bool = True) -> Average:
         """Stays in eval mode whatever the student does."""
@@ -38,18 +40,21 @@ class Average(nn.Module):
     @torch.no_grad()
     def follow(self, student: Detector, decay: float) -> None:
         """average <- decay * average + (1 - decay) * student."""
-        if self._pairs is None or self._pairs[0] is not student:
-            named = [
-                (mine, theirs)
-                for mine, theirs in zip(self.detector.parameters(), student.parameters(), strict=True)
-                if theirs.requires_grad
-            ]
-            buffers = list(zip(self.detector.buffers(), student.buffers(), strict=True))
-            self._pairs = (student, *map(list, zip(*named, strict=True)), *([b[side] for b in buffers] for side in (0, 1)))
-        _, mine, theirs, my_buffers, their_buffers = self._pairs
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        if my_buffers:
-            torch._foreach_copy_(my_buffers, their_buffers)
+        if self._followed is not student:
+            self._pair_up(student)
+        torch._foreach_lerp_(*self._weights, 1 - decay)
+        if self._buffers[0]:
+            torch._foreach_copy_(*self._buffers)
+
+    def _pair_up(self, student: Detector) -> None:
+        """Lists once which tensor follows which."""
+        trainable = [parameter.requires_grad for parameter in student.parameters()]
+        self._followed = student
+        self._weights = (
+            [mine for mine, moves in zip(self.detector.parameters(), trainable, strict=True) if moves],
+            [theirs for theirs in student.parameters() if theirs.requires_grad],
+        )
+        self._buffers = (list(self.detector.buffers()), list(student.buffers()))
 
 
 class Teacher(nn.Module):
