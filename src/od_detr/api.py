@@ -18,7 +18,7 @@ class Detector:
     detector = Detector.from_pretrained("runs/x/best")
     detections = detector.predict("street.jpg")
     figures = detector.evaluate("data")
-    better = Detector.fit("data", output="runs/y", epochs=24)
+    better = detector.fit("more data", output="runs/y", epochs=24)
     """
 
     def __init__(self, directory: Path, predictor: Predictor) -> None:
@@ -31,14 +31,17 @@ class Detector:
 
         return cls(Path(directory), Predictor.from_run(Path(directory), device=device))
 
-    @classmethod
-    def fit(cls, data: str | Path, **options: Any) -> Detector:
-        """Trains on a folder of images and annotations; the options of `od-detr train` by their Python names."""
+    def fit(self, data: str | Path, **options: Any) -> Detector:
+        """Fine-tunes on a folder of images and annotations and returns the detector that came out best.
+
+        Takes the options of `od-detr train` by their Python names; the image size stays unless given.
+        """
         from od_detr.options import TrainOptions
         from od_detr.training.fit import fit
 
-        run = fit(TrainOptions(data=str(data), **options))
-        return cls.from_pretrained(run.directory)
+        size = self.predictor.transform.image_size
+        run = fit(TrainOptions(data=str(data), init=str(self.directory), **{"image_size": size, **options}))
+        return self.from_pretrained(run.directory)
 
     @property
     def classes(self) -> Sequence[str]:

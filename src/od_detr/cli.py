@@ -92,12 +92,14 @@ def demo(options: DemoOptions) -> dict[str, Any]:
 
 
 def train(options: TrainCommand) -> dict[str, Any]:
+    values = {key: value for key, value in vars(options).items() if key != "json"}
+    if options.dry_run:
+        return _announce(TrainOptions(**values))
     from rich.console import Console
 
     from od_detr.evaluation.coco import format_table
     from od_detr.training.fit import fit
 
-    values = {key: value for key, value in vars(options).items() if key != "json"}
     run = fit(TrainOptions(**values))
     for name, summary in run.summaries.items():
         Console().print(format_table(summary, name))
@@ -105,6 +107,20 @@ def train(options: TrainCommand) -> dict[str, Any]:
     which = f"{facts['weights']} weights of epoch {facts['epoch']}, AP {100 * facts['AP']:.1f}"
     print(f"best: {which}, in {run.directory / 'best'}")
     return {"AP": facts["AP"], "weights": facts["weights"], "run": str(run.directory), **run.rows[-1]}
+
+
+def _announce(options: TrainOptions) -> dict[str, Any]:
+    from od_detr.training.dry_run import dry_run
+
+    cost = dry_run(options)
+    print(
+        f"{cost['images']} training and {cost['validation_images']} validation images, {len(cost['classes'])} classes"
+    )
+    millions, trained = cost["parameters"] / 1e6, cost["trainable_parameters"] / 1e6
+    print(f"{options.model}, {options.backbone}: {millions:.1f} M parameters, {trained:.1f} M of them trained")
+    print(f"{cost['flops_per_image'] / 1e9:.1f} GFLOPs an image of {options.image_size} px (short side, 4:3)")
+    print(f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images, in 32 bit")
+    return cost
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:

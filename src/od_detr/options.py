@@ -271,6 +271,8 @@ class TrainOptions:
         output: the run's directory.
         recipe: how it is supervised; od is the whole method.
         resume: continue the run in --output where it stopped.
+        init: start from the detector of this run or directory; other classes get new heads.
+        dry_run: check everything and print what the run would cost, without training.
         epochs: passes over the training images.
         batch_size: images a step and device.
         accumulate: steps whose gradients are summed before the weights move.
@@ -298,6 +300,8 @@ class TrainOptions:
     output: str = "runs/train"
     recipe: RecipeName = "od"
     resume: bool = False
+    init: str | None = None
+    dry_run: bool = False
     epochs: int = 24
     batch_size: int = 2
     accumulate: int = 1

@@ -45,7 +45,10 @@ def pad_targets(targets: Targets) -> tuple[Float[Tensor, "B G 4"], Tensor]:
 
 @torch.no_grad()
 def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Float[Tensor, "I G q"]:
-    """Cost of every (target, query) pair of every view, target-major; +inf for the padding of a group."""
+    """Cost of every (target, query) pair of every view, target-major; +inf for the padding of a group and only there.
+
+    A cost that is not finite, as broken predictions have, counts as `UNMATCHABLE`.
+    """
     blocks, images = output.group.blocks, len(targets.counts)
     logits = output.views.logits[0].float().unflatten(0, (-1, images, blocks))
     boxes = output.views.boxes[0].float().unflatten(0, (-1, images, blocks))
@@ -55,30 +58,40 @@ def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Fl
     wanted = target_boxes[None, :, None].expand(len(logits), -1, blocks, -1, -1)
     _, giou = overlaps(cxcywh_to_xyxy(wanted)[..., :, None, :], cxcywh_to_xyxy(boxes)[..., None, :, :], cost.eps)
     if cost.cost == "stable":
-        closeness = (giou + 1) / 2
-        best = closeness.amax((-1, -2), keepdim=True).clamp(min=1e-8)
-        scores = scores * (closeness / best).clamp(min=0).sqrt()
+        scores = scores * _closeness(giou, output, targets).sqrt()
     positive = ALPHA * (1 - scores) ** GAMMA * -(scores + 1e-8).log()
     negative = (1 - ALPHA) * scores**GAMMA * -(1 - scores + 1e-8).log()
     l1 = torch.cdist(wanted.flatten(0, 2), boxes.flatten(0, 2), p=1).view_as(giou)
     total = cost.class_weight * (positive - negative) + cost.l1_weight * l1 - cost.giou_weight * giou
-    total = total.flatten(0, 2)
+    total = total.flatten(0, 2).nan_to_num(UNMATCHABLE, UNMATCHABLE, UNMATCHABLE)
     if output.group.padding is not None:
         padding = output.group.padding.unflatten(1, (blocks, -1)).flatten(0, 1)
         total = total.masked_fill(padding.repeat(output.layers, 1)[:, None], float("inf"))
     return total
 
 
+def _closeness(giou: Float[Tensor, "K B R G q"], output: GroupOutput, targets: Targets) -> Float[Tensor, "K B R G q"]:
+    """(GIoU + 1) / 2 of every pair as a share of its view's best, padding left out (Stable-DINO)."""
+    closeness = ((giou + 1) / 2).nan_to_num(0.0).clamp(min=0)
+    if targets.most == 0:
+        return closeness
+    counts = torch.tensor(targets.counts, device=giou.device)
+    real = (torch.arange(targets.most, device=giou.device) < counts[:, None])[:, None, :, None]
+    if output.group.padding is not None:
+        real = real & ~output.group.padding.unflatten(1, (output.group.blocks, -1))[:, :, None]
+    return closeness / (closeness * real).amax((-1, -2), keepdim=True).clamp(min=1e-8)
+
+
 def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The query of every target of every view, (I, G) with -1 where there is none; least total cost in each view.
 
-    If the cheapest queries of a view's targets all differ, they are the optimum; only the other views are solved.
+    Queries of infinite cost are padding and never chosen. If the cheapest queries of a view's targets all differ,
+    they are the optimum; only the other views are solved.
     """
     views, most, queries = costs.shape
     chosen = np.full((views, most), -1, dtype=np.int64)
     if most == 0 or queries == 0:
         return chosen
-    costs = np.where(np.isnan(costs) | (costs == -np.inf), UNMATCHABLE, costs)
     real = np.arange(most) < counts[:, None]
     cheapest = costs.argmin(-1)
     possible = np.isfinite(costs.min(-1)) | ~real

@@ -39,8 +39,15 @@ def dino(
     denoising: int = 100,
     label_noise: float = 0.5,
     box_noise: float = 1.0,
+    shared_heads: bool = True,
+    temperature: float = 20.0,
+    half_pixel: bool = False,
 ) -> Detector:
-    """DINO: anchors selected from the memory, content learned. Five levels start one backbone map earlier."""
+    """DINO: anchors selected from the memory, content learned. Five levels start one backbone map earlier.
+
+    Weights of detrex's DINO want a head for each layer and Deformable-DETR's encoding of the image
+    (`shared_heads=False, temperature=10000.0, half_pixel=True`).
+    """
     strides = ((4, 8, 16, 32) if num_levels == 5 else (8, 16, 32)) if strides is None else strides
     settings = {key: value for key, value in locals().items() if key != "backbone_weights"}
     features = make_backbone(backbone, strides, backbone_weights, backbone_frozen, backbone_options)
@@ -49,12 +56,12 @@ def dino(
         [EncoderLayer(*shape) for _ in range(encoder_layers)],
         hidden_dim,
         num_levels,
-        temperature=20.0,
-        half_pixel=False,
+        temperature,
+        half_pixel,
     )
     decoder = Decoder(
         [DecoderLayer(*shape) for _ in range(decoder_layers)],
-        Heads(hidden_dim, num_classes, decoder_layers, shared=True),
+        Heads(hidden_dim, num_classes, decoder_layers, shared_heads, size_bias=0.0),
         AnchorPosition(hidden_dim),
         nn.LayerNorm(hidden_dim),
         look_forward_twice=True,

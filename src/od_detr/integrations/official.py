@@ -76,10 +76,10 @@ def to_official(weights: Mapping[str, Tensor], model: str) -> Weights:
     official: Weights = {}
     layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("decoder.layers."))
     for name, tensor in weights.items():
-        head = re.fullmatch(r"decoder\.heads\.(classes|boxes)\.0(\..*)", name)
-        shared = head and f"decoder.heads.{head[1]}.1{head[2]}" not in weights
-        for layer in range(layers if shared else 1):
-            renamed = NAMES[model].left(f"decoder.heads.{head[1]}.{layer}{head[2]}" if shared else name)
+        head = re.fullmatch(r"(decoder\.heads\.(?:classes|boxes)\.)0(\..*)", name)
+        shared = head is not None and f"{head[1]}1{head[2]}" not in weights
+        for ours in [f"{head[1]}{layer}{head[2]}" for layer in range(layers)] if head and shared else [name]:
+            renamed = NAMES[model].left(ours)
             if renamed is None:
                 raise ValueError(f"'{name}' has no official name in {model}")
             official[renamed] = tensor

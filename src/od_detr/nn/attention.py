@@ -159,7 +159,7 @@ class SelfAttention(nn.Module):
         return attended.transpose(1, 2).reshape(images, -1, query.shape[-1])
 
 
-def _visible(part: _Part) -> Bool[Tensor, "V 1 q q"] | None:
+def _visible(part: _Part) -> Bool[Tensor, "V 1 q k"] | None:
     """Which keys a query of a padded block may see. Every query sees itself: a softmax over nothing is NaN."""
     if part.hidden is None:
         return None

@@ -67,16 +67,20 @@ class AuxiliaryGroups(AuxiliarySwitches):
         else:
             index = costs.topk(min(2, costs.shape[-1]), largest=False, sorted=True).indices
         if self.include_matched:
-            index = torch.cat([index, self._matched_queries(teacher, targets)[..., None]], -1)
+            matched = self._matched_queries(teacher, targets)[..., None]
+            index = torch.cat([index, matched.masked_fill((index == matched).any(-1, keepdim=True), -1)], -1)
         real = torch.arange(most, device=costs.device) < torch.tensor(targets.counts, device=costs.device)[:, None]
         empty = ~real[:, None, :, None].expand(index.shape) | (index < 0)
         index, price = index.clamp(min=0).flatten(2), costs.gather(-1, index.clamp(min=0)).flatten(2)
         empty = empty.flatten(2)
+        if self.max_queries is not None:  # the cheapest first, so that of a query's repeats the cheapest stays
+            order = price.masked_fill(empty, float("inf")).argsort(-1)
+            index, empty = index.gather(-1, order), empty.gather(-1, order)
         if self.dup != "keep":
             empty = empty | _repeats(index, empty)
-        if self.max_queries is not None and index.shape[-1] > self.max_queries:
-            best = price.masked_fill(empty, float("inf")).topk(self.max_queries, largest=False).indices
-            index, empty = index.gather(-1, best), empty.gather(-1, best)
+        if self.max_queries is not None:
+            order = empty.int().argsort(-1, stable=True)[..., : self.max_queries]
+            index, empty = index.gather(-1, order), empty.gather(-1, order)
         return index, empty
 
     def _matched_queries(self, teacher: GroupOutput, targets: Targets) -> Int[Tensor, "B T G"]:

@@ -93,14 +93,15 @@ class MatchingDistillation(MatchingSwitches):
         offered = self.prediction.qualities(output, pairs, targets)
         label, present = targets.labels[pairs.target], mine >= 0
         same_class = present & (targets.labels[mine.clamp(min=0)] == label)
-        added = taught.kept & torch.where(present, ~same_class, torch.full_like(present, self.teacher_only))
+        kept = taught.kept
         if self.cond_iou is not None:
-            added = added & (self._ious(output, pairs, targets) > self.cond_iou)
+            kept = kept & (self._ious(output, pairs, targets) > self.cond_iou)
+        added = kept & torch.where(present, ~same_class, torch.full_like(present, self.teacher_only))
         current = wanted[pairs.image, pairs.query, label]
         change = torch.where(added, offered - current, 0.0)
         if self.same_class != "online":
             other = torch.maximum(offered, current) if self.same_class == "max" else offered
-            change = torch.where(same_class & taught.kept, other - current, change)
+            change = torch.where(same_class & kept, other - current, change)
         # Changes are added, not written: pairs that are not kept may share a place with pairs that are.
         return wanted.index_put((pairs.image, pairs.query, label), change, accumulate=True)
 
@@ -139,24 +140,24 @@ class MatchingDistillation(MatchingSwitches):
         wanted = self.multi_target_labels(output, taught, mine, labels.targets)
         entry_weights = None
         if self.wd_cls:
-            entry_weights = self._entry_weights(wanted, output.matching, taught, weights, labels.targets)
+            entry_weights = self._entry_weights(wanted, output.matching, taught, mine, weights, labels.targets)
             if self.wd_cls_mode == "target":
                 wanted, entry_weights = wanted * entry_weights, None
         if self.cls_norm == "num_pos":
-            labels = replace(labels, count=(wanted > 0).sum().clamp(min=1) / output.layers)
+            positives = (wanted > 0).view(output.layers, -1).sum(1) / output.group.blocks
+            labels = replace(labels, count=positives.clamp(min=1))
         return self.prediction.class_terms(output, wanted, labels, scale, entry_weights)
 
     @staticmethod
     def _entry_weights(
-        wanted: Tensor, own: Matching, taught: Taught, weights: tuple[Tensor, Tensor], targets: Targets
+        wanted: Tensor, own: Matching, taught: Taught, mine: Tensor, weights: tuple[Tensor, Tensor], targets: Targets
     ) -> Float[Tensor, "I Q C"]:
         """1 everywhere but at the positive entries whose box is down-weighted."""
-        entries = torch.ones_like(wanted)
-        for pairs, weight in zip((own, taught.matching), weights, strict=True):
+        entries, joined = torch.ones_like(wanted), taught.kept & (mine < 0)
+        for pairs, change in ((own, weights[0] - 1), (taught.matching, (weights[1] - 1) * joined)):
             place = (pairs.image, pairs.query, targets.labels[pairs.target])
-            change = torch.where(weight > 0, weight - 1, torch.zeros_like(weight))
             entries.index_put_(place, change, accumulate=True)
-        return entries
+        return entries.where(wanted > 0, torch.ones_like(entries))
 
     def _ious(self, output: GroupOutput, pairs: Matching, targets: Targets) -> Float[Tensor, " M"]:
         boxes = gather_pairs(output.views.boxes[0].detach(), pairs.image, pairs.query)

@@ -19,7 +19,8 @@ Terms = dict[str, Tensor]
 class Labels:
     """The ground truth of a step and what losses are divided by.
 
-    `count` is the number of targets in the batch, averaged over all ranks and at least 1.
+    `count` is the number of targets in the batch, averaged over all ranks and at least 1; switches that divide by
+    something else put one number per layer in its place.
     """
 
     targets: Targets

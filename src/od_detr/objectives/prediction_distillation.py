@@ -23,10 +23,11 @@ GROUP = "prediction"
 class PredictionDistillation(PredictionSwitches):
     """No matching: the teacher's predictions are the labels of its own queries (Eqs. 5 and 6).
 
-    The switches are those of `od_detr.options.PredictionSwitches`.
+    The switches are those of `od_detr.options.PredictionSwitches`; `gamma` is the exponent of the quality focal loss.
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
+    gamma: float = 2.0
 
     def query_groups(
         self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
@@ -59,17 +60,18 @@ class PredictionDistillation(PredictionSwitches):
         scores = teacher.views.logits[0].sigmoid()
         place = (*teacher.matching[:2], labels.targets.labels[teacher.matching.target])
         wanted = (scores if self.other_entries == "teacher" else torch.zeros_like(scores)).index_put(place, weights)
-        loss = quality_focal_loss(output.views.logits[0], wanted).sum(-1)
+        loss = quality_focal_loss(output.views.logits[0], wanted, gamma=self.gamma).sum(-1)
         if self.cls_scope == "matched":
             matched = torch.zeros_like(loss).index_put(teacher.matching[:2], torch.ones_like(weights))
             loss = loss * matched
         norms = {
             "nb": lambda: labels.count,
-            "sum_w": lambda: weights.sum().clamp(min=1) / output.layers,
-            "sum_y": lambda: wanted.sum().clamp(min=1) / output.layers,
+            "sum_w": lambda: sum_by_view(weights, teacher.matching.image, len(wanted)).view(output.layers, -1).sum(1),
+            "sum_y": lambda: wanted.view(output.layers, -1).sum(1),
             "queries": lambda: loss.shape[1] * len(labels.targets.counts),
         }
-        return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / norms[self.norm]())
+        norm = torch.as_tensor(norms[self.norm](), device=loss.device).clamp(min=1)
+        return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / norm)
 
     def _box_terms(
         self, output: GroupOutput, main: GroupOutput, teacher: GroupOutput, weights: Tensor, labels: Labels

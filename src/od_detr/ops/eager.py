@@ -11,6 +11,9 @@ from torch import Tensor
 
 from od_detr.ops.reference import LevelShapes
 
+SAMPLES_AT_ONCE = 2**20
+"""Numbers sampled before they are summed: few enough to stay in a cache."""
+
 
 def eager_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
@@ -25,19 +28,27 @@ def eager_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weigh
 
 
 def accumulated(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Like the reference, but transposing once and never holding the samples of more than one level."""
+    """Like the reference, but transposing once, and sampling a level of a few heads at a time."""
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape
-    maps = value.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in shapes], dim=-1)
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1)
     # Queries last: the sum over the points then runs along memory.
     grids = (2 * locations - 1).permute(3, 0, 2, 4, 1, 5).contiguous().view(levels, batch * heads, points, queries, 2)
     weights = weights.permute(3, 0, 2, 4, 1).contiguous().view(levels, batch * heads, 1, points, queries)
-    output = value.new_zeros(batch * heads, channels, queries)
-    for image, (height, width), grid, weight in zip(maps, shapes, grids, weights, strict=True):
-        sampled = F.grid_sample(image.unflatten(-1, (height, width)), grid, align_corners=False)
-        output = output + (sampled * weight).sum(2)
-    output = _ContiguousGradient.apply(output)
+    few = max(1, SAMPLES_AT_ONCE // max(1, channels * points * queries))
+    chunks = zip(maps.split(few), grids.split(few, dim=1), weights.split(few, dim=1), strict=True)
+    output = _ContiguousGradient.apply(torch.cat([_sum_over_levels(*chunk, shapes) for chunk in chunks]))
     return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
+
+
+def _sum_over_levels(maps: Tensor, grids: Tensor, weights: Tensor, shapes: LevelShapes) -> Tensor:
+    """(N, D, S), (L, N, P, Q, 2) and (L, N, 1, P, Q) to (N, D, Q)."""
+    output = maps.new_zeros(())
+    levels = maps.split([height * width for height, width in shapes], dim=-1)
+    for level, (height, width), grid, weight in zip(levels, shapes, grids, weights, strict=True):
+        sampled = F.grid_sample(level.unflatten(-1, (height, width)), grid, align_corners=False)
+        output = output + (sampled * weight).sum(2)
+    return output
 
 
 class _ContiguousGradient(torch.autograd.Function):

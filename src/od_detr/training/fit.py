@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
-from od_detr.detectors import Detector, build_detector
+from od_detr.detectors import Detector, build_detector, load_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
 from od_detr.options import TrainOptions
@@ -52,8 +53,8 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     return train, val
 
 
-def open_detector(options: TrainOptions, train: CocoDataset) -> Detector:
-    """The untrained detector for a data set, with its backbone's weights."""
+def open_detector(options: TrainOptions, train: CocoDataset, frozen: bool | None = None) -> Detector:
+    """The detector for a data set: new with its backbone's weights, or as it was left (`init`)."""
     sizes = {name: getattr(options, name) for name in SIZES}
     detector = build_detector(
         options.model,
@@ -61,14 +62,35 @@ def open_detector(options: TrainOptions, train: CocoDataset) -> Detector:
         backbone=options.backbone,
         backbone_weights=options.backbone_weights,
         backbone_options=options.backbone_options or None,
+        backbone_frozen=frozen,
         top_k=options.eval.topk,
         **sizes,
     )
+    if options.init is not None:
+        detector = fine_tuned(Path(options.init), train.classes)
     if train.most_targets > detector.num_queries:
         raise InputError(
             f"{options.data}: an image has {train.most_targets} objects, more than the {detector.num_queries} queries; "
             f"give --queries {train.most_targets} or more"
         )
+    return detector
+
+
+def fine_tuned(directory: Path, classes: Sequence[str]) -> Detector:
+    """A saved detector for these classes; if they are others, everything but its heads is kept, and it says so."""
+    best = directory / BEST
+    trained, config = load_detector(best if best.is_dir() else directory)
+    if list(classes) == config["classes"]:
+        return trained.train()
+    settings = {
+        key: value for key, value in trained.settings.items() if key not in ("model", "num_classes", "num_levels")
+    }
+    detector = build_detector(trained.settings["model"], len(classes), **settings)
+    weights, fresh = trained.state_dict(), detector.state_dict()
+    other = [name for name, value in fresh.items() if weights[name].shape != value.shape]
+    other += [name for name in fresh if "heads.classes" in name and name not in other]
+    detector.load_state_dict({name: fresh[name] if name in other else weights[name] for name in fresh})
+    print(f"{directory}: was trained for {len(config['classes'])} other classes; new are {', '.join(sorted(other))}")
     return detector
 
 

@@ -117,7 +117,8 @@ def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe
         objectives.append(Denoising(supervision("denoising", "denoising", options.dn.loss)))
     if options.recipe in ("md+pd", "od"):
         prior = QueryPriorAssignment(weights=weights, class_loss=quality, match=options.qpad.match)
-        objectives.append(prior if options.qpad.on else PredictionDistillation(**vars(options.pd), weights=weights))
+        distillation = PredictionDistillation(**vars(options.pd), weights=weights, gamma=options.qfl.gamma)
+        objectives.append(prior if options.qpad.on else distillation)
     if options.recipe in ("md+ag", "od"):
         objectives.append(AuxiliaryGroups(**vars(options.ag), distillation=distilled(main)))
     cost = MatchCost(cost=options.match.cost, eps=host.eps)

@@ -29,9 +29,9 @@ class Average(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
-        self._followed: Detector | None = None
-        self._weights: tuple[list[Tensor], list[Tensor]] = ([], [])
-        self._buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._followed: tuple[Detector, ...] = ()  # in a tuple, or the student would become a part of this module
+        self._moving: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._statistics: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def train(self, mode: bool = True) -> Average:
         """Stays in eval mode whatever the student does."""
@@ -40,21 +40,21 @@ class Average(nn.Module):
     @torch.no_grad()
     def follow(self, student: Detector, decay: float) -> None:
         """average <- decay * average + (1 - decay) * student."""
-        if self._followed is not student:
+        if not self._followed or self._followed[0] is not student:
             self._pair_up(student)
-        torch._foreach_lerp_(*self._weights, 1 - decay)
-        if self._buffers[0]:
-            torch._foreach_copy_(*self._buffers)
+        torch._foreach_lerp_(*self._moving, 1 - decay)
+        if self._statistics[0]:
+            torch._foreach_copy_(*self._statistics)
 
     def _pair_up(self, student: Detector) -> None:
         """Lists once which tensor follows which."""
         trainable = [parameter.requires_grad for parameter in student.parameters()]
-        self._followed = student
-        self._weights = (
+        self._followed = (student,)
+        self._moving = (
             [mine for mine, moves in zip(self.detector.parameters(), trainable, strict=True) if moves],
             [theirs for theirs in student.parameters() if theirs.requires_grad],
         )
-        self._buffers = (list(self.detector.buffers()), list(student.buffers()))
+        self._statistics = (list(self.detector.buffers()), list(student.buffers()))
 
 
 class Teacher(nn.Module):
@@ -77,10 +77,13 @@ class Teacher(nn.Module):
         self.steps = 0
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"steps": self.steps}
+        return {"steps": self.steps, "stopped": int(self.stopped)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        self.steps = state["steps"]
+        """Called before the averages are loaded, so that a stopped teacher finds room for its second one."""
+        self.steps, self.evaluation = state["steps"], None
+        if state["stopped"]:
+            self.stop()
 
     @property
     def detector(self) -> Detector:

@@ -1,0 +1,140 @@
+"""Reads the weights of a checkpoint, and never runs code that it may hold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from od_detr.errors import InputError
+
+# Where training scripts keep the weights, the ones that are trained before their moving average.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "ema_model", "ema_state_dict", "ema_state", "ema")
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+DAMAGED = "the file is damaged or no checkpoint; download it again"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named weights in float32, and what is known of the model they belong to.
+
+    `arguments` are those of the training script, `config` is a Hugging Face configuration; either may be empty.
+    `notes` tell what else the checkpoint holds and was not taken.
+    """
+
+    source: Path
+    weights: dict[str, Tensor]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(source: Path) -> Checkpoint:
+    """A checkpoint file (PyTorch or safetensors), or a Hugging Face directory.
+
+    Raises:
+        InputError: no such file, a file that cannot be read, one that holds code, or one without weights.
+    """
+    if source.is_dir():
+        return _read_directory(source)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file; give a checkpoint file or a Hugging Face directory")
+    content = _read_file(source)
+    weights, notes = _unwrap(source, content)
+    arguments = content.get("args", {})
+    beside = source.parent / "config.json"
+    return Checkpoint(
+        source,
+        _clean(source, weights),
+        vars(arguments) if isinstance(arguments, argparse.Namespace) else dict(arguments or {}),
+        _read_json(beside) if source.name in SINGLE_FILES and beside.is_file() else {},
+        notes,
+    )
+
+
+def _read_directory(directory: Path) -> Checkpoint:
+    config = _read_json(directory / "config.json")
+    for name in SINGLE_FILES:
+        index = directory / f"{name}.index.json"
+        if (directory / name).is_file():
+            parts = [directory / name]
+        elif index.is_file():
+            parts = [directory / part for part in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+        else:
+            continue
+        weights = {key: tensor for part in parts for key, tensor in _read_file(part).items()}
+        return Checkpoint(directory, _clean(directory, weights), config=config)
+    raise InputError(f"{directory}: has neither {' nor '.join(SINGLE_FILES)}; give a checkpoint file")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; a Hugging Face directory has one beside its weights")
+    try:
+        content = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: not a configuration; download it again")
+    return content
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; download the checkpoint again")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        # Old DETR checkpoints keep the script's arguments in a Namespace, a harmless class without behaviour.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise InputError(f"{file}: cannot be read; {DAMAGED}") from error
+        raise InputError(
+            f"{file}: holds more than tensors ({foreign[1]}), which is never loaded since it can run code; where you "
+            "trust the file, save its weights alone with safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file}: cannot be read ({reason}); {DAMAGED}") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{file}: holds a {type(content).__name__}, not named weights; give a checkpoint")
+    return dict(content)
+
+
+def _unwrap(source: Path, content: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The state dict in a checkpoint, and what else there was."""
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return content, ()
+    inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    if inside:
+        weights, notes = _unwrap(source, content[inside[0]])
+        others = tuple(f"'{key}' of the checkpoint was not taken, '{inside[0]}' was" for key in inside[1:])
+        return weights, notes + others
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return content, ()
+    held = ", ".join(f"'{key}'" for key in list(content)[:5])
+    raise InputError(f"{source}: holds no weights (only {held or 'nothing'}); give a checkpoint of a detector")
+
+
+def _clean(source: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors only, in float32, without the prefixes that wrapping a module leaves."""
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{source}: '{name}' is a {type(value).__name__}, not a tensor; give a plain state dict")
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}

@@ -1,0 +1,220 @@
+"""Weights of other code bases to a detector of this package, and back to Hugging Face."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from od_detr.detectors import Detector, build_detector, load_detector, save_detector
+from od_detr.errors import InputError
+from od_detr.integrations import detrex, huggingface, official
+from od_detr.integrations.architecture import check_arguments, resembles, sizes_of
+from od_detr.integrations.checkpoints import Checkpoint, read_checkpoint
+from od_detr.options import HOSTS
+
+IMAGE_SIZE = 800  # short side all these detectors are evaluated at
+# Rows of these belong to classes; a denoising embedding is looked up in training only.
+OF_CLASSES = re.compile(r"(decoder|queries)\.heads\.classes\.|denoising\.labels\.")
+# What a detector never computes with.
+IDLE = re.compile(
+    r"(^|\.)num_batches_tracked$|^backbone\.(0\.body\.fc|fc|linear)\.|^criterion\.|^model\.backbone\.model\.fc\."
+)
+COMPUTING = re.compile(
+    r"(model|transformer|backbone|input_proj|neck|class_embed|bbox_embed|query_\w+|tgt_embed|refpoint_embed|patterns)\b"
+)
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done: how many tensors were taken, what had to start anew, and what the checkpoint held besides."""
+
+    source: Path
+    output: Path
+    model: str
+    origin: str
+    taken: int
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} ({self.origin}) -> {self.output} ({self.model}): {self.taken} tensors"]
+        lines += [f"starts anew: {name}" for name in self.fresh]
+        lines += [f"not taken:   {name}" for name in self.unused]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class _Translation:
+    """A checkpoint under our names, with the builder's arguments that its origin implies."""
+
+    origin: str
+    weights: dict[str, Tensor]
+    left_over: list[str]
+    settings: dict[str, Any]
+
+
+def convert(
+    checkpoint: Path, model: str, output: Path, num_classes: int | None = None, classes: list[str] | None = None
+) -> Conversion:
+    """Saves the detector of a checkpoint in `output`, as `load_detector` reads it.
+
+    Takes checkpoints of the official code, of detrex and of Hugging Face transformers. With another number of
+    classes everything is kept but what belongs to classes.
+
+    Args:
+        checkpoint: a PyTorch or safetensors file, or a Hugging Face directory. Code in it is never run.
+        model: the host, by its name on the command line.
+        output: directory to write.
+        num_classes: classes to detect; by default as many as `classes`, else the checkpoint's.
+        classes: their names.
+
+    Raises:
+        InputError: an unreadable checkpoint, or one of another architecture.
+    """
+    if model not in HOSTS:
+        nearest = difflib.get_close_matches(model, HOSTS, 1) or list(HOSTS)
+        raise InputError(f"--model {model}: no such model; did you mean {nearest[0]}?")
+    if classes is not None and num_classes not in (None, len(classes)):
+        raise InputError(f"{len(classes)} class names for {num_classes} classes; give as many names as classes")
+    found = read_checkpoint(checkpoint)
+    translation = _translate(found, model)
+    unused = _unused(found, translation, model)
+    held = _classes_in(translation.weights, found.source)
+    wanted = num_classes or (len(classes) if classes else held)
+    weights, notes = translation.weights, list(found.notes)
+    if wanted != held:
+        weights = {name: tensor for name, tensor in weights.items() if not OF_CLASSES.match(name)}
+        notes.append(f"{wanted} classes instead of {held}: what belongs to classes starts anew")
+    detector = _build(model, wanted, translation.settings)
+    fresh = _load(detector, weights, found.source, renewable=wanted != held)
+    names, category_ids = _class_names(found, wanted, held, classes)
+    facts = {"category_ids": category_ids, "image_size": IMAGE_SIZE, "weights": f"converted from {found.source.name}"}
+    save_detector(detector, output, names, **facts)
+    taken = len(weights)
+    return Conversion(found.source, output, model, translation.origin, taken, tuple(fresh), unused, tuple(notes))
+
+
+def convert_to_huggingface(source: Path, output: Path) -> Conversion:
+    """Writes a saved detector (a run's best/ folder) as a Hugging Face directory.
+
+    Raises:
+        InputError: no detector in `source`, or one that transformers does not have.
+    """
+    detector, config = load_detector(source)
+    model = huggingface.to_huggingface(detector, config["classes"])
+    model.save_pretrained(output)
+    ours = detector.state_dict()
+    unused = tuple(name for name in ours if name.endswith("num_batches_tracked"))
+    origin = str(detector.settings["model"])
+    return Conversion(source, output, "huggingface", origin, len(ours) - len(unused), unused=unused)
+
+
+def _translate(found: Checkpoint, model: str) -> _Translation:
+    if found.config or any(name.startswith("model.encoder.layers.") for name in found.weights):
+        return _from_huggingface(found, model)
+    if {"transformer.level_embeds", "neck.convs.0.conv.weight"} & found.weights.keys():
+        origin, weights = "detrex", detrex.to_official_names(found.weights)
+    else:
+        origin, weights = "official", found.weights
+    likeness = resembles(weights)
+    if likeness != model:
+        mend = f"convert it with --model {likeness}" if likeness in HOSTS else f"give a checkpoint of {model}"
+        raise InputError(f"{found.source}: looks like {likeness}, not {model}; {mend}")
+    check_arguments(found.arguments, found.source)
+    ours, left_over = official.from_official(weights, model)
+    settings = sizes_of(ours, found.arguments, found.source)
+    if model.startswith("dino"):
+        settings["shared_heads"] = "decoder.heads.boxes.1.0.weight" not in ours
+        if origin == "detrex":
+            settings |= detrex.DINO_SETTINGS
+    elif settings["decoder_layers"] > 1 and official.heads_are_one(ours):
+        raise InputError(
+            f"{found.source}: all layers have one box head: it was trained without box refinement; train with it"
+        )
+    return _Translation(origin, ours, left_over, settings)
+
+
+def _from_huggingface(found: Checkpoint, model: str) -> _Translation:
+    if not found.config:
+        raise InputError(f"{found.source}: are Hugging Face weights without their config.json; give the directory")
+    settings = huggingface.settings_of(found.config, found.source)
+    if model != huggingface.MODEL:
+        raise InputError(
+            f"{found.source}: looks like {huggingface.MODEL}, not {model}; convert it with --model {huggingface.MODEL}"
+        )
+    ours, left_over = huggingface.from_huggingface(found.weights)
+    return _Translation("Hugging Face", ours, left_over, sizes_of(ours, settings, found.source) | settings)
+
+
+def _unused(found: Checkpoint, translation: _Translation, model: str) -> tuple[str, ...]:
+    """Names that were not taken; those the detector would compute with mean another architecture."""
+    foreign = [name for name in translation.left_over if COMPUTING.match(name) and not IDLE.search(name)]
+    if foreign:
+        raise InputError(
+            f"{found.source}: {model} has no place for {_listed(foreign)}; it is a checkpoint of another architecture"
+        )
+    return tuple(translation.left_over)
+
+
+def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> Detector:
+    """The detector with frozen norms, as all these checkpoints have them; what starts anew is always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_detector(model, num_classes, backbone_frozen=True, **settings)
+
+
+def _load(detector: Detector, weights: Mapping[str, Tensor], source: Path, renewable: bool) -> list[str]:
+    """Loads the weights and returns the names that start anew: none but those that belong to classes."""
+    expected = detector.state_dict()
+    missing = [name for name in expected if name not in weights]
+    fresh = [name for name in missing if OF_CLASSES.match(name) and (renewable or name.startswith("denoising."))]
+    if lacking := [name for name in missing if name not in fresh]:
+        raise InputError(
+            f"{source}: has no counterpart of {_listed(lacking)}; it is damaged or a checkpoint of another architecture"
+        )
+    for name, tensor in weights.items():
+        if name not in expected or tensor.shape != expected[name].shape:
+            wanted = tuple(expected[name].shape) if name in expected else "nothing"
+            raise InputError(
+                f"{source}: '{name}' is {tuple(tensor.shape)} where its other sizes ask for {wanted}; it is damaged or "
+                "a checkpoint of another architecture"
+            )
+    detector.load_state_dict({**expected, **weights})
+    return fresh
+
+
+def _classes_in(weights: Mapping[str, Tensor], source: Path) -> int:
+    bias = weights.get("decoder.heads.classes.0.bias")
+    if bias is None:
+        raise InputError(f"{source}: has no class head; give a checkpoint of a whole detector")
+    return len(bias)
+
+
+def _class_names(found: Checkpoint, wanted: int, held: int, classes: list[str] | None) -> tuple[list[str], list[int]]:
+    """Names and category ids. The official code has a class for every COCO id up to 90, detrex one for each in use."""
+    coco = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    used = [index for index, name in enumerate(coco) if name not in ("__background__", "N/A")]
+    ids = used if wanted == held == len(used) else list(range(wanted))
+    named = huggingface.class_names(found.config) or []
+    if classes is not None:
+        return list(classes), ids
+    if wanted == held == len(named):
+        return named, ids
+    if wanted == held and wanted in (len(coco), len(used)):
+        return [coco[index] if index in used else f"unused {index}" for index in ids], ids
+    return [f"class {index}" for index in range(wanted)], ids
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -1,0 +1,248 @@
+"""Deformable-DETR of Hugging Face transformers: its weights to ours, and back.
+
+Only the detector this package has is converted: one stage with iterative box refinement and a plain ResNet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from od_detr.detectors import Detector
+from od_detr.errors import InputError
+from od_detr.integrations.weight_names import Pair, Renaming, mlp_names
+from od_detr.nn.backbone import TORCHVISION_RESNETS
+
+if TYPE_CHECKING:
+    from transformers import DeformableDetrForObjectDetection
+
+MODEL = "deformable-detr-plus"
+
+_ENCODER, _DECODER = "model.encoder.layers.{}.", "model.decoder.layers.{}."
+NAMES = Renaming(
+    ("model.backbone.model.", "backbone.features."),
+    ("model.input_proj.{}.", "neck.projections.{}."),
+    ("model.level_embed", "encoder.level_embed"),
+    ("model.query_position_embeddings.weight", "queries.embedding.weight"),
+    ("model.reference_points.", "queries.reference_points."),
+    (_ENCODER + "self_attn.", "encoder.layers.{}.self_attn."),
+    (_ENCODER + "self_attn_layer_norm.", "encoder.layers.{}.norm1."),
+    (_ENCODER + "mlp.fc1.", "encoder.layers.{}.linear1."),
+    (_ENCODER + "mlp.fc2.", "encoder.layers.{}.linear2."),
+    (_ENCODER + "final_layer_norm.", "encoder.layers.{}.norm2."),
+    (_DECODER + "self_attn.in_proj_weight", "decoder.layers.{}.self_attn.in_proj_weight"),
+    (_DECODER + "self_attn.in_proj_bias", "decoder.layers.{}.self_attn.in_proj_bias"),
+    (_DECODER + "self_attn.o_proj.", "decoder.layers.{}.self_attn.out_proj."),
+    (_DECODER + "self_attn_layer_norm.", "decoder.layers.{}.norm2."),
+    (_DECODER + "encoder_attn.", "decoder.layers.{}.cross_attn."),
+    (_DECODER + "encoder_attn_layer_norm.", "decoder.layers.{}.norm1."),
+    (_DECODER + "mlp.fc1.", "decoder.layers.{}.linear1."),
+    (_DECODER + "mlp.fc2.", "decoder.layers.{}.linear2."),
+    (_DECODER + "final_layer_norm.", "decoder.layers.{}.norm3."),
+    ("class_embed.{}.", "decoder.heads.classes.{}."),
+    *mlp_names("bbox_embed.{}", "decoder.heads.boxes.{}", 3),
+)
+# Spellings of other versions of the library, and the second copy of the box heads.
+_SPELLINGS = (
+    (re.compile(r"^model\.backbone\.conv_encoder\."), "model.backbone."),
+    (re.compile(r"(layers\.\d+)\.(fc[12])\."), r"\1.mlp.\2."),
+    (re.compile(r"(decoder\.layers\.\d+\.self_attn)\.out_proj\."), r"\1.o_proj."),
+    (re.compile(r"^model\.decoder\.(class|bbox)_embed\."), r"\1_embed."),
+)
+
+
+def _resnet(stage: int) -> tuple[Pair, ...]:
+    """Pairs for a stage of the library's own ResNet and timm's."""
+    left, right = (
+        f"model.backbone.model.encoder.stages.{stage}.layers.{{}}.",
+        f"model.backbone.model.layer{stage + 1}.{{}}.",
+    )
+    blocks = [
+        pair
+        for i in range(3)
+        for pair in (
+            (f"{left}layer.{i}.convolution.", f"{right}conv{i + 1}."),
+            (f"{left}layer.{i}.normalization.", f"{right}bn{i + 1}."),
+        )
+    ]
+    shortcut = (
+        (f"{left}shortcut.convolution.", f"{right}downsample.0."),
+        (f"{left}shortcut.normalization.", f"{right}downsample.1."),
+    )
+    return (*blocks, *shortcut)
+
+
+_RESNET = Renaming(
+    ("model.backbone.model.embedder.embedder.convolution.", "model.backbone.model.conv1."),
+    ("model.backbone.model.embedder.embedder.normalization.", "model.backbone.model.bn1."),
+    *(pair for stage in range(4) for pair in _resnet(stage)),
+)
+
+
+def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """Builder arguments that a Hugging Face configuration tells and its weights do not.
+
+    Raises:
+        InputError: a configuration of another detector.
+    """
+    kind = config.get("model_type")
+    if kind != "deformable_detr":
+        raise InputError(f"{source}: its config.json says model_type {kind!r}; only 'deformable_detr' can be converted")
+    wanted = {
+        "with_box_refine": (config.get("with_box_refine", False), True),
+        "two_stage": (config.get("two_stage", False), False),
+        "position_embedding_type": (config.get("position_embedding_type", "sine"), "sine"),
+        "activation_function": (config.get("activation_function", "relu"), "relu"),
+        "dilation": (config.get("dilation", False), False),
+        "decoder_attention_heads": (
+            _number(config, "decoder_attention_heads", 8),
+            _number(config, "encoder_attention_heads", 8),
+        ),
+        "decoder_n_points": (_number(config, "decoder_n_points", 4), _number(config, "encoder_n_points", 4)),
+        "decoder_ffn_dim": (_number(config, "decoder_ffn_dim", 1024), _number(config, "encoder_ffn_dim", 1024)),
+    }
+    for name, (value, ours) in wanted.items():
+        if value != ours:
+            raise InputError(
+                f"{source}: its config.json says {name} {value!r}, but {MODEL} has {ours!r}; it cannot be converted"
+            )
+    return {
+        "heads": _number(config, "encoder_attention_heads", 8),
+        "points": _number(config, "encoder_n_points", 4),
+        "dropout": float(config.get("dropout", 0.1)),
+    }
+
+
+def _number(config: Mapping[str, Any], name: str, default: int) -> int:
+    return int(config.get(name, default))
+
+
+def class_names(config: Mapping[str, Any]) -> list[str] | None:
+    """The class names of a configuration in the order of the logits, None where it has none."""
+    names = config.get("id2label") or {}
+    return [str(names[index]) for index in sorted(names, key=int)] or None
+
+
+def from_huggingface(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights under our names, and the names we have no place for.
+
+    Accepts what any version of the library wrote; heads that it tied, and therefore wrote once, are repeated.
+    """
+    spelled: dict[str, tuple[str, Tensor]] = {}
+    left_over = []
+    for name, tensor in weights.items():
+        modern = name
+        for pattern, replacement in _SPELLINGS:
+            modern = pattern.sub(replacement, modern)
+        modern = _RESNET.right(modern) or modern
+        if modern in spelled and not torch.equal(spelled[modern][1], tensor):
+            left_over.append(name)
+        else:
+            spelled[modern] = (name, tensor)
+    ours = {}
+    for modern, (name, tensor) in _fused(spelled).items():
+        renamed = NAMES.right(modern)
+        if renamed is None:
+            left_over.append(name)
+        else:
+            ours[renamed] = tensor
+    layers = {name.split(".")[2] for name in ours if name.startswith("decoder.layers.")}
+    for name in [name for name in ours if re.match(r"decoder\.heads\.(classes|boxes)\.0\.", name)]:
+        for layer in layers:
+            ours.setdefault(name.replace(".0.", f".{layer}.", 1), ours[name])
+    return ours, left_over
+
+
+def _fused(named: Mapping[str, tuple[str, Tensor]]) -> dict[str, tuple[str, Tensor]]:
+    """Query, key and value projections of the decoder as one."""
+    fused = dict(named)
+    for modern, (name, _) in named.items():
+        match = re.fullmatch(r"(model\.decoder\.layers\.\d+\.self_attn\.)q_proj\.(weight|bias)", modern)
+        if match is None:
+            continue
+        parts = [f"{match[1]}{part}_proj.{match[2]}" for part in "qkv"]
+        if all(part in named for part in parts):
+            fused[f"{match[1]}in_proj_{match[2]}"] = (name, torch.cat([fused.pop(part)[1] for part in parts]))
+    return fused
+
+
+def to_huggingface(detector: Detector, classes: list[str] | None = None) -> DeformableDetrForObjectDetection:
+    """The same detector as a model of transformers, in eval mode.
+
+    Raises:
+        InputError: a host that transformers does not have, or transformers is not installed.
+    """
+    try:
+        from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
+    except ImportError as error:
+        raise InputError("transformers is not installed; pip install 'od-detr[transformers]'") from error
+    settings = detector.settings
+    if settings["model"] != MODEL or settings["backbone"] not in TORCHVISION_RESNETS:
+        raise InputError(
+            f"a {settings['model']} on {settings['backbone']} has no counterpart in transformers; only {MODEL} on "
+            f"{TORCHVISION_RESNETS[0]} to {TORCHVISION_RESNETS[-1]} can be converted"
+        )
+    if settings["hidden_dim"] % 32:
+        raise InputError(
+            f"hidden_dim {settings['hidden_dim']} is not a multiple of 32, as transformers' Deformable-DETR needs"
+        )
+    # The library would tie the class heads of all layers; only the two copies of the box heads are one.
+    model = DeformableDetrForObjectDetection(
+        DeformableDetrConfig(**_config(detector, classes), tie_word_embeddings=False)
+    )
+    model.model.decoder.add_module("bbox_embed", model.bbox_embed)
+    weights = _split(detector.state_dict())
+    weights |= {f"model.decoder.{name}": tensor for name, tensor in weights.items() if name.startswith("bbox_embed.")}
+    model.load_state_dict(weights)
+    model.config.tie_word_embeddings = True
+    return model.eval()
+
+
+def _config(detector: Detector, classes: list[str] | None) -> dict[str, Any]:
+    settings = detector.settings
+    backbone = {
+        "model_type": "timm_backbone",
+        "backbone": settings["backbone"],
+        "features_only": True,
+        "use_pretrained_backbone": False,
+        "out_indices": [int(stride).bit_length() - 2 for stride in settings["strides"]],
+    }
+    names = classes or [f"class {index}" for index in range(detector.num_classes)]
+    return {
+        "backbone_config": backbone,
+        "with_box_refine": True,
+        "num_queries": detector.num_queries,
+        "d_model": settings["hidden_dim"],
+        "num_feature_levels": settings["levels"],
+        "encoder_layers": settings["encoder_layers"],
+        "decoder_layers": settings["decoder_layers"],
+        "dropout": settings["dropout"],
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+        **{f"{part}_attention_heads": settings["heads"] for part in ("encoder", "decoder")},
+        **{f"{part}_n_points": settings["points"] for part in ("encoder", "decoder")},
+        **{f"{part}_ffn_dim": settings["feedforward"] for part in ("encoder", "decoder")},
+    }
+
+
+def _split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights under the library's names, the decoder's projections apart."""
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        renamed = NAMES.left(name)
+        if renamed is None:
+            raise ValueError(f"'{name}' has no name in transformers")
+        if match := re.fullmatch(r"(.*\.self_attn\.)in_proj_(weight|bias)", renamed):
+            theirs |= {
+                f"{match[1]}{part}_proj.{match[2]}": rows for part, rows in zip("qkv", tensor.chunk(3), strict=True)
+            }
+        else:
+            theirs[renamed] = tensor
+    return theirs
