@@ -11,7 +11,7 @@ from torch import Tensor
 
 from od_detr.errors import InputError
 
-RESNETS = {
+RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -61,8 +61,8 @@ def sizes_of(weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source
     points, remainder = divmod(sampled, levels * heads)
     if remainder or hidden_dim % heads:
         raise InputError(
-            f"{source}: {heads} heads do not fit {hidden_dim} channels and {sampled} sampled points on {levels} levels; "
-            "the checkpoint's own arguments do not describe its weights"
+            f"{source}: {heads} heads do not fit {hidden_dim} channels and {sampled} sampled points on {levels} "
+            "levels; the checkpoint's own arguments do not describe its weights"
         )
     kernels = [weights[name].shape[-1] for name in weights if re.fullmatch(r"neck\.projections\.\d+\.0\.weight", name)]
     maps = kernels.count(1)

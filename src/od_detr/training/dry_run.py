@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -34,8 +35,9 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
     parameters = [parameter.numel() for parameter in detector.parameters()]
     trainable = [parameter.numel() for parameter in detector.parameters() if parameter.requires_grad]
     size = (options.image_size, round(options.image_size * ASPECT))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        detector.eval()(_blank(size, 0))
+    still = copy.deepcopy(detector).eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        still(_blank(size, 0))
     copies = 1 + int(options.distils or options.ema.track)
     held = 4 * (sum(parameters) * copies + 3 * sum(trainable))
     return {
@@ -63,7 +65,7 @@ def _saved_bytes(detector: Detector, options: TrainOptions, size: tuple[int, int
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()
 
     detector.train()
     recipe = make_recipe(options, Teacher(detector) if options.distils else None)

@@ -82,10 +82,9 @@ def fine_tuned(directory: Path, classes: Sequence[str]) -> Detector:
     trained, config = load_detector(best if best.is_dir() else directory)
     if list(classes) == config["classes"]:
         return trained.train()
-    settings = {
-        key: value for key, value in trained.settings.items() if key not in ("model", "num_classes", "num_levels")
-    }
-    detector = build_detector(trained.settings["model"], len(classes), **settings)
+    settings = dict(trained.settings)
+    model, _, _ = settings.pop("model"), settings.pop("num_classes"), settings.pop("num_levels", None)
+    detector = build_detector(str(model), len(classes), **settings)
     weights, fresh = trained.state_dict(), detector.state_dict()
     other = [name for name, value in fresh.items() if weights[name].shape != value.shape]
     other += [name for name in fresh if "heads.classes" in name and name not in other]
