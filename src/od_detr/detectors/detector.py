@@ -79,7 +79,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         # Whether norms are frozen is decided by the weights once, and must hold when the detector is built again.
-        self.settings = settings | {"backbone_frozen": getattr(backbone, "frozen", False)}
+        self.settings: dict[str, Any] = settings | {"backbone_frozen": getattr(backbone, "frozen", False)}
         self.backbone, self.neck, self.encoder = backbone, neck, encoder
         self.queries, self.decoder, self.denoising = queries, decoder, denoising
         self.top_k = top_k
@@ -104,7 +104,8 @@ class Detector(nn.Module):
         statistics = (self.backbone.mean, self.backbone.std)
         mean, std = (images.new_tensor(values, dtype=torch.float32)[:, None, None] for values in statistics)
         scaled = (images.float() / 255 - mean) / std
-        return scaled.masked_fill(padding[:, None], 0.0)
+        # Channels last is what convolution and pooling are fastest with, and what the flattened tokens are.
+        return scaled.masked_fill(padding[:, None], 0.0).contiguous(memory_format=torch.channels_last)
 
     def encode(self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None) -> Scene:
         """Memory and initial queries of a batch. `stem` and `tokens` come from another detector's scene."""

@@ -59,6 +59,7 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
         config = json.loads((directory / CONFIG).read_text())
         settings = dict(config["detector"])
         model, num_classes = settings.pop("model"), settings.pop("num_classes")
+        settings["strides"] = tuple(settings["strides"])  # JSON has lists only
         weights = load_file(directory / WEIGHTS)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(

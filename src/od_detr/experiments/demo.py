@@ -25,7 +25,12 @@ def demo_options(data: Path, output: Path, seed: int = 0) -> TrainOptions:
         augment="flip",
         backbone="resnet18",
         backbone_weights="none",
-        backbone_options={"channels": [32, 64, 128, 192], "layers": [1, 1, 1, 1]},
+        backbone_options={
+            "channels": [32, 64, 128, 192],
+            "layers": [1, 1, 1, 1],
+            "stem_type": "deep",
+            "stem_width": 16,
+        },
         hidden_dim=96,
         encoder_layers=2,
         decoder_layers=3,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from od_detr.errors import InputError
 
+HEADS = 8  # of every published checkpoint
 RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -50,13 +51,13 @@ def resembles(weights: Mapping[str, Tensor]) -> str:
 
 
 def sizes_of(weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """Builder arguments. Heads are not in the weights: those of the training script, or 8.
+    """Builder arguments. Attention heads are not in the weights: those of the `arguments`, or `HEADS`.
 
     Raises:
         InputError: a backbone that is no ResNet, or sizes that contradict each other.
     """
     levels, hidden_dim = (int(size) for size in _shape(weights, "encoder.level_embed", source))
-    heads = int(arguments.get("nheads") or arguments.get("heads") or 8)
+    heads = int(arguments.get("nheads") or arguments.get("heads") or HEADS)
     sampled = _shape(weights, "encoder.layers.0.self_attn.attention_weights.bias", source)[0]
     points, remainder = divmod(sampled, levels * heads)
     if remainder or hidden_dim % heads:

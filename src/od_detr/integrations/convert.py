@@ -16,7 +16,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from od_detr.detectors import Detector, build_detector, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.integrations import detrex, huggingface, official
-from od_detr.integrations.architecture import check_arguments, resembles, sizes_of
+from od_detr.integrations.architecture import HEADS, check_arguments, resembles, sizes_of
 from od_detr.integrations.checkpoints import Checkpoint, read_checkpoint
 from od_detr.options import HOSTS
 
@@ -61,6 +61,7 @@ class _Translation:
     weights: dict[str, Tensor]
     left_over: list[str]
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -91,7 +92,7 @@ def convert(
     unused = _unused(found, translation, model)
     held = _classes_in(translation.weights, found.source)
     wanted = num_classes or (len(classes) if classes else held)
-    weights, notes = translation.weights, list(found.notes)
+    weights, notes = translation.weights, [*found.notes, *translation.notes]
     if wanted != held:
         weights = {name: tensor for name, tensor in weights.items() if not OF_CLASSES.match(name)}
         notes.append(f"{wanted} classes instead of {held}: what belongs to classes starts anew")
@@ -115,7 +116,7 @@ def convert_to_huggingface(source: Path, output: Path) -> Conversion:
     model.save_pretrained(output)
     ours = detector.state_dict()
     unused = tuple(name for name in ours if name.endswith("num_batches_tracked"))
-    origin = str(detector.settings["model"])
+    origin = detector.settings["model"]
     return Conversion(source, output, "huggingface", origin, len(ours) - len(unused), unused=unused)
 
 
@@ -141,7 +142,8 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
         raise InputError(
             f"{found.source}: all layers have one box head: it was trained without box refinement; train with it"
         )
-    return _Translation(origin, ours, left_over, settings)
+    guessed = () if "nheads" in found.arguments else (f"weights do not tell the attention heads, {HEADS} are assumed",)
+    return _Translation(origin, ours, left_over, settings, guessed)
 
 
 def _from_huggingface(found: Checkpoint, model: str) -> _Translation:

@@ -56,6 +56,7 @@ class Backbone(nn.Module):
         if self.frozen:
             self.features = freeze_batch_norm_2d(self.features)
             self._freeze_first_stage()
+        self.features.to(memory_format=torch.channels_last)
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         self.mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
         self.std = tuple(config.std) if config else (0.229, 0.224, 0.225)

@@ -1,0 +1,50 @@
+"""Small detectors with weights that no two layers share, and checkpoints made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from od_detr.detectors import Detector, build_detector
+
+SIZES = {
+    "backbone": "resnet18",
+    "backbone_frozen": True,
+    "hidden_dim": 32,
+    "heads": 8,
+    "points": 1,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "feedforward": 24,
+    "queries": 7,
+    "dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Detector]:
+    """Builds a small detector of any host; every weight and statistic is moved at random."""
+
+    def build(model: str, num_classes: int = 5, **changes: object) -> Detector:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            detector = build_detector(model, num_classes, **{**SIZES, **changes}).eval()
+            with torch.no_grad():
+                for tensor in detector.state_dict().values():
+                    if tensor.is_floating_point():
+                        tensor.add_(torch.randn_like(tensor) * 0.02)
+        return detector
+
+    return build
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[object], Path]:
+    def write(content: object) -> Path:
+        torch.save(content, tmp_path / "checkpoint.pth")
+        return tmp_path / "checkpoint.pth"
+
+    return write
