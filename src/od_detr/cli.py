@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.errors import InputError
-from od_detr.options import TrainOptions
+from od_detr.options import ModelName, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,29 @@ class PredictOptions:
     json: bool = False
 
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Official, detrex or Hugging Face weights to a detector, and back to Hugging Face.
+
+    Args:
+        checkpoint: a PyTorch or safetensors file, a Hugging Face directory, or with --to huggingface a run.
+        model: the host.
+        output: directory to write.
+        num_classes: classes to detect; default those of the checkpoint.
+        classes: their names.
+        to: od-detr's own format or huggingface.
+        json: print what was done as one JSON object on the last line.
+    """
+
+    checkpoint: str
+    model: ModelName = "deformable-detr-plus"
+    output: str = "converted"
+    num_classes: int | None = None
+    classes: list[str] | None = None
+    to: Literal["od-detr", "huggingface"] = "od-detr"
+    json: bool = False
+
+
 def demo(options: DemoOptions) -> dict[str, Any]:
     from od_detr.experiments.demo import run_demo
 
@@ -152,10 +175,24 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     return found
 
 
+def convert(options: ConvertOptions) -> dict[str, Any]:
+    from od_detr.integrations.convert import convert as convert_weights
+    from od_detr.integrations.convert import convert_to_huggingface
+
+    source, output = Path(options.checkpoint), Path(options.output)
+    if options.to == "huggingface":
+        done = convert_to_huggingface(source, output)
+    else:
+        done = convert_weights(source, options.model, output, options.num_classes, options.classes)
+    print(done)
+    return {"output": options.output, "taken": done.taken, "fresh": done.fresh, "unused": done.unused}
+
+
 VERBS: dict[str, tuple[Callable[[Any], dict[str, Any]], type, tuple[str, ...]]] = {
     "demo": (demo, DemoOptions, ()),
     "train": (train, TrainCommand, ()),
     "evaluate": (evaluate, EvaluateOptions, ("run",)),
+    "convert": (convert, ConvertOptions, ("checkpoint",)),
     "predict": (predict, PredictOptions, ("run", "sources")),
 }
 
