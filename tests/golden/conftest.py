@@ -81,6 +81,12 @@ class Recording:
         assert not left_over
         return renamed
 
+    def gradients(self, name: str) -> dict[str, Tensor]:
+        """Recorded gradients of the parameters, under our names, and of the feature maps."""
+        tensors = self.tensors(name)
+        features = {key: tensors.pop(key) for key in list(tensors) if key.startswith("input.")}
+        return self.ours(tensors) | features
+
     def features(self) -> list[Tensor]:
         return [self.inputs[f"feat{i}"].clone() for i in range(len(self.config["backbone_channels"]))]
 

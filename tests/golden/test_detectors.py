@@ -15,16 +15,13 @@ from od_detr.criteria.matching import MatchCost
 from od_detr.nn.attention import GroupLayout, SelfAttention
 from od_detr.objectives import ClassLoss, Denoising, LossWeights, SetPrediction, total
 from od_detr.options import HOSTS
-from od_detr.structures import Batch, Matching, QueryGroup, QuerySet
+from od_detr.structures import Batch, QueryGroup, QuerySet
 from od_detr.training.recipe import Recipe
 
 OUTPUTS = {"rtol": 1e-5, "atol": 1e-5}
 LOSSES = {"rtol": 1e-4, "atol": 1e-6}
 CASES = ("case1", "case2", "case3")
 DENOISING = ("dn_a", "dn_b", "dn_c")
-
-
-# ---- what is run ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +102,6 @@ def gradients(detector, features: list[Tensor]) -> dict[str, Tensor]:
     """Of every parameter, under our names, and of every feature map; zero where nothing flowed."""
     named = dict(detector.named_parameters()) | {f"input.feat{i}": feature for i, feature in enumerate(features)}
     return {name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in named.items()}
-
-
-def recorded_gradients(recording, name: str) -> dict[str, Tensor]:
-    tensors = recording.tensors(name)
-    features = {key: tensors.pop(key) for key in list(tensors) if key.startswith("input.")}
-    return recording.ours(tensors) | features
-
-
-# ---- outputs --------------------------------------------------------------------------------------------------
 
 
 def test_every_official_weight_has_a_place(recording) -> None:
@@ -201,9 +189,6 @@ def test_invalid_tokens_may_be_selected(dino) -> None:
     assert_close(output.predictions.boxes, edge["pred_boxes"], **OUTPUTS)
 
 
-# ---- losses, matchings, gradients -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_every_loss_and_matching_agrees(recording, case: str) -> None:
     detector, record = recording.detector(), recording.record("losses")[case]
@@ -233,12 +218,9 @@ def test_every_gradient_agrees(recording) -> None:
     detector = recording.detector()
     features = [feature.requires_grad_() for feature in detector.backbone.maps]
     total(official_recipe(recording).losses(detector, batch_of(recording, "case1"))).backward()
-    theirs = recorded_gradients(recording, "grads")
+    theirs = recording.gradients("grads")
     assert theirs.keys() == gradients(detector, features).keys()
     check_gradients(gradients(detector, features), theirs)
-
-
-# ---- denoising ------------------------------------------------------------------------------------------------
 
 
 def recorded_noise(detector, recorded: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -337,7 +319,7 @@ def test_denoising_gradients_agree(dino, denoised) -> None:
     total(denoised.terms).backward()
     ours = gradients(denoised.detector, denoised.features)
     if denoised.name == "dn_a":
-        check_gradients(ours, recorded_gradients(dino, "dn_a_grads"))
+        check_gradients(ours, dino.gradients("dn_a_grads"))
     norms = {name: torch.tensor([value]) for name, value in denoised.record["grad_norms_l2"].items()}
     features = {name: norms.pop(name) for name in list(norms) if name.startswith("input.")}
     # A name's norm is carried in the shape of its weight, so that names are translated as weights are.
@@ -364,12 +346,3 @@ def test_groups_see_what_the_official_mask_shows(denoised) -> None:
     sees = torch.autograd.functional.jacobian(attended, torch.randn(len(blocked), dim)).abs().sum(-1) > 0
     order = [*range(len(blocked) - size, len(blocked)), *range(len(blocked) - size)]
     assert torch.equal(~sees[order][:, order] if size else ~sees, blocked)
-
-
-def test_a_recorded_matching_is_one_to_one(recording) -> None:
-    """Guards the reading of the recordings: a wrong axis would match queries twice."""
-    for case in CASES:
-        for layer in recording.record("losses")[case]["matching"].values():
-            for image in layer:
-                pairs = Matching(*map(torch.tensor, ([0] * len(image["query"]), image["query"], image["gt"])))
-                assert len(set(image["query"])) == len(pairs.query) == len(set(image["gt"]))

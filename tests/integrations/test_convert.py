@@ -30,6 +30,11 @@ def official_weights(detector: Detector) -> dict[str, Tensor]:
     return to_official(detector.state_dict(), detector.settings["model"])
 
 
+def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What safetensors asks for: no two names for one storage."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+
+
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
@@ -91,7 +96,7 @@ def test_weights_are_found_however_they_are_wrapped(small, save, tmp_path: Path,
 
 def test_a_safetensors_file_will_do(small, tmp_path: Path) -> None:
     detector = small("dab-deformable-detr")
-    save_file({name: tensor.clone() for name, tensor in official_weights(detector).items()}, tmp_path / "w.safetensors")
+    save_file(unshared(official_weights(detector)), tmp_path / "w.safetensors")
     convert(tmp_path / "w.safetensors", "dab-deformable-detr", tmp_path / "out")
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
 
@@ -172,6 +177,7 @@ def test_a_detrex_checkpoint_becomes_the_detector_it_was(small, save, tmp_path: 
     assert same(detector.state_dict(), converted.state_dict())
     assert converted.settings == {**detector.settings, "top_k": converted.settings["top_k"]}
     assert report.origin == "detrex"
+    assert ("tiny boxes may differ" in str(report)) == (model == "deformable-detr-plus")
 
 
 def test_detrex_names_are_those_of_its_source() -> None:
@@ -265,8 +271,9 @@ def test_copies_of_a_head_that_disagree_are_refused(small, save) -> None:
 def test_a_detector_without_box_refinement_is_refused(small, save) -> None:
     """Its one box head is repeated, so that only equality tells."""
     weights = without(official_weights(small("deformable-detr-plus")), "transformer.decoder.bbox_embed")
-    repeated = {re.sub(r"(class|bbox)_embed\.0", r"\1_embed.1", name): value for name, value in weights.items()}
-    assert "without box refinement" in refusal(save(weights | repeated), "deformable-detr-plus")
+    for name in [name for name in weights if re.match(r"(class|bbox)_embed\.0", name)]:
+        weights[name.replace("_embed.0", "_embed.1")] = weights[name]
+    assert "without box refinement" in refusal(save(weights), "deformable-detr-plus")
 
 
 def test_arguments_that_change_what_weights_mean_are_refused(small, save) -> None:
@@ -278,7 +285,7 @@ def test_arguments_that_change_what_weights_mean_are_refused(small, save) -> Non
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_a_truncated_file_is_refused(small, tmp_path: Path, suffix: str) -> None:
     file, weights = tmp_path / f"cut.{suffix}", official_weights(small("dino-4scale"))
-    torch.save(weights, file) if suffix == "pth" else save_file({k: v.clone() for k, v in weights.items()}, file)
+    torch.save(weights, file) if suffix == "pth" else save_file(unshared(weights), file)
     file.write_bytes(file.read_bytes()[:-1000])
     message = refusal(file, "dino-4scale")
     assert str(file) in message and "damaged" in message
@@ -327,6 +334,6 @@ def test_code_in_a_checkpoint_is_never_run(small, tmp_path: Path, form: str) -> 
         torch.save({"model": weights, "hook": attack}, file, _use_new_zipfile_serialization=form != "old torch")
     message = refusal(file, "deformable-detr-plus")
     assert not canary.exists()
-    assert "never loaded" in message and "system" in message
+    assert "never loaded" in message and ("system" in message or form == "pickle")
     os.system(f"touch {canary}")  # the attack would have worked
     assert canary.exists()

@@ -101,7 +101,10 @@ def _read_file(file: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
-            raise InputError(f"{file}: cannot be read; {DAMAGED}") from error
+            raise InputError(
+                f"{file}: is damaged, or a plain pickle, which is never loaded since it can run code; download it "
+                "again, or save its weights alone with safetensors"
+            ) from error
         raise InputError(
             f"{file}: holds more than tensors ({foreign[1]}), which is never loaded since it can run code; where you "
             "trust the file, save its weights alone with safetensors"

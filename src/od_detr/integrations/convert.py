@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,9 @@ def convert(
         raise InputError(f"--model {model}: no such model; did you mean {nearest[0]}?")
     if classes is not None and num_classes not in (None, len(classes)):
         raise InputError(f"{len(classes)} class names for {num_classes} classes; give as many names as classes")
-    found = read_checkpoint(checkpoint)
+    found, idle = _without_idle(read_checkpoint(checkpoint))
     translation = _translate(found, model)
-    unused = _unused(found, translation, model)
+    unused = (*idle, *_unused(translation, found.source, model))
     held = _classes_in(translation.weights, found.source)
     wanted = num_classes or (len(classes) if classes else held)
     weights, notes = translation.weights, [*found.notes, *translation.notes]
@@ -121,6 +121,8 @@ def convert_to_huggingface(source: Path, output: Path) -> Conversion:
 
 
 def _translate(found: Checkpoint, model: str) -> _Translation:
+    if "encoder.level_embed" in found.weights:
+        raise InputError(f"{found.source}: is a detector of this package already; use it as it is")
     if found.config or any(name.startswith("model.encoder.layers.") for name in found.weights):
         return _from_huggingface(found, model)
     if {"transformer.level_embeds", "neck.convs.0.conv.weight"} & found.weights.keys():
@@ -142,8 +144,12 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
         raise InputError(
             f"{found.source}: all layers have one box head: it was trained without box refinement; train with it"
         )
-    guessed = () if "nheads" in found.arguments else (f"weights do not tell the attention heads, {HEADS} are assumed",)
-    return _Translation(origin, ours, left_over, settings, guessed)
+    notes = [] if "nheads" in found.arguments else [f"weights do not tell the attention heads, {HEADS} are assumed"]
+    if origin == "detrex" and model == "deformable-detr-plus":
+        notes.append(
+            "detrex refines sides down to a thousandth of the image, this detector further: tiny boxes may differ"
+        )
+    return _Translation(origin, ours, left_over, settings, tuple(notes))
 
 
 def _from_huggingface(found: Checkpoint, model: str) -> _Translation:
@@ -158,13 +164,16 @@ def _from_huggingface(found: Checkpoint, model: str) -> _Translation:
     return _Translation("Hugging Face", ours, left_over, sizes_of(ours, settings, found.source) | settings)
 
 
-def _unused(found: Checkpoint, translation: _Translation, model: str) -> tuple[str, ...]:
-    """Names that were not taken; those the detector would compute with mean another architecture."""
-    foreign = [name for name in translation.left_over if COMPUTING.match(name) and not IDLE.search(name)]
+def _without_idle(found: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    idle = [name for name in found.weights if IDLE.search(name)]
+    return replace(found, weights={name: found.weights[name] for name in found.weights if name not in idle}), idle
+
+
+def _unused(translation: _Translation, source: Path, model: str) -> tuple[str, ...]:
+    """Names that were not taken; those a detector computes with mean another architecture."""
+    foreign = [name for name in translation.left_over if COMPUTING.match(name)]
     if foreign:
-        raise InputError(
-            f"{found.source}: {model} has no place for {_listed(foreign)}; it is a checkpoint of another architecture"
-        )
+        raise InputError(f"{source}: {model} has no place for {_listed(foreign)}; it is of another architecture")
     return tuple(translation.left_over)
 
 
