@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class LossWeights:
     eps: float = 0.0
 
 
+@runtime_checkable
 class Objective(Protocol):
     """One supervision of the detector. A recipe is a list of them."""
 
