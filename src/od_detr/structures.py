@@ -11,7 +11,7 @@ A box of zero size is a *point*: an anchor of which only the centre is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -212,18 +212,21 @@ class GroupOutput:
 
     `queries[0]` entered the first layer and `queries[k]` left layer k (content before any final norm,
     anchors refined and detached). `matching` and `costs` run over views; both are set by the matcher, and
-    asking for them before is a defect.
+    asking for them before is a defect. Where the matching is still being solved, `pending` waits for it.
     """
 
     group: QueryGroup
     queries: list[QuerySet]
     predictions: Predictions
+    pending: Callable[[], None] | None = None
     _matching: Matching | None = None
     _costs: Float[Tensor, "I G q"] | None = None
 
     @property
     def matching(self) -> Matching:
         """Which query answers for which target, in every view."""
+        if self._matching is None and self.pending is not None:
+            self.pending()
         if self._matching is None:
             raise RuntimeError(f"the group {self.group.name!r} has not been matched")
         return self._matching

@@ -108,7 +108,7 @@ def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 class PendingMatching:
-    """Matchings being solved in a thread while the device goes on; `finish` hands them to their groups."""
+    """Matchings being solved in a thread while the device goes on; whoever asks a group for its own waits."""
 
     _solver = ThreadPoolExecutor(1, thread_name_prefix="matching")
 
@@ -116,6 +116,7 @@ class PendingMatching:
         self.outputs, self.targets = list(outputs), targets
         for output in self.outputs:
             output.costs = pairwise_costs(output, targets, cost)
+            output.pending = self.finish
         self.shapes = [tuple(output.costs.shape) for output in self.outputs]
         flat = [output.costs.flatten() for output in self.outputs]
         costs = torch.cat(flat) if len(flat) != 1 else flat[0]
@@ -150,6 +151,11 @@ class PendingMatching:
         """Waits for the solver and sets every group's matching, on the device of its predictions."""
         for output, matching in zip(self.outputs, self.future.result(), strict=True):
             output.matching = matching if self.device.type == "cpu" else matching.to(self.device)
+
+
+def begin_matching(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
+    """Sets the groups' costs now and their matchings as soon as a thread has solved them."""
+    PendingMatching(outputs, targets, cost)
 
 
 def match(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:

@@ -79,7 +79,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
         if self.dup != "keep":
             empty = empty | _repeats(index, empty)
         if self.max_queries is not None:
-            order = empty.int().argsort(-1, stable=True)[..., : self.max_queries]
+            order = empty.int().argsort(dim=-1, stable=True)[..., : self.max_queries]
             index, empty = index.gather(-1, order), empty.gather(-1, order)
         return index, empty
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from od_detr.criteria.matching import MatchCost, PendingMatching, match
+from od_detr.criteria.matching import MatchCost, begin_matching, match
 from od_detr.detectors import Detector, Scene
 from od_detr.objectives import (
     AuxiliaryGroups,
@@ -51,7 +51,7 @@ class Recipe:
 
     def losses(self, student: Detector, batch: Batch) -> Terms:
         """Weighted loss terms of a batch; their plain sum is what is minimised."""
-        scene, taught, pending = self.consult(student, batch)
+        scene, taught = self.consult(student, batch)
         groups = [
             group
             for objective in self.objectives
@@ -60,8 +60,6 @@ class Recipe:
         outputs = self.decode(student, scene, groups)
         with torch.autocast(batch.images.device.type, enabled=False):  # matching and losses are always float32
             match(list(outputs.groups.values()), batch.targets, self.cost)
-            if pending is not None:
-                pending.finish()
             labels = Labels(batch.targets, target_count(batch.targets))
             return {
                 name: term
@@ -69,10 +67,10 @@ class Recipe:
                 for name, term in objective.losses(outputs, taught, labels).items()
             }
 
-    def consult(self, student: Detector, batch: Batch) -> tuple[Scene, Outputs | None, PendingMatching | None]:
+    def consult(self, student: Detector, batch: Batch) -> tuple[Scene, Outputs | None]:
         """The student's scene and the teacher's view of it; the teacher's matching is solved meanwhile."""
         if self.teacher is None or not self.distil:
-            return student.encode(batch), None, None
+            return student.encode(batch), None
         teacher = self.teacher.detector
         with torch.no_grad():
             early = teacher.encode(batch) if self.align == "teacher_topk" else None
@@ -80,7 +78,8 @@ class Recipe:
         with torch.no_grad():
             tokens = scene.tokens if self.align == "student_topk" else None
             taught = teacher.decode(early or teacher.encode(batch, stem=scene.stem, tokens=tokens))
-        return scene, taught, PendingMatching(list(taught.groups.values()), batch.targets, self.cost)
+            begin_matching(list(taught.groups.values()), batch.targets, self.cost)
+        return scene, taught
 
     def decode(self, student: Detector, scene: Scene, groups: list) -> Outputs:
         """One pass of the decoder for all groups; a second one only where the memory is to be detached."""

@@ -1,0 +1,70 @@
+"""Small hosts and crowded batches to try the laws on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from od_detr.detectors import Detector, build_detector
+from od_detr.structures import Batch, Targets
+
+sys.path.append(str(Path(__file__).parent))  # so that tests may import the transcription beside them
+
+CLASSES = 3
+SIZES = {"hidden_dim": 32, "heads": 4, "points": 2, "encoder_layers": 1, "feedforward": 48, "backbone": "resnet18"}
+TINY = {"channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)}
+
+
+def small_detector(model: str, num_classes: int = CLASSES, seed: int = 0, **sizes) -> Detector:
+    """A host with a tiny backbone, its weights stirred so that its predictions differ from one another."""
+    torch.manual_seed(seed)
+    chosen = SIZES | {"decoder_layers": 3, "queries": 8, "backbone_options": TINY} | sizes
+    if model.startswith("dino"):
+        chosen.setdefault("denoising", 2)
+    detector = build_detector(model, num_classes, **chosen)
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return detector
+
+
+def small_batch(counts: tuple[int, ...] = (3, 0, 5), num_classes: int = CLASSES, seed: int = 0) -> Batch:
+    """Images of 64 px, the last one padded, with objects that crowd around two places."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (len(counts), 3, 64, 64), dtype=torch.uint8, generator=generator)
+    padding = torch.zeros(len(counts), 64, 64, dtype=torch.bool)
+    padding[-1, 48:] = padding[-1, :, 56:] = True
+    return Batch(images, padding, crowded_targets(counts, num_classes, seed), tuple(range(len(counts))))
+
+
+def crowded_targets(counts: tuple[int, ...], num_classes: int = CLASSES, seed: int = 0) -> Targets:
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(counts)
+    places = torch.tensor([[0.4, 0.4], [0.6, 0.5]])[torch.randint(2, (total,), generator=generator)]
+    centres = places + 0.08 * torch.rand(total, 2, generator=generator)
+    boxes = torch.cat([centres, 0.2 + 0.2 * torch.rand(total, 2, generator=generator)], 1)
+    return Targets(boxes, torch.randint(num_classes, (total,), generator=generator), counts)
+
+
+@pytest.fixture(scope="session")
+def make_detector() -> Callable[..., Detector]:
+    return small_detector
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    return small_batch
+
+
+@pytest.fixture(scope="session")
+def make_targets() -> Callable[..., Targets]:
+    return crowded_targets
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
