@@ -1,6 +1,8 @@
 """Multi-scale deformable attention against the public pure-PyTorch formulation, in one process.
 
-`encoder` is a self-attention over the levels of a 320 px image, `decoder` 300 queries on the same memory: batch 2,
+Both sides start from what the layers of Deformable DETR's attention module give: values, offsets and logits.
+
+`encoder` is a self-attention over the levels of a 320 px image, `decoder` 300 boxes on the same memory: batch 2,
 256 channels, 8 heads, 4 levels, 4 points, forward and backward, one thread. Rounds alternate between the candidates
 and the least time counts.
 """
@@ -11,10 +13,11 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from od_detr.ops import attention_backend, deformable_attention, selected_backend
-from od_detr.ops.reference import reference_attention
+from od_detr.ops import attention_backend, deformable_sampling, selected_backend
+from od_detr.ops.reference import LevelShapes, reference_attention
 
 SHAPES = ((40, 40), (20, 20), (10, 10), (5, 5))
 BATCH, HEADS, CHANNELS, POINTS, QUERIES = 2, 8, 32, 4, 300
@@ -30,7 +33,7 @@ def measure(rounds: int = 15) -> dict[str, dict[str, object]]:
     torch.set_num_threads(1)
     try:
         encoder, decoder = workload(queries=None), workload(queries=QUERIES)
-        candidates = {"ours": deformable_attention, "fallback": fallback, "peer": reference_attention}
+        candidates = {"ours": deformable_sampling, "fallback": fallback, "peer": public_form}
         encoder_seconds, decoder_seconds = (interleaved(candidates, each, rounds) for each in (encoder, decoder))
         saved = {name: saved_bytes(candidates[name], encoder) for name in ("ours", "peer")}
     finally:
@@ -44,24 +47,35 @@ def measure(rounds: int = 15) -> dict[str, dict[str, object]]:
     }
 
 
-def fallback(*inputs: object) -> Tensor:
+def fallback(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
     with attention_backend("torch"):
-        return deformable_attention(*inputs)
+        return deformable_sampling(value, shapes, anchors, offsets, logits)
 
 
-def workload(queries: int | None) -> tuple[Tensor, tuple[tuple[int, int], ...], Tensor, Tensor]:
+def public_form(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+    """Softmax, places and `grid_sample`, as the module of Deformable DETR does them in PyTorch."""
+    weights = F.softmax(logits.flatten(3), -1).view_as(logits)
+    centres, extents = anchors[:, :, None, :, None, :2], anchors[:, :, None, :, None, 2:]
+    if anchors.shape[-1] == 2:
+        sizes = torch.tensor([(width, height) for height, width in shapes])
+        locations = centres + offsets / sizes[:, None]
+    else:
+        locations = centres + offsets / POINTS * extents * 0.5
+    return reference_attention(value, shapes, locations, weights)
+
+
+def workload(queries: int | None) -> tuple[Tensor, LevelShapes, Tensor, Tensor, Tensor]:
     """Inputs with gradients. Without a number of queries: one a cell, sampling around itself as in an encoder."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.cat([cell_centres(height, width) for height, width in SHAPES])
-    value = torch.randn(BATCH, len(centres), HEADS, CHANNELS, generator=generator)
+    anchors = torch.cat([cell_centres(height, width) for height, width in SHAPES])
+    value = torch.randn(BATCH, len(anchors), HEADS, CHANNELS, generator=generator)
     if queries is not None:
-        centres = torch.rand(queries, 2, generator=generator)
-    sizes = torch.tensor([(width, height) for height, width in SHAPES])
-    offsets = torch.randn(BATCH, len(centres), HEADS, len(SHAPES), POINTS, 2, generator=generator) * 2
-    locations = centres[:, None, None, None] + offsets / sizes[:, None]
-    weights = torch.randn(BATCH, len(centres), HEADS, len(SHAPES) * POINTS, generator=generator).softmax(-1)
-    weights = weights.unflatten(-1, (len(SHAPES), POINTS)).contiguous()
-    return value.requires_grad_(), SHAPES, locations.requires_grad_(), weights.requires_grad_()
+        anchors = torch.rand(queries, 4, generator=generator) * torch.tensor([1, 1, 0.3, 0.3])
+    samples = (BATCH, len(anchors), HEADS, len(SHAPES), POINTS)
+    offsets = torch.randn(*samples, 2, generator=generator) * 2
+    logits = torch.randn(samples, generator=generator)
+    anchors = anchors[None, :, None].expand(BATCH, -1, len(SHAPES), -1).contiguous()
+    return value.requires_grad_(), SHAPES, anchors, offsets.requires_grad_(), logits.requires_grad_()
 
 
 def cell_centres(height: int, width: int) -> Tensor:
@@ -73,7 +87,7 @@ def cell_centres(height: int, width: int) -> Tensor:
 def interleaved(candidates: dict[str, Attention], inputs: tuple, rounds: int) -> dict[str, float]:
     """Least seconds of a forward and backward of each candidate, taken in turns after one uncounted round."""
     seconds = dict.fromkeys(candidates, float("inf"))
-    leaves = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
+    leaves = [tensor for tensor in inputs if isinstance(tensor, Tensor) and tensor.requires_grad]
     direction = torch.ones(BATCH, leaves[1].shape[1], HEADS * CHANNELS)
     for turn in range(rounds + 1):
         for name, attention in candidates.items():

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import config
 from torch import nn
 
-from od_detr.ops import attention_backend, cpu, deformable_attention
+from od_detr.ops import attention_backend, cpu, deformable_attention, deformable_sampling, sampling
 from od_detr.ops.reference import reference_attention
 
 SHAPES = ((4, 5), (2, 3))
@@ -40,7 +40,12 @@ def expected(value, locations, weights):
     return reference_attention(value.sin(), SHAPES, locations, weights).cos()
 
 
-@pytest.mark.parametrize(
+class Sampling(nn.Module):
+    def forward(self, value, anchors, offsets, logits):
+        return deformable_sampling(value.sin(), SHAPES, anchors, offsets, logits).cos()
+
+
+every_backend = pytest.mark.parametrize(
     "backend",
     [
         pytest.param("cpu", marks=pytest.mark.skipif(not cpu.available("cpu", torch.float32), reason="no compiler")),
@@ -48,6 +53,23 @@ def expected(value, locations, weights):
         "reference",
     ],
 )
+
+
+@every_backend
+def test_sampling_compiles_without_a_graph_break_and_changes_nothing(backend):
+    value, offsets, logits = graph_inputs()
+    anchors = torch.rand(2, 3, 2, 4, generator=torch.Generator().manual_seed(1))
+    leaves = [tensor.requires_grad_() for tensor in (value, anchors, offsets, logits)]
+    with attention_backend(backend):
+        output = torch.compile(Sampling(), fullgraph=True, backend="aot_eager")(*leaves)
+        grads = torch.autograd.grad(output.sum(), leaves)
+    plain = sampling.composition(leaves[0].sin(), SHAPES, *leaves[1:]).cos()
+    torch.testing.assert_close(output, plain)
+    for ours, theirs in zip(grads, torch.autograd.grad(plain.sum(), leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@every_backend
 def test_compilation_never_breaks_the_graph_and_changes_nothing(backend):
     leaves = [tensor.requires_grad_() for tensor in graph_inputs()]
     with attention_backend(backend):

@@ -10,14 +10,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from od_detr.ops import deformable_attention
+from od_detr.ops import LevelShapes, deformable_sampling
 from od_detr.structures import QueryGroup
 
-Shapes = tuple[tuple[int, int], ...]
+Shapes = LevelShapes
 
 
 class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention: every query samples `points` places on each level around its anchor."""
+    """Multi-scale deformable attention: every query samples `points` places on each level around its anchor.
+
+    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level; places and weights are float32
+    under autocast too. See `od_detr.ops.deformable_sampling`.
+    """
 
     def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
@@ -45,24 +49,6 @@ class DeformableAttention(nn.Module):
                 nn.init.xavier_uniform_(projection.weight)
                 projection.bias.zero_()
 
-    def locations(
-        self, query: Float[Tensor, "B Q D"], anchors: Float[Tensor, "B Q L A"], shapes: Shapes
-    ) -> Float[Tensor, "B Q H L P 2"]:
-        """Sampling places in [0, 1] of each padded level, in float32.
-
-        Offsets count feature cells around a point (A = 2, or a box of zero size) and fractions of the half
-        box around a box.
-        """
-        offsets = self.sampling_offsets(query).float()
-        offsets = offsets.unflatten(-1, (self.heads, self.levels, self.points, 2))
-        sizes = torch.tensor(shapes, dtype=torch.float32, device=query.device).flip(-1)[:, None]
-        centres = anchors[:, :, None, :, None, :2]
-        if anchors.shape[-1] == 2:
-            return centres + offsets / sizes
-        extent = anchors[:, :, None, :, None, 2:]
-        around_box = offsets / self.points * extent * 0.5
-        return centres + torch.where(extent > 0, around_box, offsets / sizes)
-
     def forward(
         self,
         query: Float[Tensor, "B Q D"],
@@ -74,12 +60,13 @@ class DeformableAttention(nn.Module):
         value = self.value_proj(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        weights = self.attention_weights(query).float().unflatten(-1, (self.heads, -1)).softmax(-1)
-        attended = deformable_attention(
+        shape = (self.heads, self.levels, self.points)
+        attended = deformable_sampling(
             value.unflatten(-1, (self.heads, -1)),
             shapes,
-            self.locations(query, anchors, shapes),
-            weights.unflatten(-1, (self.levels, self.points)),
+            anchors,
+            self.sampling_offsets(query).unflatten(-1, (*shape, 2)),
+            self.attention_weights(query).unflatten(-1, shape),
         )
         return self.output_proj(attended)
 

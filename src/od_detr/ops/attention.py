@@ -46,14 +46,10 @@ def deformable_attention(
 
     Raises ValueError if the arguments do not fit together.
     """
-    _check(value, shapes, locations, weights)
+    check_attention(value, shapes, locations, weights)
     precision = torch.float64 if value.dtype == torch.float64 else torch.float32
     locations, weights = locations.to(precision), weights.to(precision)
-    backend = (
-        "reference"
-        if _exporting()
-        else _resolve(_requested, value.device.type, value.dtype, torch.are_deterministic_algorithms_enabled())
-    )
+    backend = backend_of(value)
     if backend in ("cpu", "triton"):
         sizes = [size for shape in shapes for size in shape]
         return torch.ops.od_detr.deformable_attention(value, sizes, locations, weights, backend)
@@ -78,6 +74,13 @@ def selected_backend(device: torch.device | str, dtype: torch.dtype = torch.floa
     Raises InputError if the backend asked for is unknown or cannot run there.
     """
     return _resolve(_requested, torch.device(device).type, dtype, torch.are_deterministic_algorithms_enabled())
+
+
+def backend_of(value: Tensor) -> str:
+    """The backend that attends to these values: `reference`, which is all standard operators, while exporting."""
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+        return "reference"
+    return _resolve(_requested, value.device.type, value.dtype, torch.are_deterministic_algorithms_enabled())
 
 
 @torch.compiler.assume_constant_result
@@ -112,11 +115,8 @@ def _kernels(backend: str) -> ModuleType:
     return triton
 
 
-def _exporting() -> bool:
-    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
-
-
-def _check(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> None:
+def check_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> None:
+    """Raises ValueError if these do not fit together; offsets and logits have the shapes of locations and weights."""
     if value.ndim != 4 or locations.ndim != 6 or weights.ndim != 5:
         ranks = f"{value.ndim}, {locations.ndim} and {weights.ndim}"
         raise ValueError(f"value, locations and weights need 4, 6 and 5 dimensions, not {ranks}")
@@ -151,7 +151,7 @@ def _forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tenso
 def _backward(
     grad_output: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _kernels(backend).backward(grad_output, value, tuple(shapes), locations, weights)
+    return _kernels(backend).backward(grad_output, value, tuple(shapes), locations, weights)[:3]
 
 
 @_forward.register_fake

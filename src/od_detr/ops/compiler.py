@@ -1,4 +1,4 @@
-"""Compiles a C++ source of this package on first use and keeps the library in the user's cache.
+"""Compiles C++ sources of this package on first use and keeps the library in the user's cache.
 
 The library is a plain C one: no PyTorch headers, so it builds in seconds and outlives PyTorch's versions.
 """
@@ -25,12 +25,15 @@ FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp
 SECONDS = 120
 
 
-def load_library(source_name: str) -> ctypes.CDLL | None:
-    """The library of a source file beside this module, or None, with one debug line, where it cannot be had."""
+def load_library(*source_names: str) -> ctypes.CDLL | None:
+    """The library of source files beside this module, or None, with one debug line, where it cannot be had.
+
+    The files are one translation unit, joined in the order given; the last gives the library its name.
+    """
     try:
-        return ctypes.CDLL(str(_built(source_name)))
+        return ctypes.CDLL(str(_built(source_names)))
     except (OSError, subprocess.SubprocessError) as error:
-        logger.debug("no compiled %s: %s", source_name, error)
+        logger.debug("no compiled %s: %s", source_names[-1], error)
         return None
 
 
@@ -39,15 +42,15 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "od_detr"
 
 
-def _built(source_name: str) -> Path:
-    source = files("od_detr.ops").joinpath(source_name).read_bytes()
+def _built(source_names: tuple[str, ...]) -> Path:
+    source = b"".join(files("od_detr.ops").joinpath(name).read_bytes() for name in source_names)
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError(f"none of {', '.join(COMPILERS)} is on the PATH")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
     parts = (source, version, " ".join(FLAGS).encode(), _processor().encode())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    library = cache_directory() / f"{Path(source_name).stem}-{key}.so"
+    library = cache_directory() / f"{Path(source_names[-1]).stem}-{key}.so"
     if not library.exists():
         _compile(compiler, source, library)
     return library
