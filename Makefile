@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: install
-	OMP_NUM_THREADS= $(BIN)/od-detr demo --output runs/demo
+	env -u OMP_NUM_THREADS $(BIN)/od-detr demo --output runs/demo
 
 lint: install
 	$(BIN)/ruff check .

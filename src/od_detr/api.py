@@ -34,13 +34,16 @@ class Detector:
     def fit(self, data: str | Path, **options: Any) -> Detector:
         """Fine-tunes on a folder of images and annotations and returns the detector that came out best.
 
-        Takes the options of `od-detr train` by their Python names; the image size stays unless given.
+        Takes the options of `od-detr train` by their Python names; the host stays, and the image size unless given.
         """
         from od_detr.options import TrainOptions
         from od_detr.training.fit import fit
 
-        size = self.predictor.transform.image_size
-        run = fit(TrainOptions(data=str(data), init=str(self.directory), **{"image_size": size, **options}))
+        kept = {
+            "model": self.predictor.detector.settings["model"],
+            "image_size": self.predictor.transform.image_size,
+        }
+        run = fit(TrainOptions(data=str(data), init=str(self.directory), **kept | options))
         return self.from_pretrained(run.directory)
 
     @property

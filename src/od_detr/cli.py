@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.errors import InputError
-from od_detr.options import ModelName, TrainOptions
+from od_detr.experiments.reproduce import ReproduceOptions, reproduce
+from od_detr.hosts import ModelName
+from od_detr.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class EvaluateOptions:
         batch_size: images at once.
         workers: processes that load images.
         device: auto, cpu, cuda or mps.
+        precision: 32 as in training, bf16, or auto: bf16 where the processor has it.
         json: print the figures as one JSON object on the last line.
     """
 
@@ -59,6 +64,7 @@ class EvaluateOptions:
     batch_size: int = 4
     workers: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "32", "bf16"] = "32"
     json: bool = False
 
 
@@ -73,6 +79,7 @@ class PredictOptions:
         threshold: lowest score that is drawn and written.
         weights: the best of the run, or the last online or teacher weights.
         device: auto, cpu, cuda or mps.
+        precision: auto, 32 or bf16; auto is bf16 where the processor has it.
         json: print a summary as one JSON object on the last line.
     """
 
@@ -82,6 +89,7 @@ class PredictOptions:
     threshold: float = 0.3
     weights: Literal["best", "online", "teacher"] = "best"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "32", "bf16"] = "auto"
     json: bool = False
 
 
@@ -105,6 +113,21 @@ class ConvertOptions:
     num_classes: int | None = None
     classes: list[str] | None = None
     to: Literal["od-detr", "huggingface"] = "od-detr"
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Measure this package beside its peers, in a source checkout.
+
+    Args:
+        figures: what to measure.
+        rounds: how often the candidates take turns; the least time counts. Default the measurement's own.
+        json: print the figures as one JSON object on the last line.
+    """
+
+    figures: Literal["step", "attention", "matching", "ema", "loader", "inference", "memory", "startup"]
+    rounds: int | None = None
     json: bool = False
 
 
@@ -161,6 +184,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         batch_size=options.batch_size,
         workers=options.workers,
         device=options.device,
+        precision=options.precision,
     )
     Console().print(format_table(summary, f"{options.run}, {options.split} split, {options.weights} weights"))
     return summary
@@ -169,7 +193,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 def predict(options: PredictOptions) -> dict[str, Any]:
     from od_detr.inference.predictor import Predictor
 
-    predictor = Predictor.from_run(Path(options.run), options.weights, options.device)
+    predictor = Predictor.from_run(Path(options.run), options.weights, options.device, options.precision)
     found = predictor.predict_files(options.sources, Path(options.output), options.threshold)
     print(f"{found['detections']} detections in {found['images']} images, drawn in {options.output}")
     return found
@@ -188,12 +212,39 @@ def convert(options: ConvertOptions) -> dict[str, Any]:
     return {"output": options.output, "taken": done.taken, "fresh": done.fresh, "unused": done.unused}
 
 
+def benchmark(options: BenchmarkOptions) -> dict[str, Any]:
+    import importlib
+
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "benchmarks" / f"{options.figures}.py").is_file():
+        raise InputError(
+            f"benchmark {options.figures}: the peers' side is in the source tree only; clone the repository and "
+            "install it with pip install --editable '.[dev]'"
+        )
+    if options.rounds is not None and options.rounds < 1:
+        raise InputError(f"--rounds {options.rounds}: at least one round is needed")
+    from rich.console import Console
+    from rich.table import Table
+
+    sys.path.insert(0, str(root))
+    measure = importlib.import_module(f"benchmarks.{options.figures}").measure
+    figures = measure() if options.rounds is None else measure(rounds=options.rounds)
+    table = Table(*("figure", "ours", "peer", "unit", "ratio", "goal"), box=None)
+    for name, figure in figures.items():
+        numbers = {key: f"{figure[key]:.4g}" for key in ("ours", "peer", "ratio", "goal")}
+        table.add_row(name, numbers["ours"], numbers["peer"], figure["unit"], numbers["ratio"], numbers["goal"])
+    Console().print(table)
+    return figures
+
+
 VERBS: dict[str, tuple[Callable[[Any], dict[str, Any]], type, tuple[str, ...]]] = {
     "demo": (demo, DemoOptions, ()),
     "train": (train, TrainCommand, ()),
     "evaluate": (evaluate, EvaluateOptions, ("run",)),
     "convert": (convert, ConvertOptions, ("checkpoint",)),
     "predict": (predict, PredictOptions, ("run", "sources")),
+    "benchmark": (benchmark, BenchmarkOptions, ("figures",)),
+    "reproduce": (reproduce, ReproduceOptions, ("table",)),
 }
 
 
@@ -232,24 +283,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a defect of ours, 2 the user's input, 130 stopped by Ctrl-C after saving."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    beside = os.environ.get("LOCAL_RANK", "0") != "0"  # a process that training started on another device
+    silence = contextlib.redirect_stdout(None) if beside else contextlib.nullcontext()
     try:
-        run([argument for argument in arguments if argument != "--debug"])
+        with silence:
+            run([argument for argument in arguments if argument != "--debug"])
     except InputError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _told(error, 2)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if type(error).__name__ == "Interrupted":
-            print("stopped; continue with --resume", file=sys.stderr)
-            return 130
+        if type(error).__name__ == "Interrupted":  # by its name, or --help would import what trains
+            return 0 if beside else _told("stopped; continue with --resume", 130)
         if debug or not isinstance(error, FloatingPointError):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if beside else _told(error, 1)
     return 0
+
+
+def _told(error: Exception | str, status: int) -> int:
+    line = " ".join(str(error).split())
+    print(line if isinstance(error, str) else f"error: {line}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

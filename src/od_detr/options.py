@@ -9,29 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ModelName = Literal["deformable-detr-plus", "dab-deformable-detr", "dino-4scale", "dino-5scale"]
+from od_detr.hosts import HOSTS, Host, ModelName
+
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
-
-
-@dataclass(frozen=True)
-class Host:
-    """What the paper's experiments set per host. `eps` is added to areas as the original code does."""
-
-    builder: str
-    arguments: dict[str, Any]
-    lr: float
-    offsets_lr: float
-    class_weight: float
-    eps: float
-    top_k: int
-
-
-HOSTS: dict[str, Host] = {
-    "deformable-detr-plus": Host("deformable_detr_plus", {}, 2e-4, 0.1, 2.0, 0.0, 100),
-    "dab-deformable-detr": Host("dab_deformable_detr", {}, 1e-4, 1.0, 1.0, 1e-6, 100),
-    "dino-4scale": Host("dino", {"num_levels": 4}, 1e-4, 1.0, 1.0, 1e-6, 300),
-    "dino-5scale": Host("dino", {"num_levels": 5}, 1e-4, 1.0, 1.0, 1e-6, 300),
-}
 
 
 @dataclass(frozen=True)
@@ -39,11 +19,13 @@ class QflOptions:
     """The classification loss of every recipe but baseline, Eq. 2.
 
     Args:
+        loss: quality focal, or focal with hard labels (Conditional MD, Table 3).
         lambda_: weight of the classification losses; default the host's own (2, 1, 1).
         alpha: weight of positives against negatives; none in the paper.
         gamma: exponent of the modulation.
     """
 
+    loss: Literal["qfl", "focal"] = "qfl"
     lambda_: float | None = None
     alpha: float | None = None
     gamma: float = 2.0

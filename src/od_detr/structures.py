@@ -135,6 +135,13 @@ class QuerySet:
         )
 
 
+class Views(NamedTuple):
+    """Predictions as matching and losses see them: every image at every layer, and in every block, by itself."""
+
+    logits: Float[Tensor, "I q C"]
+    boxes: Float[Tensor, "I q 4"]
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a group's queries predict at every decoder layer, always in float32."""
@@ -142,14 +149,10 @@ class Predictions:
     logits: Float[Tensor, "K B Q C"]
     boxes: Float[Tensor, "K B Q 4"]
 
-    def views(self, blocks: int = 1) -> Predictions:
-        """Folds layers, images and blocks into one axis: (K, B, blocks * q, ·) -> (1, K * B * blocks, q, ·)."""
-
-        def fold(values: Tensor) -> Tensor:
-            layers, images, queries, size = values.shape
-            return values.reshape(1, layers * images * blocks, queries // blocks, size)
-
-        return self if blocks == 1 and len(self.logits) == 1 else Predictions(fold(self.logits), fold(self.boxes))
+    def views(self, blocks: int = 1) -> Views:
+        """Folds layers, images and blocks into one axis: (K, B, blocks * q, ·) -> (K * B * blocks, q, ·)."""
+        queries = self.logits.shape[2] // blocks
+        return Views(*(part.reshape(-1, queries, part.shape[-1]) for part in (self.logits, self.boxes)))
 
 
 class Matching(NamedTuple):
@@ -251,8 +254,8 @@ class GroupOutput:
         return len(self.predictions.logits)
 
     @property
-    def views(self) -> Predictions:
-        """The predictions with layers, images and blocks folded into one axis of views."""
+    def views(self) -> Views:
+        """The predictions with layers, images and blocks folded into one axis."""
         return self.predictions.views(self.group.blocks)
 
 

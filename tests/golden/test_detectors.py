@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from od_detr.criteria.matching import MatchCost
+from od_detr.hosts import HOSTS
 from od_detr.nn.attention import GroupLayout, SelfAttention
 from od_detr.objectives import ClassLoss, Denoising, LossWeights, SetPrediction, total
-from od_detr.options import HOSTS
 from od_detr.structures import Batch, QueryGroup, QuerySet
 from od_detr.training.recipe import Recipe
 

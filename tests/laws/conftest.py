@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from od_detr.detectors import Detector, build_detector
+from od_detr.detectors import Detector, Scene, build_detector
 from od_detr.structures import Batch, Targets
 
 sys.path.append(str(Path(__file__).parent))  # so that tests may import the transcription beside them
@@ -68,3 +69,17 @@ def make_targets() -> Callable[..., Targets]:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Callable[[str], tuple[Detector, Scene]]:
+    """A detector and what it sees, once for each host; objectives ask it for queries only."""
+
+    @cache
+    def scene(model: str):
+        extra = {"denoising": 1} if model.startswith("dino") else {}
+        detector = small_detector(model, 2, decoder_layers=2, queries=6, **extra)
+        with torch.no_grad():
+            return detector, detector.encode(small_batch((1, 1, 1), 2))
+
+    return scene

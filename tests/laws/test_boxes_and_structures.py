@@ -69,8 +69,8 @@ def test_empty_boxes_overlap_by_nothing_and_never_by_nan() -> None:
 
 
 def test_eps_is_added_to_the_areas_that_divide() -> None:
-    first, second = torch.tensor([0.4, 0.4, 0.2, 0.2]), torch.tensor([0.5, 0.4, 0.2, 0.2])
-    inter, union, hull, eps = 0.02, 0.06, 0.06, 0.01
+    first, second = torch.tensor([0.4, 0.4, 0.2, 0.2]), torch.tensor([0.5, 0.5, 0.2, 0.2])
+    inter, union, hull, eps = 0.01, 0.07, 0.09, 0.01
     iou = inter / (union + eps)
     assert math.isclose(paired_iou(first, second, eps), iou, rel_tol=1e-5)
     assert math.isclose(paired_giou(first, second, eps), iou - (hull - union) / (hull + eps), rel_tol=1e-5)
@@ -161,11 +161,11 @@ def test_views_count_layers_then_images_then_blocks() -> None:
     numbers = torch.arange(layers * images * blocks * slots, dtype=torch.float32)
     numbers = numbers.view(layers, images, blocks * slots, 1)
     views = Predictions(numbers.expand(-1, -1, -1, 7), numbers.expand(-1, -1, -1, 4)).views(blocks)
-    assert views.logits.shape == (1, layers * images * blocks, slots, 7) and views.boxes.shape[-1] == 4
+    assert views.logits.shape == (layers * images * blocks, slots, 7) and views.boxes.shape[-1] == 4
     for layer in range(layers):
         for image in range(images):
             for block in range(blocks):
-                seen = views.boxes[0, (layer * images + image) * blocks + block, :, 0]
+                seen = views.boxes[(layer * images + image) * blocks + block, :, 0]
                 assert torch.equal(seen, numbers[layer, image, block * slots : (block + 1) * slots, 0])
 
 

@@ -53,7 +53,7 @@ class Seen:
     empty: list[bool] = field(default_factory=list)
 
     def score(self, query: int, label: int) -> float:
-        return float(self.logits[query, label].sigmoid())
+        return float(self.logits[query, label].detach().sigmoid())
 
     def box(self, query: int) -> list[float]:
         """Without gradient."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from od_detr.structures import GroupOutput, Matching, Targets
 
 ALPHA, GAMMA = 0.25, 2.0
 UNMATCHABLE = 1e6  # what a cost that is not a number counts as
+PAIRS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -50,36 +51,67 @@ def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Fl
     A cost that is not finite, as broken predictions have, counts as `UNMATCHABLE`.
     """
     blocks, images = output.group.blocks, len(targets.counts)
-    logits = output.views.logits[0].float().unflatten(0, (-1, images, blocks))
-    boxes = output.views.boxes[0].float().unflatten(0, (-1, images, blocks))
+    logits = output.views.logits.float().unflatten(0, (-1, images, blocks))
+    boxes = output.views.boxes.float().unflatten(0, (-1, images, blocks))
     target_boxes, labels = pad_targets(targets)
-    index = labels[None, :, None, :, None].expand(len(logits), -1, blocks, -1, logits.shape[-2])
-    scores = logits.transpose(-1, -2).gather(-2, index).sigmoid()
-    wanted = target_boxes[None, :, None].expand(len(logits), -1, blocks, -1, -1)
-    _, giou = overlaps(cxcywh_to_xyxy(wanted)[..., :, None, :], cxcywh_to_xyxy(boxes)[..., None, :, :], cost.eps)
-    if cost.cost == "stable":
-        scores = scores * _closeness(giou, output, targets).sqrt()
-    positive = ALPHA * (1 - scores) ** GAMMA * -(scores + 1e-8).log()
-    negative = (1 - ALPHA) * scores**GAMMA * -(1 - scores + 1e-8).log()
-    l1 = torch.cdist(wanted.flatten(0, 2), boxes.flatten(0, 2), p=1).view_as(giou)
-    total = cost.class_weight * (positive - negative) + cost.l1_weight * l1 - cost.giou_weight * giou
-    total = total.flatten(0, 2).nan_to_num(UNMATCHABLE, UNMATCHABLE, UNMATCHABLE)
+    real = _real_pairs(output, targets) if cost.cost == "stable" else None
+    # A processor takes few layers at a time, so that what lies between the operations stays in its cache.
+    pairs = images * targets.most * boxes[0, 0].shape[:-1].numel()
+    few = max(1, PAIRS_AT_ONCE // max(1, pairs)) if boxes.device.type == "cpu" else len(boxes)
+    chunks = zip(logits.split(few), boxes.split(few), strict=True)
+    total = torch.cat([_costs(*chunk, target_boxes, labels, real, cost) for chunk in chunks]).flatten(0, 2)
     if output.group.padding is not None:
         padding = output.group.padding.unflatten(1, (blocks, -1)).flatten(0, 1)
         total = total.masked_fill(padding.repeat(output.layers, 1)[:, None], float("inf"))
     return total
 
 
-def _closeness(giou: Float[Tensor, "K B R G q"], output: GroupOutput, targets: Targets) -> Float[Tensor, "K B R G q"]:
-    """(GIoU + 1) / 2 of every pair as a share of its view's best, padding left out (Stable-DINO)."""
+def _costs(
+    logits: Float[Tensor, "K B R q C"],
+    boxes: Float[Tensor, "K B R q 4"],
+    target_boxes: Float[Tensor, "B G 4"],
+    labels: Int[Tensor, "B G"],
+    real: Bool[Tensor, "B #R G #q"] | None,
+    cost: MatchCost,
+) -> Float[Tensor, "K B R G q"]:
+    """Costs of some layers; `real` pairs are what position modulation compares with."""
+    index = labels[None, :, None, :, None].expand(*logits.shape[:3], -1, logits.shape[-2])
+    scores = logits.transpose(-1, -2).gather(-2, index).sigmoid_()
+    wanted = target_boxes[None, :, None].expand(*boxes.shape[:3], -1, -1)
+    corners = _planar(cxcywh_to_xyxy(boxes))
+    _, giou = overlaps(cxcywh_to_xyxy(wanted)[..., :, None, :], corners[..., None, :, :], cost.eps)
+    if real is not None:
+        scores = scores * _closeness(giou, real).sqrt()
+    rest = 1 - scores
+    negative = (rest + 1e-8).log_().mul_(scores**GAMMA)
+    positive = (scores + 1e-8).log_().mul_(rest**GAMMA)
+    total = torch.cdist(wanted.flatten(0, 2), boxes.flatten(0, 2), p=1).view_as(giou).mul_(cost.l1_weight)
+    total.add_(giou, alpha=-cost.giou_weight)
+    total.add_(positive, alpha=-cost.class_weight * ALPHA).add_(negative, alpha=cost.class_weight * (1 - ALPHA))
+    return total.nan_to_num_(UNMATCHABLE, UNMATCHABLE, UNMATCHABLE)
+
+
+def _planar(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+    """The same boxes, each coordinate by itself in memory: arithmetic on one then runs along memory."""
+    return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
+
+
+def _closeness(giou: Float[Tensor, "K B R G q"], real: Bool[Tensor, "B #R G #q"]) -> Float[Tensor, "K B R G q"]:
+    """(GIoU + 1) / 2 of every pair as a share of its view's best real one (Stable-DINO)."""
     closeness = ((giou + 1) / 2).nan_to_num(0.0).clamp(min=0)
-    if targets.most == 0:
+    if closeness.numel() == 0:
         return closeness
-    counts = torch.tensor(targets.counts, device=giou.device)
-    real = (torch.arange(targets.most, device=giou.device) < counts[:, None])[:, None, :, None]
+    return closeness / (closeness * real).amax((-1, -2), keepdim=True).clamp(min=1e-8)
+
+
+def _real_pairs(output: GroupOutput, targets: Targets) -> Bool[Tensor, "B #R G #q"]:
+    """Pairs of which neither the target nor the query is padding."""
+    device = output.predictions.boxes.device
+    counts = torch.tensor(targets.counts, device=device)
+    real = (torch.arange(targets.most, device=device) < counts[:, None])[:, None, :, None]
     if output.group.padding is not None:
         real = real & ~output.group.padding.unflatten(1, (output.group.blocks, -1))[:, :, None]
-    return closeness / (closeness * real).amax((-1, -2), keepdim=True).clamp(min=1e-8)
+    return real
 
 
 def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:

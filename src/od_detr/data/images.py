@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -65,10 +66,8 @@ def _decode(path: str | Path, data: bytes, size: tuple[int, int] | None) -> UInt
                 "correct the entry and its boxes"
             )
         if simplejpeg is not None and image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1:
-            try:
+            with contextlib.suppress(ValueError):  # it refuses some files that are merely untidy; Pillow decides which
                 return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
-            except ValueError:
-                pass  # it refuses some files that are merely untidy; Pillow decides which
         return _to_rgb(path, ImageOps.exif_transpose(image))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from od_detr.detectors.detector import Detector
 from od_detr.errors import InputError
-from od_detr.options import HOSTS
+from od_detr.hosts import HOSTS
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -18,11 +18,15 @@ def build_detector(model: str, num_classes: int, **sizes: Any) -> Detector:
     """The host called `model` (a name of the command line) with the sizes of its builder; None keeps a default."""
     from od_detr import detectors
 
+    if model not in HOSTS:
+        raise InputError(f"--model {model}: no such detector; known are {', '.join(HOSTS)}")
     host = HOSTS[model]
     arguments = host.arguments | {key: value for key, value in sizes.items() if value is not None}
     if host.builder == "dino" and "levels" in arguments:
         arguments["num_levels"] = arguments.pop("levels")
-    return getattr(detectors, host.builder)(num_classes, **arguments)
+    detector = getattr(detectors, host.builder)(num_classes, **arguments)
+    detector.settings["model"] = model  # which of its names it goes by, whatever its number of levels
+    return detector
 
 
 def save_detector(detector: Detector, directory: Path, classes: list[str], **facts: Any) -> None:
@@ -57,20 +61,24 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
             raise InputError(f"{directory}: has no {name}; give the best/ folder of a run, or the run itself")
     try:
         config = json.loads((directory / CONFIG).read_text())
-        settings = dict(config["detector"])
+        settings = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config["detector"].items()
+        }
         model, num_classes = settings.pop("model"), settings.pop("num_classes")
-        settings["strides"] = tuple(settings["strides"])  # JSON has lists only
-        weights = load_file(directory / WEIGHTS)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if len(config["classes"]) != num_classes:
+            raise ValueError(f"{len(config['classes'])} class names for {num_classes} classes")
+        detector = build_detector(model, num_classes, **settings)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{directory / CONFIG}: not a detector's configuration ({error}); save the run again"
+            f"{directory / CONFIG}: not a detector's configuration ({reason}); save the run again"
         ) from error
+    try:
+        weights = load_file(directory / WEIGHTS)
     except SafetensorError as error:
         raise InputError(
             f"{directory / WEIGHTS}: cannot be read ({error}); the file is damaged, save it again"
         ) from error
-    settings.pop("num_levels", None)
-    detector = build_detector(model, num_classes, **settings)
     load_weights(detector, weights, directory / WEIGHTS)
     return detector.eval(), config
 

@@ -14,8 +14,10 @@ import torch
 from od_detr.data.batching import collate
 from od_detr.data.images import read_image
 from od_detr.data.transforms import Sample, Transform
-from od_detr.detectors import Detector, load_detector, load_weights
+from od_detr.detectors import Detections, Detector, load_detector, load_weights
 from od_detr.errors import InputError
+from od_detr.inference.precision import choose_precision, computing, prepare
+from od_detr.structures import Batch
 
 if TYPE_CHECKING:
     import supervision
@@ -25,7 +27,10 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 class Predictor:
-    """A detector with its class names and the image size it was trained at."""
+    """A detector with its class names and the image size it was trained at.
+
+    `detector` is copied and made ready by `od_detr.inference.precision.prepare`; `precision` is auto, 32 or bf16.
+    """
 
     def __init__(
         self,
@@ -33,19 +38,28 @@ class Predictor:
         classes: Sequence[str],
         category_ids: Sequence[int] | None = None,
         image_size: int = DEFAULT_SIZE,
+        precision: str = "auto",
     ) -> None:
-        self.detector, self.classes = detector.eval(), list(classes)
+        self.device = next(detector.parameters()).device
+        self.precision = choose_precision(precision, self.device)
+        self.detector, self.classes = prepare(detector, self.precision), list(classes)
         self.category_ids = list(category_ids or range(1, len(classes) + 1))
         self.transform = Transform(image_size, "none")
 
     @classmethod
-    def from_run(cls, run: Path, weights: str = "best", device: str = "auto") -> Predictor:
+    def from_run(cls, run: Path, weights: str = "best", device: str = "auto", precision: str = "auto") -> Predictor:
         """From a run's directory or a saved detector; `weights` "online" and "teacher" are the last epoch's."""
         detector, config = open_run(run, weights)
         size = config.get("image_size", DEFAULT_SIZE)
-        return cls(detector.to(choose_device(device)), config["classes"], config.get("category_ids"), size)
+        detector = detector.to(choose_device(device))
+        return cls(detector, config["classes"], config.get("category_ids"), size, precision)
 
     @torch.inference_mode()
+    def detect(self, batch: Batch) -> Detections:
+        """The best detections of a batch of any number of images, on the device."""
+        with computing(self.precision, self.device):
+            return self.detector.detect(batch.to(self.device))
+
     def predict(self, image: Path | str, threshold: float = 0.3) -> supervision.Detections:
         """Detections of one image file, best first: pixel xyxy, scores, class ids, class names in `.data`."""
         import numpy as np
@@ -54,8 +68,7 @@ class Predictor:
         pixels = read_image(Path(image))
         size = (pixels.shape[1], pixels.shape[2])
         sample = Sample(pixels, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 0, size)
-        batch = collate([self.transform(sample, Random(0))]).to(next(self.detector.parameters()).device)
-        found = self.detector.detect(batch)
+        found = self.detect(collate([self.transform(sample, Random(0))]))
         kept = found.scores[0] >= threshold
         labels = found.labels[0][kept].cpu().numpy()
         return supervision.Detections(
@@ -76,9 +89,18 @@ class Predictor:
         from od_detr.inference.drawing import draw
 
         files = find_images(sources)
+        names = drawn_names(files)
+        if output.exists() and not output.is_dir():
+            raise InputError(f"--output {output}: is a file; give a folder")
+        originals = {file.resolve() for file in files}
+        for name in names:
+            if (output / name).resolve() in originals:
+                raise InputError(
+                    f"{output / name}: is one of the images and would be drawn over; give another --output"
+                )
         output.mkdir(parents=True, exist_ok=True)
         results: list[dict[str, Any]] = []
-        for file, name in zip(files, drawn_names(files), strict=True):
+        for file, name in zip(files, names, strict=True):
             detections = self.predict(file, threshold)
             pixels = read_image(file).permute(1, 2, 0).contiguous().numpy()
             draw(Image.fromarray(pixels), detections, self.classes).save(output / name)
@@ -105,7 +127,10 @@ def open_run(run: Path, weights: str = "best") -> tuple[Detector, dict[str, Any]
     last = best.parent / "last.ckpt" if best.name == "best" else best / "last.ckpt"
     if not last.is_file():
         raise InputError(f"{last}: not there, so the last {weights} weights are unknown; use --weights best")
-    state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    try:
+        state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # torch.load raises half a dozen unrelated types for a damaged file
+        raise InputError(f"{last}: cannot be read as a checkpoint; use --weights best") from error
     prefixes = {"online": ["detector."], "teacher": ["teacher.evaluation.detector.", "teacher.average.detector."]}
     for prefix in prefixes[weights]:
         found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
@@ -150,4 +175,6 @@ def choose_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no usable GPU is here; use --device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: no usable GPU is here; use --device cpu")
     return torch.device(device)

@@ -15,10 +15,10 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from od_detr.detectors import Detector, build_detector, load_detector, save_detector
 from od_detr.errors import InputError
+from od_detr.hosts import HOSTS
 from od_detr.integrations import detrex, huggingface, official
 from od_detr.integrations.architecture import HEADS, check_arguments, resembles, sizes_of
 from od_detr.integrations.checkpoints import Checkpoint, read_checkpoint
-from od_detr.options import HOSTS
 
 IMAGE_SIZE = 800  # short side all these detectors are evaluated at
 # Rows of these belong to classes; a denoising embedding is looked up in training only.

@@ -10,15 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from od_detr.nn.attention import DeformableAttention, Shapes
-from od_detr.nn.position import encode_image
+from od_detr.nn.position import encode_cells, encode_image
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The flattened pyramid. `ratios` are the valid share (width, height) of each padded level."""
+    """The flattened pyramid. `ratios` are the valid share (width, height) of each padded level.
+
+    `padding` is None where nothing is known to be padded.
+    """
 
     tokens: Float[Tensor, "B S D"]
-    padding: Bool[Tensor, "B S"]
+    padding: Bool[Tensor, "B S"] | None
     shapes: Shapes
     ratios: Float[Tensor, "B L 2"]
 
@@ -71,17 +74,19 @@ class Encoder(nn.Module):
         self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]
     ) -> tuple[Memory, Float[Tensor, "B S D"]]:
         """The pyramid as one sequence with its masks, and the position of every token."""
-        tokens, masks, positions, ratios = [], [], [], []
-        for level, feature in enumerate(pyramid):
-            mask = F.interpolate(padding[:, None].float(), size=feature.shape[-2:]).to(torch.bool)[:, 0]
-            position = encode_image(mask, feature.shape[1], self.temperature, self.half_pixel)
-            positions.append(position.flatten(1, 2) + self.level_embed[level])
-            tokens.append(feature.flatten(2).transpose(1, 2))
-            masks.append(mask.flatten(1))
-            ratios.append(torch.stack([(~mask[:, 0]).float().mean(-1), (~mask[:, :, 0]).float().mean(-1)], -1))
+        tokens = torch.cat([feature.flatten(2).transpose(1, 2) for feature in pyramid], 1)
         shapes = tuple((feature.shape[-2], feature.shape[-1]) for feature in pyramid)
-        memory = Memory(torch.cat(tokens, 1), torch.cat(masks, 1), shapes, torch.stack(ratios, 1))
-        return memory, torch.cat(positions, 1)
+        encoding = (tokens.shape[-1], self.temperature, self.half_pixel)
+        if nothing_padded(padding):
+            encoded = [encode_cells(*shape, *encoding, tokens.device) for shape in shapes]
+            hidden, ratios = None, padding.new_ones(len(padding), len(shapes), 2, dtype=torch.float32)
+        else:
+            masks = [F.interpolate(padding[:, None].float(), size=shape).to(torch.bool)[:, 0] for shape in shapes]
+            encoded = [encode_image(mask, *encoding).flatten(1, 2) for mask in masks]
+            hidden = torch.cat([mask.flatten(1) for mask in masks], 1)
+            ratios = torch.stack([_valid_share(mask) for mask in masks], 1)
+        position = torch.cat([each + mark for each, mark in zip(encoded, self.level_embed, strict=True)], 1)
+        return Memory(tokens, hidden, shapes, ratios), position.expand(len(tokens), -1, -1)
 
     def forward(self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]) -> Memory:
         memory, position = self.flatten(pyramid, padding)
@@ -89,3 +94,16 @@ class Encoder(nn.Module):
         for layer in self.layers:
             memory = replace(memory, tokens=layer(memory, position, references))
         return memory
+
+
+def nothing_padded(padding: Bool[Tensor, "B H W"]) -> bool:
+    """Whether it is known that no pixel is padding.
+
+    Not asked where the answer would have to be waited for, nor where a program is recorded for other batches too.
+    """
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return padding.device.type == "cpu" and not recorded and not bool(padding.any())
+
+
+def _valid_share(mask: Bool[Tensor, "B h w"]) -> Float[Tensor, "B 2"]:
+    return torch.stack([(~mask[:, 0]).float().mean(-1), (~mask[:, :, 0]).float().mean(-1)], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -38,6 +39,16 @@ def encode_image(
         places = (steps - 0.5 * half_pixel) / (last + 1e-6) * (2 * math.pi)
         halves.append(_interleaved_sine(places[..., None] / frequencies))
     return torch.cat(halves, -1)
+
+
+@lru_cache(maxsize=16)
+def encode_cells(
+    height: int, width: int, dim: int, temperature: float, half_pixel: bool, device: torch.device
+) -> Float[Tensor, "1 S D"]:
+    """`encode_image` of a level without padding: the same for all images, and kept for teacher and later batches."""
+    with torch.inference_mode(False), torch.no_grad():
+        unpadded = torch.zeros(1, height, width, dtype=torch.bool, device=device)
+        return encode_image(unpadded, dim, temperature, half_pixel).flatten(1, 2)
 
 
 def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:

@@ -23,7 +23,8 @@ class PositionedQueries(nn.Module):
 
     def forward(self, memory: Memory) -> QuerySet:
         position, content = self.embedding.weight.expand(len(memory.tokens), -1, -1).chunk(2, -1)
-        centres = self.reference_points(position).float().sigmoid()
+        with torch.autocast(position.device.type, enabled=False):  # half precision would move anchors by pixels
+            centres = self.reference_points(position).sigmoid()
         return QuerySet(content, torch.cat([centres, torch.zeros_like(centres)], -1), position)
 
 
@@ -61,7 +62,9 @@ class SelectedQueries(nn.Module):
         sizes = [memory.tokens.new_full((h * w,), 0.05 * 2.0**level) for level, (h, w) in enumerate(memory.shapes)]
         size = torch.cat(sizes)[None, :, None].expand(len(memory.tokens), -1, 2).float()
         boxes = torch.cat([memory.cell_centres(), size], -1)
-        inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~memory.padding
+        inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1)
+        if memory.padding is not None:
+            inside = inside & ~memory.padding
         return torch.log(boxes / (1 - boxes)).masked_fill(~inside[..., None], float("inf"))
 
     def forward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from od_detr.criteria.matching import solve
@@ -58,10 +58,15 @@ class AuxiliaryGroups(AuxiliarySwitches):
     def _stages(self, teacher: GroupOutput) -> tuple[int, ...]:
         return tuple(range(1, teacher.layers + 1)) if self.stages is None else self.stages
 
+    def _by_stage(self, values: Shaped[Tensor, "I *s"], teacher: GroupOutput) -> Shaped[Tensor, "B T *s"]:
+        """What the teacher has of every view, image by image, at the stages that queries are taken from."""
+        by_layer = values.unflatten(0, (teacher.layers, -1))
+        return by_layer[[stage - 1 for stage in self._stages(teacher)]].transpose(0, 1)
+
     def select(self, teacher: GroupOutput, targets: Targets) -> tuple[Int[Tensor, "B T X"], Bool[Tensor, "B T X"]]:
         """Each stage's queries, chosen on the device: as many slots as the fullest image needs, True where empty."""
-        images, most = len(targets.counts), targets.most
-        costs = teacher.costs.unflatten(0, (-1, images))[[stage - 1 for stage in self._stages(teacher)]].transpose(0, 1)
+        most = targets.most
+        costs = self._by_stage(teacher.costs, teacher)
         if self.dup == "disjoint":
             index = _distinct(costs, targets)
         else:
@@ -74,7 +79,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
         index, price = index.clamp(min=0).flatten(2), costs.gather(-1, index.clamp(min=0)).flatten(2)
         empty = empty.flatten(2)
         if self.max_queries is not None:  # the cheapest first, so that of a query's repeats the cheapest stays
-            order = price.masked_fill(empty, float("inf")).argsort(-1)
+            order = price.argsort(-1)
             index, empty = index.gather(-1, order), empty.gather(-1, order)
         if self.dup != "keep":
             empty = empty | _repeats(index, empty)
@@ -84,11 +89,11 @@ class AuxiliaryGroups(AuxiliarySwitches):
         return index, empty
 
     def _matched_queries(self, teacher: GroupOutput, targets: Targets) -> Int[Tensor, "B T G"]:
-        images, matching = len(targets.counts), teacher.matching
+        matching = teacher.matching
         slot = targets.slot.to(matching.target.device)[matching.target]
-        dense = matching.query.new_full((len(teacher.views.boxes[0]), targets.most), -1)
+        dense = matching.query.new_full((len(teacher.views.boxes), targets.most), -1)
         dense[matching.image, slot] = matching.query
-        return dense.unflatten(0, (-1, images))[[stage - 1 for stage in self._stages(teacher)]].transpose(0, 1)
+        return self._by_stage(dense, teacher)
 
     def _queries(self, teacher: GroupOutput, stage: int, index: Int[Tensor, "B X"]) -> QuerySet:
         """Content that would enter the next layer, and the box predicted with it, as a new starting point."""
@@ -118,7 +123,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
         layers = torch.arange(output.layers, device=device)[:, None]
         view = ((layers * images + image) * blocks + block.clamp(min=0)).flatten()
         matching = Matching(view, slot.repeat(output.layers), teacher.matching.target.repeat(output.layers))
-        costs = teacher.costs.unflatten(0, (-1, images))[[stage - 1 for stage in stages]].transpose(0, 1)
+        costs = self._by_stage(teacher.costs, teacher)
         taken = index[:, :, None].expand(-1, -1, costs.shape[2], -1)
         return Taught(
             matching, costs.gather(-1, taken).flatten(0, 1).repeat(output.layers, 1, 1), kept.repeat(output.layers)

@@ -69,7 +69,7 @@ class MatchingDistillation(MatchingSwitches):
     def supervise(self, output: GroupOutput, taught: Taught, labels: Labels, scale: Tensor | float = 1.0) -> Terms:
         """Terms of a group under both matchings."""
         own = output.matching
-        mine = own.targets_of_queries(*output.views.logits.shape[1:3])[taught.matching.image, taught.matching.query]
+        mine = own.targets_of_queries(*output.views.logits.shape[:2])[taught.matching.image, taught.matching.query]
         own_weights, taught_weights = self.regression_weights(output, taught, mine, labels.targets)
         class_terms = self._class_terms(output, taught, mine, (own_weights, taught_weights), labels, scale)
         if not self.reg:
@@ -115,7 +115,7 @@ class MatchingDistillation(MatchingSwitches):
         """
         own, pairs = output.matching, taught.matching
         slot = targets.slot.to(pairs.target.device)[pairs.target]
-        rivals = own.queries_of_targets(len(output.views.boxes[0]), len(targets))[pairs.image, pairs.target]
+        rivals = own.queries_of_targets(len(output.views.boxes), len(targets))[pairs.image, pairs.target]
         joins = taught.kept & (mine < 0)
         contested = joins & (rivals >= 0)
         own_costs = taught.costs if self.cost == "teacher" else output.costs
@@ -123,7 +123,7 @@ class MatchingDistillation(MatchingSwitches):
         cheaper = pair_costs[pairs.image, slot, pairs.query] < own_costs[pairs.image, slot, rivals.clamp(min=0)]
         if self.cost == "teacher_pair":
             cheaper = torch.zeros_like(cheaper)
-        beaten = torch.zeros(len(output.views.boxes[0]), len(targets), device=slot.device)
+        beaten = torch.zeros(len(output.views.boxes), len(targets), device=slot.device)
         beaten.index_put_((pairs.image, pairs.target), (contested & cheaper).float(), accumulate=True)
         own_weights = torch.where(beaten[own.image, own.target] > 0, self.wd, 1.0)
         return own_weights, joins * torch.where(contested & ~cheaper, self.wd, 1.0)
@@ -160,5 +160,5 @@ class MatchingDistillation(MatchingSwitches):
         return entries.where(wanted > 0, torch.ones_like(entries))
 
     def _ious(self, output: GroupOutput, pairs: Matching, targets: Targets) -> Float[Tensor, " M"]:
-        boxes = gather_pairs(output.views.boxes[0].detach(), pairs.image, pairs.query)
+        boxes = gather_pairs(output.views.boxes.detach(), pairs.image, pairs.query)
         return paired_iou(boxes, targets.boxes[pairs.target], self.prediction.weights.eps)

@@ -48,19 +48,19 @@ class PredictionDistillation(PredictionSwitches):
         """The TOOD-weight of each pair the teacher matched, Eq. 5; its plain score without `tood`."""
         view, query, target = teacher.matching
         predictions = teacher.views
-        scores = predictions.logits[0][view, query, targets.labels[target]].sigmoid()
+        scores = predictions.logits[view, query, targets.labels[target]].sigmoid()
         if not self.tood:
             return scores
-        ious = paired_iou(gather_pairs(predictions.boxes[0], view, query), targets.boxes[target], self.weights.eps)
+        ious = paired_iou(gather_pairs(predictions.boxes, view, query), targets.boxes[target], self.weights.eps)
         return ious if self.tood_norm else scores**0.25 * ious**0.75
 
     def _class_terms(
         self, output: GroupOutput, teacher: GroupOutput, weights: Float[Tensor, " M"], labels: Labels
     ) -> Terms:
-        scores = teacher.views.logits[0].sigmoid()
+        scores = teacher.views.logits.sigmoid()
         place = (*teacher.matching[:2], labels.targets.labels[teacher.matching.target])
         wanted = (scores if self.other_entries == "teacher" else torch.zeros_like(scores)).index_put(place, weights)
-        loss = quality_focal_loss(output.views.logits[0], wanted, gamma=self.gamma).sum(-1)
+        loss = quality_focal_loss(output.views.logits, wanted, gamma=self.gamma).sum(-1)
         if self.cls_scope == "matched":
             matched = torch.zeros_like(loss).index_put(teacher.matching[:2], torch.ones_like(weights))
             loss = loss * matched
@@ -77,11 +77,11 @@ class PredictionDistillation(PredictionSwitches):
         self, output: GroupOutput, main: GroupOutput, teacher: GroupOutput, weights: Tensor, labels: Labels
     ) -> Terms:
         view, query, target = teacher.matching
-        wanted, boxes = teacher.views.boxes[0], output.views.boxes[0]
+        wanted, boxes = teacher.views.boxes, output.views.boxes
         pair_weights = weights if self.tood else torch.ones_like(weights)
         if self.listen2stu:
             truth = labels.targets.boxes[target]
-            students = gather_pairs(main.views.boxes[0].detach(), view, query)
+            students = gather_pairs(main.views.boxes.detach(), view, query)
             teachers = gather_pairs(wanted, view, query)
             eps = self.weights.eps
             pair_weights = pair_weights * (paired_iou(teachers, truth, eps) > paired_iou(students, truth, eps))
@@ -91,7 +91,7 @@ class PredictionDistillation(PredictionSwitches):
             )
             sums = [sum_by_view(values * pair_weights, view, len(boxes)) for values in (l1, giou)]
         else:
-            unmatched = teacher.views.logits[0].sigmoid().amax(-1)
+            unmatched = teacher.views.logits.sigmoid().amax(-1)
             every = torch.ones_like(unmatched) if self.reg_unmatched == "one" else unmatched
             every = every.index_put((view, query), pair_weights)
             l1, giou = box_distances(boxes.flatten(0, 1), wanted.flatten(0, 1), self.weights.eps)

@@ -70,7 +70,7 @@ class SetPrediction:
 
     def qualities(self, output: GroupOutput, matching: Matching, targets: Targets) -> Float[Tensor, " M"]:
         """The label of each matched pair: the IoU of its box with its target, or 1 under a hard loss."""
-        boxes = gather_pairs(output.views.boxes[0].detach(), matching.image, matching.query)
+        boxes = gather_pairs(output.views.boxes.detach(), matching.image, matching.query)
         if self.class_loss.hard:
             return torch.ones_like(boxes[:, 0])
         return paired_iou(boxes, targets.boxes[matching.target], self.weights.eps)
@@ -84,7 +84,7 @@ class SetPrediction:
         entry_weights: Float[Tensor, "I Q C"] | None = None,
     ) -> Terms:
         """The classification term of each layer; empty slots of a padded group do not count."""
-        loss = self.class_loss(output.views.logits[0], wanted)
+        loss = self.class_loss(output.views.logits, wanted)
         if entry_weights is not None:
             loss = loss * entry_weights
         loss = loss.sum(-1)
@@ -103,7 +103,7 @@ class SetPrediction:
         scale: Tensor | float = 1.0,
     ) -> Terms:
         """L1 and GIoU terms of each layer over matched pairs, each weighted."""
-        views = output.views.boxes[0]
+        views = output.views.boxes
         boxes = gather_pairs(views, matching.image, matching.query)
         l1, giou = box_distances(boxes, labels.targets.boxes[matching.target], self.weights.eps)
         if pair_weights is not None:
@@ -119,6 +119,6 @@ def scatter_labels(
     output: GroupOutput, matching: Matching, targets: Targets, values: Float[Tensor, " M"]
 ) -> Float[Tensor, "I Q C"]:
     """Class labels of every query: `values` at (query, class of its target), 0 elsewhere."""
-    wanted = torch.zeros_like(output.views.logits[0])
+    wanted = torch.zeros_like(output.views.logits)
     place = (matching.image, matching.query, targets.labels[matching.target])
     return wanted.index_put_(place, values.to(wanted.dtype), accumulate=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
 
 from od_detr.detectors import save_detector
 from od_detr.training.module import ONLINE, TEACHER, Training
 
 LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
@@ -31,10 +36,9 @@ class RunDirectory(L.Callback):
 
     def __init__(self, directory: Path, classes: list[str], facts: dict[str, Any]) -> None:
         self.directory, self.classes, self.facts = directory, classes, facts
-        self.best_ap = -1.0
+        self.best_ap = float("-inf")
         self.rows: list[dict[str, Any]] = []
         self.stop_asked = False
-        self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_ap": self.best_ap, "rows": self.rows}
@@ -42,14 +46,22 @@ class RunDirectory(L.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_ap, self.rows = state["best_ap"], list(state["rows"])
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._ask_to_stop)
+    @contextmanager
+    def hearing_signals(self) -> Iterator[None]:
+        """Meanwhile Ctrl-C and SIGTERM ask the run to stop at the next step, with everything saved."""
+        if threading.current_thread() is not threading.main_thread():  # only there can signals be heard
+            yield
+            return
+        before = {number: signal.signal(number, self._ask_to_stop) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask_to_stop)  # without Lightning's own handler, which saves nothing
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_asked:  # asked twice: at once, with what the last epoch saved
@@ -59,9 +71,18 @@ class RunDirectory(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.stop_asked and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if whole_step and not trainer.is_last_batch and self._stopping(trainer):  # the last is validated first
+            assert isinstance(pl_module, Training)
+            pl_module.check_finite()
             trainer.save_checkpoint(self.directory / LAST)
             raise Interrupted
+
+    def _stopping(self, trainer: L.Trainer) -> bool:
+        """Whether any rank was asked to stop, so that all do at the same step."""
+        if trainer.world_size == 1:
+            return self.stop_asked
+        return trainer.strategy.reduce_boolean_decision(self.stop_asked, all=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
@@ -77,6 +98,8 @@ class RunDirectory(L.Callback):
         if "val/AP" in figures:
             self._keep_best(trainer, pl_module)
         trainer.save_checkpoint(self.directory / LAST)
+        if self._stopping(trainer) and epoch < (trainer.max_epochs or 0):
+            raise Interrupted
 
     def _write_metrics(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -103,4 +126,11 @@ class RunDirectory(L.Callback):
             )
 
 
-__all__ = ["BEST", "LAST", "METRICS", "ONLINE", "TEACHER", "Interrupted", "RunDirectory"]
+class Progress(RichProgressBar):
+    """A bar an epoch, counted from 1 as everywhere else."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
+
+
+__all__ = ["BEST", "LAST", "METRICS", "ONLINE", "TEACHER", "Interrupted", "Progress", "RunDirectory"]

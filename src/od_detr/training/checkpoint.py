@@ -1,15 +1,24 @@
-"""Writing `last.ckpt` so that a kill at any moment leaves either the old or the new one."""
+"""`last.ckpt`: written so that a kill at any moment leaves the old or the new one, and read without executing it."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+from od_detr.training.limits import shown
+
+CONFIG_HEAD = "# Written by od-detr train; `od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
+# What a resumed run may have otherwise, and what is no property of a run at all.
+FREE = ("data", "output", "resume", "dry_run", "epochs", "device", "devices", "precision", "workers", "eval")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -19,10 +28,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's archive writer
+            partial.unlink(missing_ok=True)
+            raise InputError(f"{path}: cannot be written ({_first_line(error)}); make room, then --resume") from error
         os.replace(partial, path)
 
     def load_checkpoint(
@@ -36,9 +49,77 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the --output of a run that was started before")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"], checkpoint["batches_seen"]
     except Exception as error:  # torch.load raises half a dozen unrelated types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as a checkpoint ({reason}); start anew or restore the file"
+            f"{path}: cannot be read as a checkpoint ({_first_line(error)}); start anew or restore the file"
         ) from error
+    return checkpoint
+
+
+def check_same_run(options: TrainOptions, config: Path) -> None:
+    """A run goes on as it began: refuses the first option that `config.yaml` has otherwise.
+
+    Raises:
+        InputError: naming the option, both values and the mend.
+    """
+    if not config.is_file():
+        return
+    try:
+        before = _flat(yaml.safe_load(config.read_text()))
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise InputError(f"{config}: cannot be read ({_first_line(error)}); restore the file") from error
+    for name, value in _flat(plain(dataclasses.asdict(options))).items():
+        if name.split(".")[0] not in FREE and before.get(name, value) != value:
+            raise InputError(
+                f"--{shown(name)} is {value} but was {before[name]} when the run began; "
+                f"continue it with --config {config} --resume"
+            )
+
+
+def check_fits(checkpoint: dict[str, Any], module: torch.nn.Module, path: Path) -> None:
+    """The weights to resume from are those of the detector that the data and the options ask for.
+
+    Raises:
+        InputError: naming the first tensor that differs.
+    """
+    saved, expected = checkpoint["state_dict"], module.state_dict()
+    for name in expected:
+        if name not in saved:
+            raise InputError(f"{path}: has no '{name}', which these options need; give the options the run began with")
+        before, now = saved[name], expected[name]
+        if torch.is_tensor(now) and before.shape != now.shape:
+            raise InputError(
+                f"{path}: '{name}' is {tuple(before.shape)}, but data and options ask for {tuple(now.shape)}; "
+                "give those the run began with"
+            )
+
+
+def write_config(options: TrainOptions, path: Path) -> None:
+    """Everything chosen, loadable with --config; a file of that name which is not ours is never written over."""
+    if path.exists() and not path.read_text(errors="replace").startswith(CONFIG_HEAD):
+        raise InputError(f"{path}: is there already and not a run's; give another --output")
+    values = plain(dataclasses.asdict(options))
+    chosen = {name: value for name, value in values.items() if name not in ("resume", "dry_run")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(CONFIG_HEAD + yaml.safe_dump(chosen, sort_keys=False))
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries, lists and scalars only, as YAML knows them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and key != "backbone_options"
+        found |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -16,6 +16,7 @@ from od_detr.objectives import total
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Targets
 from od_detr.training.fit import open_data, open_detector
+from od_detr.training.limits import check_limits
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 
@@ -28,6 +29,7 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
     Returns parameters (all and trainable), FLOPs of detecting in one image at the test size, and bytes that one
     step of the batch holds: weights, gradients, optimiser, teacher, and what the backward pass saves.
     """
+    check_limits(options)
     train, val = open_data(options)
     weights = "none"  # sizes do not depend on them, and they need not be fetched
     plain = dataclasses.replace(options, backbone_weights=weights)

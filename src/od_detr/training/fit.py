@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import warnings
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from od_detr.data.annotations import Dropped
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.formats import find_split
@@ -24,8 +22,15 @@ from od_detr.detectors import Detector, build_detector, load_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
 from od_detr.options import TrainOptions
-from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, RunDirectory
-from od_detr.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, Progress, RunDirectory
+from od_detr.training.checkpoint import (
+    AtomicCheckpointIO,
+    check_fits,
+    check_same_run,
+    read_checkpoint,
+    write_config,
+)
+from od_detr.training.limits import check_device, check_limits, check_stages, shown
 from od_detr.training.module import Training
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher, scaled_decay
@@ -50,46 +55,61 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     train = CocoDataset.from_folder(data, "train", augmented, seed=options.seed)
     plain = Transform(options.image_size, augment="none")
     val = CocoDataset.from_folder(data, "val", plain, classes=train.classes)
+    for dataset in (train, val):
+        if dataset.dropped != Dropped() and _rank() == 0:
+            print(f"{dataset.annotations.file}: {dataset.dropped}")
     return train, val
 
 
 def open_detector(options: TrainOptions, train: CocoDataset, frozen: bool | None = None) -> Detector:
     """The detector for a data set: new with its backbone's weights, or as it was left (`init`)."""
-    sizes = {name: getattr(options, name) for name in SIZES}
-    detector = build_detector(
-        options.model,
-        len(train.classes),
-        backbone=options.backbone,
-        backbone_weights=options.backbone_weights,
-        backbone_options=options.backbone_options or None,
-        backbone_frozen=frozen,
-        top_k=options.eval.topk,
-        **sizes,
-    )
-    if options.init is not None:
-        detector = fine_tuned(Path(options.init), train.classes)
+    if options.init is None:
+        detector = build_detector(
+            options.model,
+            len(train.classes),
+            backbone=options.backbone,
+            backbone_weights=options.backbone_weights,
+            backbone_options=options.backbone_options or None,
+            backbone_frozen=frozen,
+            top_k=options.eval.topk,
+            **{name: getattr(options, name) for name in SIZES},
+        )
+    else:
+        detector = fine_tuned(options, train.classes)
     if train.most_targets > detector.num_queries:
         raise InputError(
             f"{options.data}: an image has {train.most_targets} objects, more than the {detector.num_queries} queries; "
             f"give --queries {train.most_targets} or more"
         )
+    check_stages(options, detector.layers)
     return detector
 
 
-def fine_tuned(directory: Path, classes: Sequence[str]) -> Detector:
-    """A saved detector for these classes; if they are others, everything but its heads is kept, and it says so."""
+def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> Detector:
+    """The detector saved in `init` for these classes; if they are others it gets new heads, and it says so."""
+    directory = Path(options.init or "")
     best = directory / BEST
     trained, config = load_detector(best if best.is_dir() else directory)
+    model = trained.settings["model"]
+    if model != options.model:
+        raise InputError(f"--model {options.model}: {directory} holds a {model}; give --model {model}")
+    other = [name for name in SIZES if getattr(options, name) not in (None, trained.settings.get(name))]
+    if other:
+        raise InputError(f"--{shown(other[0])}: {directory} has its own sizes; leave it out with --init")
     if list(classes) == config["classes"]:
         return trained.train()
-    settings = dict(trained.settings)
-    model, _, _ = settings.pop("model"), settings.pop("num_classes"), settings.pop("num_levels", None)
-    detector = build_detector(str(model), len(classes), **settings)
+    settings = {key: value for key, value in trained.settings.items() if key not in ("model", "num_classes")}
+    detector = build_detector(model, len(classes), **settings)
     weights, fresh = trained.state_dict(), detector.state_dict()
-    other = [name for name, value in fresh.items() if weights[name].shape != value.shape]
-    other += [name for name in fresh if "heads.classes" in name and name not in other]
-    detector.load_state_dict({name: fresh[name] if name in other else weights[name] for name in fresh})
-    print(f"{directory}: was trained for {len(config['classes'])} other classes; new are {', '.join(sorted(other))}")
+    of_classes = ("heads.classes", "denoising.labels")
+    new = sorted(
+        name
+        for name, value in fresh.items()
+        if weights[name].shape != value.shape or any(part in name for part in of_classes)
+    )
+    detector.load_state_dict({name: fresh[name] if name in new else weights[name] for name in fresh})
+    if _rank() == 0:
+        print(f"{directory}: was trained for {len(config['classes'])} other classes; new are {', '.join(new)}")
     return detector
 
 
@@ -98,21 +118,17 @@ def fit(options: TrainOptions) -> Run:
 
     Raises:
         InputError: anything in the data, the options or a checkpoint to resume that the user can mend.
+        FloatingPointError: the loss is no longer finite.
         Interrupted: after Ctrl-C, everything saved.
     """
     directory = Path(options.output)
-    checkpoint = read_checkpoint(directory / LAST) if options.resume else None
-    if checkpoint is None and (directory / LAST).exists():
-        raise InputError(
-            f"{directory / LAST}: a run is there already; continue it with --resume, or give another --output"
-        )
+    checkpoint = _open_run(options, directory)
     _quiet()
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
     detector = open_detector(options, train)
-    sampler = BatchSampler(
-        len(train), options.batch_size, seed=options.seed, rank=_rank(), world_size=options.devices, drop_last=True
-    )
+    batches = {"rank": _rank() if options.devices > 1 else 0, "world_size": options.devices}
+    sampler = BatchSampler(len(train), options.batch_size, seed=options.seed, drop_last=True, **batches)
     steps_per_epoch = -(-len(sampler) // options.accumulate)
     teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
     recipe = make_recipe(options, teacher)
@@ -120,23 +136,41 @@ def fit(options: TrainOptions) -> Run:
     names = [ONLINE] if teacher is None else [ONLINE, TEACHER]
     scorers = {name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk) for name in names}
     module = Training(detector, recipe, teacher, options, scorers, steps_per_epoch)
+    if checkpoint is not None:
+        check_fits(checkpoint, module, directory / LAST)
+        _resume_sampler(sampler, checkpoint)
     facts = {"category_ids": list(train.category_ids), "image_size": options.image_size, "recipe": options.recipe}
     files = RunDirectory(directory, list(train.classes), facts)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_config(options, directory / "config.yaml")
-    if checkpoint is not None:
-        _resume_sampler(sampler, checkpoint)
-    val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, rank=_rank(), world_size=options.devices)
-    trainer = _trainer(options, directory, [files, _EpochOrder(sampler), RichProgressBar(leave=True)])
+    if _rank() == 0:
+        write_config(options, directory / "config.yaml")
+    val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **batches)
+    trainer = _trainer(options, directory, [files, _EpochOrder(sampler), Progress(leave=True)])
     workers = max(0, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
-    trainer.fit(
-        module,
-        loader(train, sampler, workers),
-        loader(val, val_sampler, workers),
-        ckpt_path=str(directory / LAST) if checkpoint is not None else None,
-        weights_only=True,
-    )
+    with files.hearing_signals():
+        trainer.fit(
+            module,
+            loader(train, sampler, workers),
+            loader(val, val_sampler, workers),
+            ckpt_path=str(directory / LAST) if checkpoint is not None else None,
+            weights_only=True,
+        )
     return Run(directory, module.summaries, files.rows)
+
+
+def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
+    """What to resume from, if anything; nothing is written before every check that can be made is made."""
+    check_limits(options)
+    check_device(options)
+    if options.resume:
+        checkpoint = read_checkpoint(directory / LAST)
+        check_same_run(options, directory / "config.yaml")
+        return checkpoint
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"--output {directory}: is a file; give a folder")
+    there = [directory / name for name in (LAST, BEST) if (directory / name).exists()]
+    if there:
+        raise InputError(f"{there[0]}: a run is there already; continue it with --resume, or give another --output")
+    return None
 
 
 class _EpochOrder(L.Callback):
@@ -145,8 +179,14 @@ class _EpochOrder(L.Callback):
     def __init__(self, sampler: BatchSampler) -> None:
         self.sampler = sampler
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validate_last(trainer)  # a run resumed inside an epoch does not start that epoch
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.sampler.set_epoch(trainer.current_epoch)
+        self._validate_last(trainer)
+
+    def _validate_last(self, trainer: L.Trainer) -> None:
         if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
             trainer.check_val_every_n_epoch = 1
 
@@ -182,19 +222,9 @@ def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]
 
 def _resume_sampler(sampler: BatchSampler, checkpoint: dict[str, Any]) -> None:
     """Lets the data go on where it stopped: at the next epoch, or inside one."""
-    seen = checkpoint["batches_seen"] % len(sampler)
-    sampler.resume(checkpoint["epoch"], seen)
-
-
-def write_config(options: TrainOptions, path: Path) -> None:
-    """Everything resolved, loadable with --config."""
-    path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(options)), sort_keys=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+    seen = checkpoint["batches_seen"]
+    whole = seen >= len(sampler)
+    sampler.resume(checkpoint["epoch"] + int(whole), 0 if whole else seen)
 
 
 def _rank() -> int:

@@ -47,10 +47,11 @@ class Training(L.LightningModule):
         self.records: dict[str, MatchingRecord] = {}
         self.term_sums: dict[str, Tensor] = {}
         self.batches_seen = 0
-        self._doubtful: tuple[Tensor, tuple[int, ...]] | None = None
+        self._doubtful: tuple[Tensor, Tensor, tuple[int, ...]] | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = make_optimizer(self.detector, self.options.opt, self.options.host)
+        fused = self.options.precision != "fp16"
+        optimizer = make_optimizer(self.detector, self.options.opt, self.options.host, fused)
         schedule = make_schedule(optimizer, self.steps_per_epoch, self.options.drop_epoch, self.options.opt.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -78,6 +79,12 @@ class Training(L.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if gradient_clip_val:  # Lightning's own refuses fused optimisers even where no gradient is scaled
+            torch.nn.utils.clip_grad_norm_(self.detector.parameters(), gradient_clip_val)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.teacher is not None:
@@ -88,19 +95,38 @@ class Training(L.LightningModule):
         return self.detector if name == ONLINE or self.teacher is None else self.teacher.evaluated
 
     def _watch(self, loss: Tensor, image_ids: tuple[int, ...]) -> None:
-        """Stops at a loss that is not finite. Looks at the step before, whose result no one has to wait for."""
-        if self._doubtful is not None and not bool(self._doubtful[0].isfinite()):
-            raise FloatingPointError(
-                f"the loss is not finite at epoch {self.current_epoch + 1}, images {list(self._doubtful[1])}: lower "
-                "--opt.lr, or use --precision 32 or bf16; last.ckpt is from before"
-            )
-        self._doubtful = (loss.detach(), image_ids)
+        """Notes a loss to look at one step later, when no one has to wait for it."""
+        self.check_finite()
+        own = loss.detach()
+        everywhere = own.clone()
+        if _distributed():
+            torch.distributed.all_reduce(everywhere)  # or one rank would stop and leave the others waiting
+        self._doubtful = (everywhere, own, image_ids)
+
+    def check_finite(self) -> None:
+        """Raises FloatingPointError if the last loss was not finite; before anything is saved, too."""
+        doubtful, self._doubtful = self._doubtful, None
+        if doubtful is None or bool(doubtful[0].isfinite()):
+            return
+        images = [] if bool(doubtful[1].isfinite()) else list(doubtful[2])
+        images = [image for rank in _gathered(images) for image in rank]
+        raise FloatingPointError(
+            f"the loss is not finite at epoch {self.current_epoch + 1}, images {images}: lower "
+            "--opt.lr, or use --precision 32 or bf16; last.ckpt is from before"
+        )
 
     def on_train_epoch_end(self) -> None:
-        self.figures |= {f"train/{name}": float(value) / self.batches_seen for name, value in self.term_sums.items()}
+        self.check_finite()
+        means = {name: float(value) / self.batches_seen for name, value in self.term_sums.items()}
+        ranks = _gathered(means)  # a rank that saw no object may lack some terms, which are 0 there
+        names = dict.fromkeys(name for rank in ranks for name in rank)
+        self.figures |= {f"train/{name}": sum(rank.get(name, 0.0) for rank in ranks) / len(ranks) for name in names}
 
     def on_validation_epoch_start(self) -> None:
         self.detector.eval()
+        if _distributed():  # running statistics are each rank's own; those of rank 0 are saved
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for name, scorer in self.scorers.items():
@@ -131,10 +157,25 @@ class Training(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["records"] = {name: record.state_dict() for name, record in self.records.items()}
         checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["term_sums"] = dict(self.term_sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.batches_seen, self.term_sums = checkpoint["batches_seen"], dict(checkpoint["term_sums"])
         for name, state in checkpoint["records"].items():
             self.records[name] = MatchingRecord()
             self.records[name].load_state_dict(state)
         if self.teacher and any(key.startswith("teacher.evaluation.") for key in checkpoint["state_dict"]):
             self.teacher.stop()
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _gathered(value: Any) -> list[Any]:
+    """The value of every rank."""
+    if not _distributed():
+        return [value]
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, value)
+    return parts

@@ -7,13 +7,17 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from od_detr.detectors import Detector
-from od_detr.options import Host, OptimizerOptions
+from od_detr.hosts import Host
+from od_detr.options import OptimizerOptions
 
 OFFSETS = ("reference_points", "sampling_offsets")
 
 
-def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host) -> AdamW:
-    """AdamW over the trainable parameters: the backbone and, for Deformable-DETR, the offsets learn slower."""
+def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host, fused: bool = True) -> AdamW:
+    """AdamW over the trainable parameters: the backbone and, for Deformable-DETR, the offsets learn slower.
+
+    A fused step unscales fp16's gradients by itself, so that they could not be clipped before it.
+    """
     lr = host.lr if options.lr is None else options.lr
     rates: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
@@ -25,7 +29,7 @@ def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host) ->
                 share = host.offsets_lr
             rates.setdefault(share, []).append(parameter)
     groups = [{"params": parameters, "lr": lr * share} for share, parameters in rates.items()]
-    return AdamW(groups, lr=lr, weight_decay=options.wd, fused=True)
+    return AdamW(groups, lr=lr, weight_decay=options.wd, fused=fused)
 
 
 def make_schedule(optimizer: Optimizer, steps_per_epoch: int, drop_epoch: int, warmup: int) -> LambdaLR:

@@ -100,7 +100,7 @@ def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe
     plain = options.recipe == "baseline"
     class_weight = host.class_weight if plain or options.qfl.lambda_ is None else options.qfl.lambda_
     weights = LossWeights(class_weight=class_weight, eps=host.eps)
-    quality = ClassLoss("qfl", options.qfl.alpha, options.qfl.gamma)
+    quality = ClassLoss(options.qfl.loss, options.qfl.alpha, options.qfl.gamma)
 
     def supervision(group: str, name: str, loss: str = "qfl") -> SetPrediction:
         return SetPrediction(group, name, weights, ClassLoss("focal") if plain or loss == "focal" else quality)

@@ -1,0 +1,100 @@
+"""A row of the paper: what it changes, what the paper reports of it, and its options at any scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from od_detr.hosts import HOSTS, ModelName
+from od_detr.options import RecipeName, TrainOptions
+
+SCHEDULE = 24  # epochs of the paper's ablations; a scale's epochs stand for them, other schedules are in proportion
+DEVICES = 8  # of the paper's runs
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Average precisions in percent."""
+
+    AP: float
+    AP50: float
+    AP75: float
+
+    def __str__(self) -> str:
+        return f"{self.AP:.1f} / {self.AP50:.1f} / {self.AP75:.1f}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run and what a table shows of it.
+
+    Args:
+        name: of the run, and of its directory. Rows of one name are one run, whatever table they stand in.
+        label: the row's name in its table.
+        recipe: as of `od-detr train`.
+        paper: what the paper reports; None for a control that it does not have.
+        model: the host.
+        epochs: of the paper's schedule.
+        switches: further options by their dotted names, ``{"md.reg": False}``.
+        weights: which of the two detectors the row reports.
+    """
+
+    name: str
+    label: str
+    recipe: RecipeName
+    paper: Figures | None = None
+    model: ModelName = "deformable-detr-plus"
+    epochs: int = SCHEDULE
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    weights: Literal["online", "teacher"] = "online"
+
+    def options(self, scale: TrainOptions, output: str = "", seed: int = 0) -> TrainOptions:
+        """The run at a scale; `scale` holds what all runs share, set for Deformable-DETR+ and 24 epochs."""
+        host, usual = HOSTS[self.model], HOSTS["deformable-detr-plus"]
+        epochs = max(1, round(scale.epochs * self.epochs / SCHEDULE))
+        options = replace(scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed)
+        if host.builder == "dino":
+            options = replace(options, levels=None)  # these hosts are named after theirs
+        if epochs != self.epochs:
+            share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs
+            options = with_switches(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
+        if scale.opt.lr is not None:
+            options = with_switches(options, {"opt.lr": scale.opt.lr * host.lr / usual.lr})
+        return with_switches(options, self.switches)
+
+    @property
+    def command(self) -> str:
+        """The run as the paper has it, on its own: ``od-detr train``."""
+        chosen: dict[str, Any] = {"data": "COCO", "devices": DEVICES}
+        defaults = TrainOptions(data="")
+        named = {"model": self.model, "recipe": self.recipe, "epochs": self.epochs}
+        chosen |= {key: value for key, value in named.items() if key == "recipe" or value != getattr(defaults, key)}
+        chosen |= self.switches
+        flags = (f"--{key.rstrip('_').replace('_', '-')} {_typed(value)}" for key, value in chosen.items())
+        return " ".join(["od-detr train", *flags])
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure of the paper; `curves` says whether it is drawn."""
+
+    title: str
+    rows: tuple[Callable[[], Experiment], ...]
+    curves: bool = False
+
+    def experiments(self) -> list[Experiment]:
+        return [row() for row in self.rows]
+
+
+def with_switches(options: TrainOptions, switches: Mapping[str, Any]) -> TrainOptions:
+    """The options with some changed, by their dotted names."""
+    for name, value in switches.items():
+        group, _, switch = name.rpartition(".")
+        change = {group: replace(getattr(options, group), **{switch: value})} if group else {switch: value}
+        options = replace(options, **change)
+    return options
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,186 @@
+"""`od-detr reproduce`: rows of the paper's tables, run at a scale that can be afforded, beside the paper's figures."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from od_detr.errors import InputError
+from od_detr.experiments import figures, table1, table2, table3, table4, table5, table6, table7
+from od_detr.experiments.experiment import Experiment, Table
+from od_detr.options import TrainOptions
+
+Thing = TypeVar("Thing")
+TABLES: dict[str, Table] = {
+    "table1": table1.TABLE,
+    "table2": table2.TABLE,
+    "table3": table3.TABLE,
+    "table4": table4.TABLE,
+    "table5": table5.TABLE,
+    "table6": table6.TABLE,
+    "table7": table7.TABLE,
+    "fig1": figures.FIGURE_1,
+    "fig5": figures.FIGURE_5,
+    "fig6": figures.FIGURE_6,
+}
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Run rows of a table or figure of the paper again, and set the results beside its own.
+
+    Args:
+        table: table1 to table7, fig1, fig5 or fig6.
+        scale: tiny, built-in scenes on a CPU; small, real images on a CPU or a small GPU; paper, COCO on 8 GPUs.
+        rows: names of rows, joined by commas; default all, see --list.
+        seeds: how many runs of each row, with seeds from 0.
+        data: folder with images and COCO annotations; not needed by scale tiny.
+        output: where each run gets a directory; finished runs found there are not run again.
+        epochs: stand for the paper's 24, other schedules in proportion; default that of the scale.
+        backbone: any timm model with features_only; default that of the scale.
+        backbone_weights: imagenet, none, or a safetensors file; default that of the scale.
+        device: auto, cpu, cuda or mps; default that of the scale.
+        devices: of a run; the total batch stays that of the scale.
+        jobs: runs side by side, in processes of one thread each.
+        list: print the rows and their commands, and run nothing.
+        json: print the results as one JSON object on the last line.
+    """
+
+    table: str
+    scale: Literal["tiny", "small", "paper"] = "tiny"
+    rows: str | None = None
+    seeds: int = 1
+    data: str | None = None
+    output: str = "runs/reproduce"
+    epochs: int | None = None
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    devices: int | None = None
+    jobs: int = 1
+    list: bool = False
+    json: bool = False
+
+
+def reproduce(options: ReproduceOptions) -> dict[str, Any]:
+    """Trains what is missing of a table, seed after seed, and writes `tableN.md` and `.json`, for figures a PNG.
+
+    Raises:
+        InputError: an unknown table or row, missing data, or an `output` that holds other runs.
+        KeyboardInterrupt: stopped, everything saved; the same call goes on.
+    """
+    table = _named(options.table, TABLES, "table")
+    experiments = chosen_rows(table, options.rows)
+    if options.list:
+        print(listing(table.title, experiments))
+        return {"rows": [experiment.command for experiment in experiments]}
+    for name in ("seeds", "jobs", "epochs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name}: {value} makes no sense; give 1 or more")
+    from od_detr.experiments.runs import finished, is_chief, trained
+
+    scale = shared_options(options)
+    runs = plan(experiments, scale, options, range(options.seeds))
+    todo = [run for run in runs.values() if finished(run) is None]
+    result = report(table, scale, options) if is_chief() else {}
+    if is_chief():
+        print(f"{table.title}: {len(runs) - len(todo)} of {len(runs)} runs are done", flush=True)
+    try:
+        for run in trained(todo, options.jobs):
+            if is_chief():
+                print(f"{Path(run.output).name}: done", flush=True)
+                result = report(table, scale, options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was")
+        raise
+    if is_chief():
+        print((Path(options.output) / f"{options.table}.md").read_text())
+    return result
+
+
+def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
+    """The rows of these names, in the table's order; all without names."""
+    rows = {experiment.name: experiment for experiment in table.experiments()}
+    if names is None:
+        return [*rows.values()]
+    wanted = [_named(name.strip(), rows, "row").name for name in names.split(",")]
+    return [row for row in rows.values() if row.name in wanted]
+
+
+def listing(title: str, experiments: Iterable[Experiment]) -> str:
+    """Rows, the paper's figures and commands, as text."""
+    lines = [title]
+    for row in experiments:
+        paper = f"   AP / AP50 / AP75 in the paper: {row.paper}" if row.paper else ""
+        teacher = ", the teacher" if row.weights == "teacher" else ""
+        lines += ["", f"{row.name:<20} {row.label}{teacher}{paper}", f"    {row.command}"]
+    return "\n".join(lines)
+
+
+def shared_options(options: ReproduceOptions) -> TrainOptions:
+    """What all runs share: the scale's options with what the user chose otherwise."""
+    from od_detr.experiments.scales import SCALES, on_devices
+
+    data = None if options.data is None else Path(options.data)
+    scale = SCALES[options.scale](data, Path(options.output))
+    names = ("epochs", "backbone", "backbone_weights", "device")
+    scale = replace(scale, **{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    if options.backbone is not None:
+        scale = replace(scale, backbone_options={})  # those of the scale belong to its own backbone
+    if options.devices is not None:
+        scale = on_devices(scale, options.devices)
+    if options.jobs > 1 and scale.devices > 1:
+        raise InputError(f"--jobs {options.jobs}: a run on {scale.devices} devices goes alone; give --devices 1")
+    return scale
+
+
+def plan(
+    experiments: Iterable[Experiment], scale: TrainOptions, options: ReproduceOptions, seeds: Iterable[int]
+) -> dict[tuple[str, int], TrainOptions]:
+    """Every run by name and seed, each once: all rows of a seed before the next seed."""
+    rows, output = list(experiments), Path(options.output)
+    return {
+        (row.name, seed): row.options(scale, str(output / f"{row.name}-seed{seed}"), seed)
+        for seed in seeds
+        for row in rows
+    }
+
+
+def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict[str, Any]:
+    """Writes what all runs in `output` show of the table, whichever of them were asked for now."""
+    from od_detr.experiments.results import mean_curves, summarise, write
+    from od_detr.experiments.runs import DONE, finished
+
+    output, rows = Path(options.output), table.experiments()
+    seeds = {int(file.parent.name.rpartition("-seed")[2]) for file in output.glob(f"*-seed*/{DONE}")}
+    done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in rows}
+    for (name, seed), run in plan(rows, scale, options, sorted(seeds)).items():
+        facts = finished(run)
+        if facts is not None:
+            done[name][seed] = facts
+    setting = (
+        f"Scale {options.scale}: data {Path(scale.data).name}, {scale.backbone}, {scale.image_size} px, "
+        f"{scale.epochs} epochs for the paper's 24."
+    )
+    summary = summarise(rows, done)
+    write(output, options.table, table.title, setting, summary)
+    if table.curves and any(done.values()):
+        from od_detr.evaluation.figures import curves
+
+        files = {
+            row.label: [output / f"{row.name}-seed{seed}" / "metrics.csv" for seed in done[row.name]] for row in rows
+        }
+        curves({label: mean_curves(of) for label, of in files.items() if of}, output / f"{options.table}.png")
+    return {"table": options.table, "scale": options.scale, "setting": setting, "rows": summary}
+
+
+def _named(name: str, known: Mapping[str, Thing], what: str) -> Thing:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise InputError(f"{name}: no such {what}; {hint}")
+    return known[name]

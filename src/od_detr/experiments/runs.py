@@ -1,0 +1,202 @@
+"""Training of planned runs: a finished one is never run again, a stopped one goes on, several go side by side."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+
+DONE, LOG = "done.json", "train.log"
+ELSEWHERE = ("output", "resume", "workers", "device")  # where a run happens, not what it is
+PLACES = ("data", "backbone_weights")  # which may have moved, but not under another name
+
+
+def finished(options: TrainOptions) -> dict[str, Any] | None:
+    """What the run of these options came to, or None if it is still to be trained, from the start or further.
+
+    Raises:
+        InputError: its directory holds a run of other options.
+    """
+    import yaml
+
+    directory = Path(options.output)
+    config = directory / "config.yaml"
+    if config.exists():
+        kept, wanted = yaml.safe_load(config.read_text()), _plain(options)
+        other = _difference(kept, wanted)
+        if other:
+            raise InputError(
+                f"{directory}: holds a run of other options ({other}); give another --output, or remove it"
+            )
+    return json.loads((directory / DONE).read_text()) if (directory / DONE).exists() else None
+
+
+def train(options: TrainOptions) -> None:
+    """Trains a run, or what is missing of it, and leaves `done.json`: figures, options, commit, seconds.
+
+    Raises:
+        InputError: as `fit` does.
+        KeyboardInterrupt: stopped, everything saved.
+    """
+    from od_detr.inference.evaluate import evaluate_run
+    from od_detr.training.callbacks import LAST, Interrupted
+    from od_detr.training.fit import fit
+
+    directory, started = Path(options.output), time.perf_counter()
+    resumed = (directory / LAST).exists()
+    try:
+        run = fit(replace(options, resume=resumed))
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    if not is_chief():
+        return
+    names = ["online", "teacher"] if options.distils or options.ema.track else ["online"]
+    figures = {}
+    for name in names:  # a run that was stopped after its last epoch has nothing left to validate
+        summary = run.summaries.get(name) or evaluate_run(directory, Path(options.data), weights=name)
+        figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
+    facts = {"run": directory.name, "commit": commit(), "seconds": time.perf_counter() - started, "resumed": resumed}
+    partial = directory / (DONE + ".part")
+    partial.write_text(json.dumps(facts | figures | {"last": run.rows[-1], "options": _plain(options)}, indent=1))
+    partial.replace(directory / DONE)
+
+
+def trained(todo: Sequence[TrainOptions], jobs: int) -> Iterator[TrainOptions]:
+    """Trains all, here or `jobs` at a time, and yields each when it is done."""
+    if jobs > 1:
+        yield from side_by_side(train, todo, jobs)
+        return
+    for options in todo:
+        train(options)
+        yield options
+
+
+def side_by_side(
+    work: Callable[[TrainOptions], None], todo: Sequence[TrainOptions], jobs: int
+) -> Iterator[TrainOptions]:
+    """Does `work` in processes of one thread each; what they print goes to the run's `train.log`.
+
+    Where one fails or this process is stopped, the others are asked to save and to stop.
+
+    Raises:
+        InputError: as the process reported it.
+        RuntimeError: a process failed otherwise.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the processes when they load torch
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(todo), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                options = waiting.pop(0)
+                process = context.Process(target=_apart, args=(work, options))
+                process.start()
+                running[process.sentinel] = (process, options)
+            for sentinel in wait(list(running)):
+                process, options = running.pop(sentinel)  # type: ignore[call-overload]
+                process.join()
+                _check(process.exitcode, Path(options.output) / LOG)
+                yield options
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.join()
+
+
+def _apart(work: Callable[[TrainOptions], None], options: TrainOptions) -> None:
+    """The life of such a process."""
+    if hasattr(os, "setsid"):  # Ctrl-C reaches it through its parent only, once
+        os.setsid()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    log = Path(options.output) / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        work(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _leave_with_parent() -> None:
+    """Stops this process, saved, when the one that started it is gone: nothing may train on unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _check(status: int | None, log: Path) -> None:
+    if status == 0:
+        return
+    if status == 130:
+        raise KeyboardInterrupt
+    last = log.read_text().rstrip().splitlines()[-1:] if log.exists() else []
+    if status == 2:
+        raise InputError("".join(last).removeprefix("error: "))
+    raise RuntimeError(f"training ended with status {status}, see {log}: {''.join(last)}")
+
+
+def is_chief() -> bool:
+    """Whether this is the process that writes, of those that train one detector on several devices."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def commit() -> str | None:
+    """The commit of this package's source, with -dirty where it was changed; None outside a checkout."""
+    here = Path(__file__)
+    try:
+        for arguments in (
+            ["ls-files", "--error-unmatch", here.name],
+            ["describe", "--always", "--dirty", "--abbrev=12"],
+        ):
+            said = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=True
+            )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()
+
+
+def _plain(options: TrainOptions) -> dict[str, Any]:
+    """As a file keeps them: tuples are lists."""
+    return json.loads(json.dumps(asdict(options)))
+
+
+def _difference(kept: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first option, by its dotted name, that the two hold differently; empty if there is none."""
+    kept, wanted = _flat(kept), _flat(wanted)
+    for name in kept.keys() & wanted.keys() - {*ELSEWHERE}:  # a run may be older than an option
+        pair = (kept[name], wanted[name])
+        if name in PLACES:
+            pair = (Path(pair[0]).name, Path(pair[1]).name)
+        if pair[0] != pair[1]:
+            return f"--{name.replace('_', '-')} {pair[0]} instead of {pair[1]}"
+    return ""
+
+
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Options by their dotted names."""
+    flat = {}
+    for name, value in options.items():
+        inner = value if isinstance(value, dict) and name != "backbone_options" else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): item for key, item in inner.items()}
+    return flat

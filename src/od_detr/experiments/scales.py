@@ -1,0 +1,83 @@
+"""What all runs of a scale share: data, detector, schedule. Each returns options set for 24 of the paper's epochs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from od_detr.errors import InputError
+from od_detr.experiments.experiment import DEVICES, SCHEDULE
+from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
+
+TINY_EPOCHS = 4  # of 62 steps: a row takes two minutes on two cores
+SMALL_IMAGES = 2400  # images a row is trained on, however large the data set: ten minutes on two cores
+SMALL_BACKBONE = "mobilenetv1_100.ra4_e3600_r224_in1k"
+
+
+def tiny(data: Path | None, output: Path) -> TrainOptions:
+    """The demo's scenes and detector, from scratch, on a CPU; rendered into `output` unless there is other `data`."""
+    from od_detr.experiments.demo import SCENE_SIZE, TRAIN_SCENES, UNSEEN_SCENES, demo_options
+
+    if data is None:
+        from od_detr.data.scenes import render_scenes
+
+        data = output / "scenes"
+        render_scenes(data, TRAIN_SCENES, UNSEEN_SCENES, SCENE_SIZE)
+    return replace(demo_options(data, output), epochs=TINY_EPOCHS, eval=EvalOptions())
+
+
+def small(data: Path | None, output: Path) -> TrainOptions:
+    """Real images at 256 px, a light backbone with ImageNet weights, two encoder and three decoder layers."""
+    data = _required(data, "small", "a folder with images and COCO annotations")
+    return TrainOptions(
+        data=str(data),
+        epochs=max(2, round(SMALL_IMAGES / _count_images(data))),
+        batch_size=4,
+        image_size=256,
+        backbone=SMALL_BACKBONE,
+        hidden_dim=128,
+        encoder_layers=2,
+        decoder_layers=3,
+        queries=100,
+        feedforward=512,
+        dropout=0.0,
+        workers=0,
+        opt=OptimizerOptions(lr=3e-4, warmup=50),
+    )
+
+
+def paper(data: Path | None, output: Path) -> TrainOptions:
+    """The paper's own: COCO 2017, ResNet-50, 800 px, 24 epochs, 2 images on each of 8 devices (section 4.1)."""
+    data = _required(data, "paper", "COCO 2017: annotations/, train2017/ and val2017/")
+    return TrainOptions(data=str(data), epochs=SCHEDULE, devices=DEVICES)
+
+
+SCALES: dict[str, Callable[[Path | None, Path], TrainOptions]] = {"tiny": tiny, "small": small, "paper": paper}
+
+
+def on_devices(scale: TrainOptions, devices: int) -> TrainOptions:
+    """The same total batch on other devices: never more images on one than before, gradients summed instead."""
+    images = scale.batch_size * scale.devices * scale.accumulate
+    if devices < 1 or images % devices:
+        raise InputError(f"--devices {devices}: {images} images a step cannot be shared evenly; give a divisor")
+    batch = max(size for size in range(1, scale.batch_size + 1) if images // devices % size == 0)
+    return replace(scale, devices=devices, batch_size=batch, accumulate=images // devices // batch)
+
+
+def _required(data: Path | None, scale: str, what: str) -> Path:
+    if data is None:
+        raise InputError(f"--scale {scale}: needs --data, {what}")
+    return data
+
+
+def _count_images(data: Path) -> int:
+    from od_detr.data.formats import find_split
+
+    annotations, _ = find_split(data, "train")
+    try:
+        images = len(json.loads(annotations.read_text())["images"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{annotations}: no list of images in it ({error}); export the annotations again") from error
+    return max(1, images)

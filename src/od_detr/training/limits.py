@@ -1,0 +1,94 @@
+"""What numbers make sense: asked before anything is opened or written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+
+ANY = float("inf")
+LIMITS: dict[str, tuple[float, float]] = {
+    "epochs": (1, ANY),
+    "batch_size": (1, ANY),
+    "accumulate": (1, ANY),
+    "image_size": (16, ANY),
+    "hidden_dim": (8, ANY),
+    "encoder_layers": (1, ANY),
+    "decoder_layers": (1, ANY),
+    "queries": (1, ANY),
+    "feedforward": (1, ANY),
+    "levels": (3, ANY),
+    "dropout": (0, 1),
+    "seed": (0, 2**32 - 1),
+    "devices": (1, ANY),
+    "workers": (0, ANY),
+    "threshold": (0, 1),
+    "opt.lr": (0, ANY),
+    "opt.backbone_lr": (0, ANY),
+    "opt.wd": (0, ANY),
+    "opt.clip": (0, ANY),
+    "opt.drop": (0, ANY),
+    "opt.warmup": (0, ANY),
+    "ema.decay": (0, 1),
+    "ema.warmup_steps": (0, ANY),
+    "qfl.lambda_": (0, ANY),
+    "qfl.alpha": (0, 1),
+    "qfl.gamma": (0, ANY),
+    "md.wd": (0, ANY),
+    "md.cond_iou": (0, 1),
+    "ag.max_queries": (1, ANY),
+    "ag.weight": (0, ANY),
+    "distill.start": (0, ANY),
+    "eval.every": (1, ANY),
+    "eval.topk": (1, ANY),
+}
+WIDTH = 8  # heads and sine positions divide the transformer's width
+
+
+def check_limits(options: Any) -> None:
+    """Refuses the first number of any verb's options that is out of its range.
+
+    Raises:
+        InputError: naming the option and its range.
+    """
+    for name, (least, most) in LIMITS.items():
+        value = options
+        for part in name.split("."):
+            value = getattr(value, part, None)
+        if value is not None and not least <= value <= most:
+            span = f"{least} or more" if most == ANY else f"a value from {least} to {most}"
+            raise InputError(f"--{shown(name)}: {value} makes no sense; give {span}")
+    width = getattr(options, "hidden_dim", None)
+    if width is not None and width % WIDTH:
+        raise InputError(f"--hidden-dim: {width} is not a multiple of {WIDTH}; give {width // WIDTH * WIDTH}")
+
+
+def check_stages(options: TrainOptions, layers: int) -> None:
+    """Auxiliary groups start from stages that the detector has."""
+    stages = options.ag.stages or ()
+    wrong = [stage for stage in stages if not 1 <= stage <= layers]
+    if wrong or options.ag.stages == ():
+        raise InputError(
+            f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; give numbers from 1 to {layers}"
+        )
+
+
+def check_device(options: TrainOptions) -> None:
+    """The devices asked for are here, and can compute in this precision."""
+    import torch
+
+    device, here = options.device, {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device == "auto":
+        device = next((name for name, count in here.items() if count), "cpu")
+    if device != "cpu" and here[device] == 0:
+        raise InputError(f"--device {device}: no usable GPU is here; use --device cpu")
+    if device != "cpu" and here[device] < options.devices:
+        raise InputError(f"--devices {options.devices}: only {here[device]} are here; give {here[device]} or fewer")
+    if device == "cpu" and options.precision == "fp16":
+        raise InputError("--precision fp16: a CPU cannot train in it; use --precision bf16 or 32")
+
+
+def shown(key: str) -> str:
+    """An option's name as it is typed."""
+    return key.rstrip("_").replace("_", "-")

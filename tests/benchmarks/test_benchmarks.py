@@ -1,0 +1,65 @@
+"""Every measurement gives the figures it promises. How large they are is not a matter of tests."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))
+
+from benchmarks import ema, inference, matching, memory, startup, step  # noqa: E402
+from od_detr.cli import main  # noqa: E402
+
+SMALL = {"backbone": "resnet18", "encoder_layers": 1, "decoder_layers": 2, "queries": 20, "hidden_dim": 64}
+FIGURES = {
+    "step": lambda: step.measure(rounds=1, image_size=64, small_batch_size=2, **SMALL),
+    "matching": lambda: matching.measure(rounds=1, layers=2, queries=40, targets=(3, 5), classes=4),
+    "ema": lambda: ema.measure(rounds=1, **SMALL),
+    "inference": lambda: inference.measure(rounds=1, image_size=64, **SMALL),
+    "memory": lambda: memory.measure(image_size=64, **SMALL),
+}
+KEYS = {
+    "step": [
+        "distilled_over_baseline",
+        "small_distilled_over_baseline",
+        "ideal_flops_ratio",
+        "throughput_over_transformers",
+    ],
+    "matching": ["speedup_3_targets", "speedup_5_targets", "synchronisations"],
+    "ema": ["speedup_over_lightning"],
+    "inference": ["speedup_over_transformers", "distilled_over_baseline"],
+    "memory": ["distilled_over_baseline"],
+}
+
+
+@pytest.mark.parametrize("verb", FIGURES)
+def test_a_measurement_gives_its_figures_as_finite_ratios(verb: str) -> None:
+    figures = FIGURES[verb]()
+    assert list(figures) == KEYS[verb]
+    for figure in figures.values():
+        assert set(figure) == {"ratio", "ours", "peer", "goal", "unit"}
+        assert all(math.isfinite(figure[key]) and figure[key] > 0 for key in ("ratio", "ours", "peer", "goal"))
+
+
+def test_a_distilled_step_waits_for_one_copy_only() -> None:
+    assert matching.exposed_waits(step.small_detector(), step.make_batch(2, 64, 8)) == 1
+
+
+def test_the_command_prints_the_figures_as_json_on_its_last_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(startup.COMMANDS, "peer", ["-c", "pass"])  # importing torch takes seconds
+    assert main(["benchmark", "startup", "--rounds", "1", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(figures) == ["import_over_torch", "help_seconds"]
+    assert all(figure["ratio"] > 0 for figure in figures.values())
+
+
+def test_a_measurement_without_a_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "startup", "--rounds", "0"]) == 2
+    assert "--rounds 0" in capsys.readouterr().err

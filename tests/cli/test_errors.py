@@ -1,0 +1,319 @@
+"""Whatever the user gets wrong is told in one line that names it and its mend, and nothing is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+Command = Callable[..., Any]
+Fingerprint = Callable[[Path], dict[str, str]]
+
+
+@pytest.fixture
+def data(scenes: Path, tmp_path: Path) -> Path:
+    """Scenes to spoil."""
+    return Path(shutil.copytree(scenes, tmp_path / "data"))
+
+
+def assert_refused(answer: Any, pattern: str) -> None:
+    assert answer.status == 2, answer
+    assert answer.error.count("\n") == 1 and answer.error.startswith("error: "), answer.error
+    assert "Traceback" not in answer.out + answer.error
+    assert re.search(pattern, answer.error), answer.error
+
+
+def edited(data: Path, change: Callable[[dict], None], split: str = "train") -> None:
+    content = json.loads((data / f"{split}.json").read_text())
+    change(content)
+    (data / f"{split}.json").write_text(json.dumps(content))
+
+
+def first_box(**values: Any) -> Callable[[Path], None]:
+    return lambda data: edited(data, lambda content: content["annotations"][0].update(values))
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda data: (data / "train.json").write_text(content)
+
+
+def crowded(content: dict) -> None:
+    pattern = content["annotations"][0]
+    content["annotations"] += [pattern | {"id": 1000 + number} for number in range(20)]
+
+
+def renamed(content: dict) -> None:
+    content["categories"][0]["name"] = "blob"
+
+
+def resized(content: dict) -> None:
+    content["images"][0]["width"] += 1
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, r"data: no such folder; give"),
+    "no annotations": (lambda data: (data / "train.json").unlink(), r"data: no train split in COCO layout; looked for"),
+    "no validation": (lambda data: (data / "val.json").unlink(), r"data: no val split in COCO layout"),
+    "empty file": (text(""), r"train\.json: the file is empty; export"),
+    "no JSON": (text('{"images": [,]}'), r"train\.json: line 1 column 13: .*; mend"),
+    "a list": (text("[]"), r"train\.json: holds a list; a COCO file is"),
+    "no images": (text('{"images": [], "annotations": [], "categories": []}'), r"train\.json: '\w+' is empty; list"),
+    "unknown category": (first_box(category_id=77), r"train\.json: annotation \d+: category_id 77 is not among .*; "),
+    "unknown image": (first_box(image_id=999), r"train\.json: annotation \d+: image_id 999 is not among .*; add"),
+    "NaN box": (first_box(bbox=[0, 0, float("nan"), 5]), r"train\.json: annotation \d+: bbox .*nan.* is not finite; "),
+    "inverted box": (first_box(bbox=[30, 30, -5, 5]), r"train\.json: annotation \d+: bbox .* negative size; write"),
+    "box of three": (first_box(bbox=[30, 30, 5]), r"train\.json: annotation \d+: bbox .* is not four numbers; write"),
+    "other class names": (lambda data: edited(data, renamed, "val"), r"val\.json: .*no category is named 'disc'; use"),
+    "missing image": (
+        lambda data: next((data / "images" / "train").iterdir()).unlink(),
+        r"train\.json: image \d+: file_name '.*png' is no file below .*; add",
+    ),
+    "more targets than queries": (
+        lambda data: edited(data, crowded),
+        r"data: an image has 2\d objects, more than the 12 queries; give --queries 2\d or more",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SPOILED)
+def test_spoiled_data_is_refused_before_anything_is_written(
+    fault: str, data: Path, tiny: list[str], od_detr: Command, fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    spoil, pattern = SPOILED[fault]
+    spoil(data)
+    before = fingerprint(tmp_path)
+    assert_refused(od_detr("train", "--data", data, "--output", tmp_path / "run", *tiny), pattern)
+    assert fingerprint(tmp_path) == before and not (tmp_path / "run").exists()
+
+
+FLAGS: dict[str, tuple[list[str], str]] = {
+    "unknown option": (["--hiden-dim", "32"], r"--hiden-dim: no such option; did you mean --hidden-dim\?"),
+    "unknown nested option": (["--pd.tod", "true"], r"--pd\.tod: no such option; did you mean --pd\.tood\?"),
+    "no number": (["--epochs", "many"], r"--epochs: 'many' is not a whole number"),
+    "fraction": (["--batch-size", "1.5"], r"--batch-size: '1.5' is not a whole number"),
+    "unknown choice": (["--recipe", "md+dp"], r"--recipe: 'md\+dp' is none of .*; did you mean md\+pd\?"),
+    "unknown model": (["--model", "dino"], r"--model: 'dino' is none of deformable-detr-plus, .*dino-4scale"),
+    "no value": (["--seed"], r"--seed: has no value; give one"),
+    "stray word": (["more"], r"more: not expected here"),
+    "no epochs": (["--epochs", "0"], r"--epochs: 0 makes no sense; give 1 or more"),
+    "no batch": (["--batch-size", "0"], r"--batch-size: 0 makes no sense; give 1 or more"),
+    "negative rate": (["--opt.lr", "-1"], r"--opt\.lr: -1\.0 makes no sense; give 0 or more"),
+    "rate that is none": (["--opt.lr", "nan"], r"--opt\.lr: 'nan' is not a number"),
+    "dropout of 2": (["--dropout", "2"], r"--dropout: 2\.0 makes no sense; give a value from 0 to 1"),
+    "decay of 2": (["--ema.decay", "2"], r"--ema\.decay: 2\.0 makes no sense"),
+    "negative seed": (["--seed", "-1"], r"--seed: -1 makes no sense; give a value from 0"),
+    "tiny images": (["--image-size", "8"], r"--image-size: 8 makes no sense; give 16 or more"),
+    "odd width": (["--hidden-dim", "33"], r"--hidden-dim: 33 is not a multiple of 8; give 32"),
+    "stages beyond": (["--ag.stages", "[1,3]"], r"--ag\.stages: \[1, 3\] .* 2 decoder layers; give numbers from 1 to 2"),
+    "no list": (["--ag.stages", "3"], r"--ag\.stages: '3' is not a list such as \[1, 2\]"),
+    "no mapping": (["--backbone-options", "8"], r"--backbone-options: '8' is not a mapping such as"),
+    "unknown backbone": (["--backbone", "resnet19"], r"--backbone resnet19: no such timm model .*; list them"),
+    "no weights": (["--backbone-weights", "none.pth"], r"--backbone-weights none\.pth: no such file; give"),
+    "no GPU": (["--device", "cuda"], r"--device cuda: no usable GPU is here; use --device cpu"),
+    "fp16 on a CPU": (["--precision", "fp16"], r"--precision fp16: a CPU cannot .*; use --precision bf16 or 32"),
+    "nothing to resume": (["--resume"], r"last\.ckpt: no such checkpoint; give the --output of a run"),
+    "nothing to start from": (["--init", "nowhere"], r"nowhere: has no config\.json; give the best/ folder"),
+    "no configuration": (["--config", "none.yaml"], r"--config none\.yaml: No such file or directory; give a YAML"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FLAGS)
+def test_a_wrong_option_is_refused_by_its_name(
+    fault: str, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "no GPU" and torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    flags, pattern = FLAGS[fault]
+    monkeypatch.chdir(tmp_path)
+    assert_refused(od_detr("train", "--data", scenes, "--output", "run", *tiny, *flags), pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "pattern"),
+    [
+        ("epochs: [1", r"own\.yaml: is not YAML at line \d; mend"),
+        ("- epochs", r"own\.yaml: holds no options; write"),
+        ("", r"own\.yaml: holds no options; write"),
+        ("epoch: 3", r"own\.yaml: epoch: no such option; did you mean epochs\?"),
+        ("opt:\n  lrr: 3", r"own\.yaml: opt\.lrr: no such option; did you mean opt\.lr\?"),
+        ("opt:\n  lr: fast", r"own\.yaml: opt\.lr: 'fast' is not a number"),
+        ("accumulate: 0", r"--accumulate: 0 makes no sense"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_its_place(
+    content: str, pattern: str, scenes: Path, od_detr: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(content)
+    run = tmp_path / "run"
+    assert_refused(od_detr("train", "--config", tmp_path / "own.yaml", "--data", scenes, "--output", run), pattern)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["trian"], r"trian: no such verb; did you mean train\?"),
+        (["zzz"], r"zzz: no such verb; see od-detr --help"),
+        (["train"], r"--data missing"),
+        (["evaluate"], r"run and --data missing; the usage is od-detr evaluate RUN"),
+        (["evaluate", "nowhere", "--data", "x"], r"nowhere: no such directory; give the --output"),
+        (["predict", "nowhere", "x.jpg"], r"nowhere: no such directory; give the --output"),
+        (["predict", "nowhere", "x.jpg", "--threshold", "2"], r"--threshold: 2\.0 makes no sense; give a value"),
+        (["evaluate", "nowhere", "--data", "x", "--batch-size", "0"], r"--batch-size: 0 makes no sense"),
+        (["evaluate", "nowhere", "--data", "x", "--weights", "worst"], r"--weights: 'worst' is none of best, online"),
+    ],
+)
+def test_a_wrong_command_is_refused(
+    arguments: list[str], pattern: str, od_detr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(od_detr(*arguments), pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_never_written_over(
+    trained: Path, scenes: Path, tiny: list[str], od_detr: Command, fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    before = fingerprint(trained)
+    assert_refused(
+        od_detr("train", "--data", scenes, "--output", trained, *tiny),
+        r"last\.ckpt: a run is there already; continue it with --resume, or give another --output",
+    )
+    assert_refused(
+        od_detr("train", "--data", scenes, "--output", trained, *tiny, "--resume", "--hidden-dim", "64"),
+        r"--hidden-dim is 64 but was 32 .*; continue it with --config .*config\.yaml --resume",
+    )
+    assert fingerprint(trained) == before
+    own = tmp_path / "config.yaml"
+    own.write_text("epochs: 3  # my own\n")
+    assert_refused(
+        od_detr("train", "--data", scenes, "--output", tmp_path, *tiny), r"config\.yaml: is there already .*; give"
+    )
+    assert own.read_text() == "epochs: 3  # my own\n" and list(tmp_path.iterdir()) == [own]
+    assert_refused(
+        od_detr("train", "--data", scenes, "--output", own, *tiny), r"config\.yaml: is a file; give a folder"
+    )
+
+
+def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
+    run = Path(shutil.copytree(trained, folder / "spoiled"))
+    weights, config = run / "best" / "model.safetensors", run / "best" / "config.json"
+    if part == "shape":
+        tensors = load_file(weights)
+        name = "decoder.heads.classes.0.weight"
+        save_file(tensors | {name: tensors[name][:2].clone()}, weights)
+    elif part == "missing":
+        tensors = load_file(weights)
+        del tensors["decoder.heads.classes.0.weight"]
+        save_file(tensors, weights)
+    elif part == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif part == "config":
+        config.write_text("{")
+    elif part == "model":
+        content = json.loads(config.read_text())
+        content["detector"]["model"] = "yolo"
+        config.write_text(json.dumps(content))
+    elif part == "unknown":
+        content = json.loads(config.read_text())
+        content["detector"]["tentacles"] = 8
+        config.write_text(json.dumps(content))
+    elif part == "last":
+        (run / "last.ckpt").write_bytes(b"PK\x03\x04 half")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("part", "weights", "pattern"),
+    [
+        ("shape", "best", r"model\.safetensors: 'decoder\.heads\.classes\.0\.weight' is \(2, 32\), .*\(5, 32\); give"),
+        ("missing", "best", r"model\.safetensors: has no 'decoder\.heads\.classes\.0\.weight'; these are"),
+        ("cut", "best", r"model\.safetensors: cannot be read \(.*\); the file is damaged"),
+        ("config", "best", r"config\.json: not a detector's configuration"),
+        ("model", "best", r"config\.json: not a detector's configuration .*yolo"),
+        ("unknown", "best", r"config\.json: not a detector's configuration .*tentacles"),
+        ("last", "teacher", r"last\.ckpt: cannot be read as a checkpoint; use --weights best"),
+    ],
+)
+def test_a_damaged_run_is_refused_by_its_file(
+    part: str, weights: str, pattern: str, trained: Path, scenes: Path, od_detr: Command, tmp_path: Path
+) -> None:
+    run = spoiled_run(trained, tmp_path, part)
+    assert_refused(od_detr("evaluate", run, "--data", scenes, "--weights", weights), pattern)
+
+
+def test_a_detector_of_other_classes_is_refused_by_name(
+    trained: Path, data: Path, od_detr: Command, fingerprint: Fingerprint
+) -> None:
+    edited(data, renamed, "val")
+    before = fingerprint(data)
+    assert_refused(od_detr("evaluate", trained, "--data", data), r"val\.json: .*no category is named 'disc'; use")
+    assert fingerprint(data) == before
+
+
+def test_a_wrong_source_is_refused_and_no_picture_drawn_over(
+    trained: Path, scenes: Path, od_detr: Command, fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    mine = tmp_path / "photos"
+    mine.mkdir()
+    (mine / "scene.jpg").write_bytes(next((scenes / "images" / "val").iterdir()).read_bytes())
+    (tmp_path / "empty").mkdir()
+    before = fingerprint(tmp_path)
+    for source, output, pattern in (
+        (tmp_path / "none.jpg", "out", r"none\.jpg: no such file, folder or glob; give"),
+        (tmp_path / "empty", "out", r"empty: holds no image; known are"),
+        (mine, "photos", r"scene\.jpg: is one of the images and would be drawn over; give another --output"),
+    ):
+        assert_refused(od_detr("predict", trained, source, "--output", tmp_path / output), pattern)
+    assert fingerprint(tmp_path) == before and not (tmp_path / "out").exists()
+    (mine / "cut.png").write_bytes((mine / "scene.jpg").read_bytes()[:300])
+    answer = od_detr("predict", trained, mine / "cut.png", "--output", tmp_path / "out")
+    assert_refused(answer, r"cut\.png: cannot be read as an image \(.*\); replace or remove the file")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_in_mid_training_stops_it_in_one_line_with_the_checkpoint_intact(
+    workers: int, data: Path, tiny: list[str], od_detr: Command, tmp_path: Path
+) -> None:
+    flags = ["train", "--data", data, "--output", tmp_path / "run", *tiny, "--workers", workers]
+    assert od_detr(*flags, "--epochs", 1).status == 0
+    saved = (tmp_path / "run" / "last.ckpt").read_bytes()
+    victim = sorted((data / "images" / "train").iterdir())[5]
+    victim.write_bytes(victim.read_bytes()[:400])
+    answer = od_detr(*flags, "--epochs", 2, "--resume")
+    assert_refused(
+        answer, rf"train\.json: image \d+: .*{victim.name}: cannot be read as an image .*; replace or remove"
+    )
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == saved
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_weights_that_cannot_be_fetched_are_told_in_one_line(scenes: Path, tiny: list[str], tmp_path: Path) -> None:
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "TORCH_HOME": str(tmp_path / "torch")}
+    command = ["train", "--data", str(scenes), "--output", str(tmp_path / "run"), *tiny, "--backbone-options", "{}",
+               "--backbone-weights", "imagenet"]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-m", "od_detr.cli", *command],
+        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"error: --backbone-weights imagenet: the weights of resnet18\S* cannot be fetched .*; .*\n", result.stderr
+    ), result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_debug_shows_where_an_error_comes_from(od_detr: Command) -> None:
+    with pytest.raises(ValueError, match="no such verb"):
+        od_detr("trian", "--debug")

@@ -1,0 +1,294 @@
+"""`od-detr reproduce`: every run once, stopped ones go on, and the table says what the runs came to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from od_detr.cli import main
+from od_detr.errors import InputError
+from od_detr.experiments.reproduce import TABLES, ReproduceOptions, reproduce
+from od_detr.experiments.results import mean_curves
+from od_detr.experiments.runs import DONE, commit, side_by_side
+from od_detr.options import TrainOptions
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> ReproduceOptions:
+    return ReproduceOptions("table3", data="scenes", output=str(tmp_path / "runs"))
+
+
+def named(*rows: str, seeds: int = 1) -> list[str]:
+    return [f"{row}-seed{seed}" for seed in range(seeds) for row in rows]
+
+
+TABLE_3 = ("qfl", "conditional-md", "md-cls", "md-cls-conditional")
+
+
+def test_every_row_is_trained_once_seed_after_seed(ask, trainings) -> None:
+    reproduce(replace(ask, seeds=2))
+    assert trainings.started == named(*TABLE_3, seeds=2)
+    assert trainings.resumed == []
+    assert [trainings.options[name].seed for name in trainings.started] == [0] * 4 + [1] * 4
+
+
+def test_a_finished_run_is_never_trained_again(ask, trainings) -> None:
+    reproduce(ask)
+    reproduce(ask)
+    reproduce(replace(ask, seeds=2, rows="qfl"))
+    assert trainings.started == [*named(*TABLE_3), "qfl-seed1"]
+
+
+def test_tables_share_their_runs(ask, trainings) -> None:
+    for table in ("table3", "table4", "table2", "fig6"):
+        reproduce(replace(ask, table=table))
+    assert len(set(trainings.started)) == len(trainings.started)
+    assert trainings.started[4:7] == named("md-wd1", "md", "md-wd-cls")
+    assert trainings.started[-1] == "pd-no-stop-seed0"
+
+
+def test_a_stopped_run_goes_on_and_the_others_follow(ask, trainings, capsys) -> None:
+    trainings.stop_at = "conditional-md-seed0"
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(ask)
+    assert "the same command goes on" in capsys.readouterr().out
+    reproduce(ask)
+    assert trainings.started == named("qfl", "conditional-md", *TABLE_3[1:])
+    assert trainings.resumed == ["conditional-md-seed0"]
+    assert json.loads((Path(ask.output) / "conditional-md-seed0" / DONE).read_text())["resumed"]
+
+
+def test_ctrl_c_exits_with_130(ask, trainings) -> None:
+    trainings.stop_at = "qfl-seed0"
+    assert main(["reproduce", "table3", "--data", "scenes", "--output", ask.output]) == 130
+
+
+def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(ask, trainings, capsys) -> None:
+    result = reproduce(replace(ask, seeds=3))
+    row = next(row for row in result["rows"] if row["name"] == "md-cls")
+    assert row["paper"] == {"AP": 46.4, "AP50": 64.1, "AP75": 50.5}
+    assert row["mean"]["AP"] == pytest.approx(43.0)  # of 40, 42 and 47
+    assert row["spread"]["AP"] == pytest.approx(3.5)
+    assert row["mean"]["instability"] == pytest.approx(1.5 + 1)
+    assert row["mean"]["consistency"] == pytest.approx(90)
+    assert [run["AP"] for run in row["seeds"].values()] == pytest.approx([40, 42, 47])
+    text = (Path(ask.output) / "table3.md").read_text()
+    assert "| QFL MD | 46.4 / 64.1 / 50.5 | 43.0 ± 3.5 | 63.0 ± 3.5 | 48.0 ± 3.5 | 2.50 ± 1.00 | 90.0 ± 0.0 |" in text
+    assert "half the range over seeds 0, 1, 2" in text
+    assert text in capsys.readouterr().out
+    kept = json.loads((Path(ask.output) / "table3.json").read_text())["rows"]
+    assert [one["mean"] for one in kept] == [one["mean"] for one in result["rows"]]
+
+
+def test_a_single_seed_has_no_spread(ask, trainings) -> None:
+    reproduce(ask)
+    assert "| 40.0 | 60.0 | 45.0 |" in (Path(ask.output) / "table3.md").read_text()
+
+
+def test_the_table_keeps_rows_and_seeds_that_were_not_asked_for_again(ask, trainings) -> None:
+    reproduce(replace(ask, seeds=2, rows="qfl"))
+    rows = {row["name"]: row for row in reproduce(replace(ask, rows="md-cls"))["rows"]}
+    assert len(rows["qfl"]["seeds"]) == 2
+    assert len(rows["md-cls"]["seeds"]) == 1
+    assert rows["conditional-md"]["mean"] == {}
+    assert "| Conditional MD | 45.9 / 64.1 / 49.7 | - | - |" in (Path(ask.output) / "table3.md").read_text()
+
+
+def test_table_7_shows_the_teachers(ask, trainings) -> None:
+    for row in reproduce(replace(ask, table="table7"))["rows"]:
+        assert row["mean"]["AP"] == pytest.approx(41)
+        assert row["mean"]["instability"] == pytest.approx(0.5)
+
+
+def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings) -> None:
+    reproduce(replace(ask, table="fig1", seeds=3))
+    with Image.open(Path(ask.output) / "fig1.png") as image:
+        assert image.format == "PNG"
+    files = [Path(ask.output) / f"od-seed{seed}" / "metrics.csv" for seed in range(3)]
+    assert [row["val/AP"] for row in mean_curves(files)] == pytest.approx([0.2, 0.4])  # of 1, 2, 3 times the epoch
+    assert [row["epoch"] for row in mean_curves(files)] == [1, 2]
+
+
+def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None:
+    reproduce(replace(ask, rows="conditional-md"))
+    facts = json.loads((Path(ask.output) / "conditional-md-seed0" / DONE).read_text())
+    assert facts["options"]["qfl"]["loss"] == "focal"
+    assert facts["options"]["md"]["cond_iou"] == 0.5
+    assert facts["commit"] == commit()
+    assert facts["teacher"]["AP"] > facts["online"]["AP"]
+    assert "per_class" not in facts["online"]
+
+
+def test_a_run_that_ended_before_it_was_noted_is_validated_again(ask, trainings, monkeypatch) -> None:
+    asked = []
+
+    def evaluate(run: Path, data: Path, weights: str) -> dict:
+        asked.append(weights)
+        return {"AP": 0.25, "AP50": 0.5, "AP75": 0.2, "per_class": {}}
+
+    def nothing_left(options: TrainOptions):
+        run = trainings.fit(options)
+        run.summaries.clear()
+        return run
+
+    monkeypatch.setattr("od_detr.training.fit.fit", nothing_left)
+    monkeypatch.setattr("od_detr.inference.evaluate.evaluate_run", evaluate)
+    rows = reproduce(replace(ask, rows="qfl"))["rows"]
+    assert asked == ["online", "teacher"]
+    assert rows[0]["mean"]["AP"] == 25
+
+
+# ---- what is refused, in one line -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["tabel3"], "tabel3: no such table; did you mean table3?"),
+        (["table3", "--rows", "qfl,md-clss"], "md-clss: no such row; did you mean md-cls?"),
+        (["table3", "--seeds", "0"], "--seeds: 0 makes no sense"),
+        (["table3", "--epochs", "0"], "--epochs: 0 makes no sense"),
+        (["table3", "--scale", "small"], "--scale small: needs --data"),
+        (["table3", "--devices", "3"], "--devices 3: 16 images"),
+        (["table3", "--devices", "2", "--jobs", "2"], "--jobs 2: a run on 2 devices goes alone"),
+        (["table3", "--sale", "tiny"], "--sale: no such option; did you mean --scale?"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments, line, tmp_path, trainings, capsys) -> None:
+    data = [] if "small" in arguments else ["--data", "scenes"]
+    assert main(["reproduce", *arguments, *data, "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and line in error and "\n" not in error
+    assert trainings.started == []
+
+
+@pytest.mark.parametrize("change", [{"epochs": 7}, {"data": "others"}, {"backbone": "resnet50"}])
+def test_runs_of_other_options_are_never_mixed(change, ask, trainings) -> None:
+    reproduce(ask)
+    with pytest.raises(InputError, match="holds a run of other options"):
+        reproduce(replace(ask, **change))
+    assert trainings.started == named(*TABLE_3)
+
+
+def test_data_and_output_may_move(ask, trainings, tmp_path) -> None:
+    reproduce(ask)
+    moved = Path(ask.output).rename(tmp_path / "elsewhere")
+    reproduce(replace(ask, data="mounted/scenes", output=str(moved)))
+    assert trainings.started == named(*TABLE_3)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(table, tmp_path, trainings, capsys) -> None:
+    output = tmp_path / "none"
+    assert main(["reproduce", table, "--list", "--output", str(output)]) == 0
+    text = capsys.readouterr().out
+    for row in TABLES[table].experiments():
+        assert row.command in text and row.name in text
+        assert row.paper is None or str(row.paper) in text
+    assert trainings.started == [] and not output.exists()
+
+
+# ---- side by side -----------------------------------------------------------------------------------------------
+
+WORK = """
+import os, signal, sys, time
+from pathlib import Path
+from od_detr.errors import InputError
+
+def work(options):
+    place = Path(options.output)
+    place.joinpath("threads").write_text(os.environ["OMP_NUM_THREADS"])
+    print("working")
+    if options.recipe == "od":       # until it is asked to stop
+        signal.signal(signal.SIGTERM, lambda *_: stop(place))
+        place.joinpath("begun").touch()
+        time.sleep(60)
+    if options.recipe == "md":
+        wait_for(place.parent / "od" / "begun")
+        raise InputError("--opt.lr: too high")
+    if options.recipe == "qfl":
+        wait_for(place.parent / "od" / "begun")
+        raise ValueError("unforeseen")
+
+def stop(place):
+    place.joinpath("saved").touch()
+    raise KeyboardInterrupt
+
+def wait_for(file):
+    for _ in range(600):
+        if file.exists():
+            return
+        time.sleep(0.05)
+
+def everything(output):
+    from od_detr.experiments.runs import side_by_side
+    from od_detr.options import TrainOptions
+    return list(side_by_side(work, [TrainOptions(data="", output=f"{output}/od", recipe="od")], 2))
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch):
+    """Work that another process can import."""
+    (tmp_path / "some_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    from some_work import work
+
+    yield work
+    sys.modules.pop("some_work")
+
+
+def planned(tmp_path: Path, *recipes: str) -> list[TrainOptions]:
+    return [TrainOptions(data="", output=str(tmp_path / recipe), recipe=recipe) for recipe in recipes]
+
+
+def test_runs_side_by_side_all_finish_with_one_thread_each(work, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    todo = planned(tmp_path, "baseline", "md+pd", "md+ag")
+    done = list(side_by_side(work, todo, 2))
+    assert sorted(done, key=todo.index) == todo
+    for options in todo:
+        assert (Path(options.output) / "threads").read_text() == "1"
+        assert (Path(options.output) / "train.log").read_text() == "working\n"
+
+
+def test_a_mistake_in_one_run_is_told_and_the_others_save(work, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"^--opt.lr: too high$"):
+        list(side_by_side(work, planned(tmp_path, "od", "md", "baseline"), 2))
+    assert (tmp_path / "od" / "saved").exists()
+    assert not (tmp_path / "baseline").exists()
+
+
+def test_a_defect_in_one_run_names_its_log(work, tmp_path) -> None:
+    with pytest.raises(RuntimeError, match=r"qfl/train.log: ValueError: unforeseen"):
+        list(side_by_side(work, planned(tmp_path, "od", "qfl"), 2))
+    assert (tmp_path / "od" / "saved").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
+def test_runs_save_when_what_started_them_is_gone(number, work, tmp_path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", f"import some_work; some_work.everything({str(tmp_path)!r})"],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    assert appears(tmp_path / "od" / "begun")
+    starter.send_signal(number)
+    starter.wait()
+    assert appears(tmp_path / "od" / "saved")
+
+
+def appears(file: Path) -> bool:
+    for _ in range(600):
+        if file.exists():
+            return True
+        time.sleep(0.05)
+    return False

@@ -1,0 +1,368 @@
+"""What online distillation promises on every host, tried on whole detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from steps import options
+from torch.testing import assert_close
+
+from od_detr.criteria.matching import MatchCost, match
+from od_detr.detectors import Detector
+from od_detr.nn.attention import GroupLayout, SelfAttention
+from od_detr.objectives import Labels, MatchingDistillation, PredictionDistillation, SetPrediction, total
+from od_detr.objectives.objective import LossWeights
+from od_detr.objectives.set_prediction import ClassLoss
+from od_detr.structures import Batch, GroupOutput, Matching, Outputs, Predictions, QueryGroup, QuerySet, Targets
+from od_detr.training.recipe import Recipe, make_recipe
+from od_detr.training.teacher import Teacher
+
+HOSTS = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale", "dino-5scale")
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+every_host = pytest.mark.parametrize("host", HOSTS)
+
+
+def watched(recipe: Recipe) -> list[tuple[Outputs, Outputs | None]]:
+    """The outputs and what was taught, of every later step of the recipe."""
+    seen, consult, decode = [], recipe.consult, recipe.decode
+    taught: list[Outputs | None] = [None]
+
+    def consult_and_keep(*arguments):
+        answer = consult(*arguments)
+        taught[0] = answer[1]
+        return answer
+
+    def decode_and_keep(*arguments):
+        seen.append((decode(*arguments), taught[0]))
+        return seen[-1][0]
+
+    recipe.consult, recipe.decode = consult_and_keep, decode_and_keep  # type: ignore[method-assign]
+    return seen
+
+
+def taught_step(
+    student: Detector, batch: Batch, host: str, recipe: str = "od", teacher: Detector | None = None, **switches
+) -> tuple[dict, Outputs, Outputs]:
+    """Terms, the student's outputs and the teacher's; the teacher is the student's twin unless another is given."""
+    torch.manual_seed(0)
+    made = make_recipe(options(recipe, host, switches), Teacher(teacher or student))
+    seen = watched(made)
+    terms = made.losses(student, batch)
+    ((outputs, taught),) = seen
+    assert taught is not None
+    return terms, outputs, taught
+
+
+# ---- teacher = student ----------------------------------------------------------------------------------------
+
+
+@every_host
+def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None:
+    """Equal weights, no dropout: both matchings agree, MD is plain QFL with one-to-one regression, PD repeats the
+    main group, and the strict indicator leaves no box to distil."""
+    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
+    terms, outputs, taught = taught_step(student, batch, host, "md+pd")
+    main, twin, echo = outputs["main"], taught["main"], outputs["prediction"]
+    for ours, theirs in zip(main.matching, twin.matching, strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(main.matching.query) == main.layers * len(batch.targets)
+    settings = options("md", host, {})
+    weights = LossWeights(settings.host.class_weight, eps=settings.host.eps)
+    plain = SetPrediction(weights=weights, class_loss=ClassLoss("qfl"))
+    wanted = plain.supervise(main, main.matching, Labels(batch.targets, float(len(batch.targets))))
+    for name, value in wanted.items():
+        assert torch.equal(terms[name], value), name
+    for part in ("logits", "boxes"):
+        assert_close(getattr(echo.predictions, part), getattr(main.predictions, part), **CLOSE)
+    for name, value in terms.items():
+        if name.startswith(("prediction/l1", "prediction/giou")):
+            assert abs(value) < 1e-5, name
+
+
+# ---- isolation ------------------------------------------------------------------------------------------------
+
+
+@every_host
+def test_extra_groups_never_change_the_main_group(make_detector, make_batch, host) -> None:
+    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
+    _, outputs, _ = taught_step(student, batch, host, "od", make_detector(host, seed=1))
+    names = {"main", "prediction", "auxiliary"} | ({"encoder", "denoising"} if host.startswith("dino") else set())
+    assert set(outputs.groups) == names
+    padding = outputs["auxiliary"].group.padding
+    assert padding.any() and not padding.all()
+    with torch.no_grad():
+        alone = student(batch)["main"]
+    for part in ("logits", "boxes"):
+        assert_close(
+            getattr(outputs["main"].predictions, part).detach(), getattr(alone.predictions, part), rtol=1e-5, atol=1e-6
+        )
+
+
+@every_host
+def test_permuting_auxiliary_groups_permutes_their_outputs(make_detector, make_batch, host) -> None:
+    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
+    _, outputs, _ = taught_step(student, batch, host, "md+ag", make_detector(host, seed=1))
+    group, order = outputs["auxiliary"].group, torch.tensor([2, 0, 1])
+    slots = torch.arange(len(group.queries)).view(group.blocks, -1)[order].flatten()
+    index = slots.expand(len(batch.targets.counts), -1)
+    permuted = replace(group, queries=group.queries.take(index), padding=group.padding[:, slots])
+    with torch.no_grad():
+        again = student.decode(student.encode(batch), [permuted])["auxiliary"]
+    shown = ~permuted.padding
+    for part in ("logits", "boxes"):
+        before = getattr(outputs["auxiliary"].predictions, part).detach()[:, :, slots]
+        assert_close(getattr(again.predictions, part)[:, shown], before[:, shown], **CLOSE)
+
+
+def dino_rule(main: int, denoising: tuple[int, int], others: list[tuple[int, list[bool]]]) -> torch.Tensor:
+    """Who sees whom as DINO masks it: [main | denoising blocks | other groups], True where seen.
+
+    Denoising queries see their own block and the main queries, and no one sees them; every other group is blind to
+    the rest, and real queries do not see empty slots, which see at least themselves.
+    """
+    blocks, size = denoising
+    total_size = main + blocks * size + sum(len(holes) for _, holes in others)
+    sees = torch.zeros(total_size, total_size, dtype=torch.bool)
+    sees[:main, :main] = True
+    start = main
+    for _ in range(blocks):
+        sees[start : start + size, start : start + size] = sees[start : start + size, :main] = True
+        start += size
+    for parts, holes in others:
+        shown = ~torch.tensor(holes)
+        for span in torch.arange(start, start + len(holes)).chunk(parts):
+            sees[span[:, None], span[None]] = shown[span - start][None]
+        start += len(holes)
+    return sees | torch.eye(total_size, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_groups_see_what_dinos_mask_shows_for_any_sizes(seed) -> None:
+    """What a query sees is what its output depends on."""
+    generator = torch.Generator().manual_seed(seed)
+    main, blocks, size, parts, slots, prediction = (torch.randint(1, 5, (6,), generator=generator)).tolist()
+    holes = (torch.rand(parts * slots, generator=generator) < 0.4).tolist()
+
+    def empty(count: int) -> QuerySet:
+        return QuerySet(torch.zeros(1, count, 4), torch.zeros(1, count, 4))
+
+    groups = [
+        QueryGroup("main", empty(main)),
+        QueryGroup("denoising", empty(blocks * size), blocks, sees=("main",)),
+        QueryGroup("prediction", empty(prediction)),
+        QueryGroup("auxiliary", empty(parts * slots), parts, padding=torch.tensor([holes])),
+    ]
+    wanted = dino_rule(main, (blocks, size), [(1, [False] * prediction), (parts, holes)])
+    attention, layout = SelfAttention(4, 1, dropout=0.0).eval(), GroupLayout(groups)
+    torch.manual_seed(seed)
+
+    def attended(content: torch.Tensor) -> torch.Tensor:
+        return attention(content[None], torch.zeros_like(content)[None], layout)[0].sum(-1)
+
+    reach = torch.autograd.functional.jacobian(attended, torch.randn(len(wanted), 4)).abs().sum(-1)
+    assert torch.equal(reach > 0, wanted)
+
+
+# ---- labels and weights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", ["student", "teacher", "own", "teacher_pair"])
+def test_every_target_has_one_or_two_regression_queries(make_detector, make_batch, cost) -> None:
+    """No query has two targets, and of a target's two queries exactly one weighs w_d."""
+    doubled = 0
+    for seed in range(4):
+        student, teacher = (make_detector(HOSTS[1], seed=seed + k).eval() for k in (0, 1))
+        batch = make_batch((3, 0, 5), seed=seed)
+        _, outputs, taught = taught_step(student, batch, HOSTS[1], "md", teacher)
+        main, distillation = outputs["main"], MatchingDistillation(wd=0.51, cost=cost)
+        reference = distillation.refer(main, taught["main"], len(batch.targets.counts))
+        mine = main.matching.targets_of_queries(*main.views.logits.shape[:2])
+        mine = mine[reference.matching.image, reference.matching.query]
+        weights = distillation.regression_weights(main, reference, mine, batch.targets)
+        pairs = [list(zip(*(part.tolist() for part in m), strict=True)) for m in (main.matching, reference.matching)]
+        held = [
+            (view, query, target, round(weight, 4))
+            for rows, values in zip(pairs, weights, strict=True)
+            for (view, query, target), weight in zip(rows, values.tolist(), strict=True)
+            if weight
+        ]
+        assert len({row[:2] for row in held}) == len(held)
+        for view in range(main.layers * len(batch.targets.counts)):
+            for target in (batch.targets.image == view % len(batch.targets.counts)).nonzero().flatten().tolist():
+                found = sorted(weight for v, _, t, weight in held if (v, t) == (view, target))
+                assert found in ([1.0], [0.51, 1.0])
+                doubled += len(found) == 2
+    assert doubled
+
+
+def test_a_tie_of_costs_is_the_students() -> None:
+    targets = Targets(torch.tensor([[0.5, 0.5, 0.2, 0.2]]), torch.tensor([0]), (1,))
+    queries = QuerySet(torch.zeros(1, 2, 1), torch.zeros(1, 2, 4))
+    boxes = torch.tensor([0.5, 0.5, 0.3, 0.2]).expand(1, 1, 2, 4)
+    same = Predictions(torch.zeros(1, 1, 2, 2), boxes)
+    outputs = [GroupOutput(QueryGroup("main", queries), [queries], same) for _ in range(2)]
+    match(outputs, targets, MatchCost())
+    for query, output in enumerate(outputs):
+        output.matching = Matching(torch.tensor([0]), torch.tensor([query]), torch.tensor([0]))
+    for cost in ("student", "teacher", "own"):
+        distillation = MatchingDistillation(cost=cost)
+        reference = distillation.refer(outputs[0], outputs[1], 1)
+        own, other = distillation.regression_weights(outputs[0], reference, torch.tensor([-1]), targets)
+        assert own.tolist() == [1.0] and other.tolist() == [pytest.approx(0.51)]
+
+
+@pytest.mark.parametrize("shift", [0.125, 0.0625])
+def test_a_box_as_good_as_the_teachers_is_not_distilled(shift) -> None:
+    """Listen2stu asks for a strictly larger IoU: mirror images around the target tie, unlike a nearer teacher."""
+    targets = Targets(torch.tensor([[0.5, 0.5, 0.25, 0.25]]), torch.tensor([0]), (1,))
+    queries = QuerySet(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4))
+
+    def predicting(x: float) -> GroupOutput:
+        boxes = torch.tensor([x, 0.5, 0.25, 0.25]).view(1, 1, 1, 4)
+        output = GroupOutput(QueryGroup("prediction", queries), [queries], Predictions(torch.zeros(1, 1, 1, 2), boxes))
+        match([output], targets, MatchCost())
+        return output
+
+    outputs, taught = Outputs({"prediction": predicting(0.625)}), Outputs({"main": predicting(0.5 - shift)})
+    terms = PredictionDistillation().losses(outputs, taught, Labels(targets, 1.0))
+    assert (terms["prediction/l1/1"] > 0) == (shift < 0.125)
+
+
+def test_labels_are_ious_and_at_most_two_a_query(make_detector, make_batch) -> None:
+    two = 0
+    for seed in range(4):
+        student, teacher = (make_detector(HOSTS[0], seed=seed + k).eval() for k in (0, 1))
+        batch = make_batch((3, 0, 5), seed=seed)
+        _, outputs, taught = taught_step(student, batch, HOSTS[0], "md", teacher)
+        main = outputs["main"]
+        distillation = MatchingDistillation()
+        reference = distillation.refer(main, taught["main"], 3)
+        dense = main.matching.targets_of_queries(*main.views.logits.shape[:2])
+        mine = dense[reference.matching.image, reference.matching.query]
+        labels = distillation.multi_target_labels(main, reference, mine, batch.targets)
+        assert not labels.requires_grad and labels.min() >= 0 and labels.max() <= 1 + 1e-6
+        counts = (labels > 0).sum(-1)
+        assert counts.max() <= 2
+        background = dense < 0
+        background[reference.matching.image, reference.matching.query] = False
+        assert not labels[background].any()
+        two += int((counts == 2).sum())
+    assert two
+
+
+# ---- what trains ----------------------------------------------------------------------------------------------
+
+BATCHES = {
+    "crowd": (3, 0, 5),
+    "no targets in an image": (0, 2, 0),
+    "no targets": (0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("counts", BATCHES.values(), ids=BATCHES)
+@every_host
+def test_every_batch_trains_every_weight_and_none_of_the_teachers(make_detector, make_batch, host, counts) -> None:
+    student, teacher = make_detector(host).train(), make_detector(host, seed=1)
+    recipe = make_recipe(options("od", host, {}), Teacher(teacher))
+    seen = watched(recipe)
+    loss = total(recipe.losses(student, make_batch(counts)))
+    assert loss.isfinite() and loss > 0
+    loss.backward()
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    for name, parameter in recipe.teacher.named_parameters():
+        assert parameter.grad is None and not parameter.requires_grad, name
+    taught = seen[0][1]
+    for output in taught.groups.values():
+        tensors = [*vars(output.predictions).values(), *(part for q in output.queries for part in vars(q).values())]
+        assert not any(tensor.requires_grad for tensor in tensors if tensor is not None)
+
+
+@every_host
+def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batch, host) -> None:
+    """In a crowd the two cheapest queries of all targets can be the same two."""
+    batch = make_batch((5, 0))
+    same = Targets(batch.targets.boxes[:1].expand(5, 4).contiguous(), torch.zeros(5, dtype=torch.long), (5, 0))
+    student = make_detector(host).train()
+    terms, outputs, _ = taught_step(student, replace(batch, targets=same), host, "od", make_detector(host, seed=1))
+    auxiliary = outputs["auxiliary"]
+    assert (~auxiliary.group.padding).sum() == 2 * auxiliary.group.blocks
+    assert len(auxiliary.matching.query) == 2 * auxiliary.group.blocks * auxiliary.layers
+    total(terms).backward()
+    assert total(terms).isfinite()
+
+
+@pytest.mark.parametrize("host", HOSTS[1:3])
+def test_a_detached_memory_is_trained_by_the_hosts_own_groups_alone(make_detector, make_batch, host) -> None:
+    batch, teacher = make_batch((3, 0, 5)), make_detector(host, seed=1)
+    wanted, _ = encoder_gradient(make_detector(host).eval(), batch, host, "md", teacher)
+    detached, queries = encoder_gradient(
+        make_detector(host).eval(), batch, host, "od", teacher, **{"distill.detach_memory": True}
+    )
+    attached, _ = encoder_gradient(make_detector(host).eval(), batch, host, "od", teacher)
+    assert_close(detached, wanted, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(attached, wanted, rtol=1e-2)
+    assert queries  # the added groups still train the decoder
+
+
+def encoder_gradient(
+    student: Detector, batch: Batch, host: str, recipe: str, teacher: Detector, **switches
+) -> tuple[torch.Tensor, bool]:
+    """Gradient of the encoder's weights, and whether the added groups reach the decoder."""
+    terms, _, _ = taught_step(student, batch, host, recipe, teacher, **switches)
+    added = [value for name, value in terms.items() if name.startswith(("prediction", "auxiliary"))]
+    weight = student.decoder.layers[0].linear1.weight
+    reached = bool(added) and bool(torch.autograd.grad(sum(added), weight, retain_graph=True)[0].any())
+    total(terms).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in student.encoder.parameters()]), reached
+
+
+def test_nothing_is_distilled_before_its_start(make_detector, make_batch) -> None:
+    student, batch = make_detector(HOSTS[0]).eval(), make_batch((3, 0, 5))
+    recipe = make_recipe(options("od", HOSTS[0], {}), Teacher(make_detector(HOSTS[0], seed=1)))
+    recipe.distil = False
+    plain = make_recipe(options("qfl", HOSTS[0], {}))
+    ours, wanted = recipe.losses(student, batch), plain.losses(student, batch)
+    assert ours.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert torch.equal(ours[name], value)
+
+
+# ---- the tokens of two-stage hosts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", HOSTS[2:])
+def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(make_detector, make_batch, host) -> None:
+    student, teacher = make_detector(host).eval(), make_detector(host, seed=1).eval()
+    batch = make_batch((3, 0, 5))
+    own, others = student.encode(batch), teacher.encode(batch)
+    assert not torch.equal(own.tokens, others.tokens)
+    for align, ours, theirs in (
+        ("student_topk", own.tokens, own.tokens),
+        ("teacher_topk", others.tokens, others.tokens),
+        ("rank", own.tokens, others.tokens),
+    ):
+        recipe = make_recipe(options("md", host, {"dino.align": align}), Teacher(teacher))
+        tokens = spied_tokens(recipe.teacher.detector)
+        scene, taught = recipe.consult(student, batch)
+        assert torch.equal(scene.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), align
+        direct = teacher.encode(batch, tokens=theirs)
+        assert_close(taught["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
+
+
+def spied_tokens(detector: Detector) -> list[torch.Tensor]:
+    """The tokens of every later scene of the detector."""
+    seen: list[torch.Tensor] = []
+    encode: Callable = detector.encode
+
+    def encode_and_keep(*arguments, **named):
+        scene = encode(*arguments, **named)
+        seen.append(scene.tokens)
+        return scene
+
+    detector.encode = encode_and_keep  # type: ignore[method-assign]
+    return seen

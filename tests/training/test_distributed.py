@@ -1,0 +1,137 @@
+"""Two processes train as one, even where one of them never sees an object."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from od_detr.data.batching import BatchSampler
+from od_detr.inference.evaluate import evaluate_run
+from od_detr.options import TrainOptions
+
+HOSTS = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from od_detr.options import TrainOptions
+from od_detr.training.fit import fit
+from od_detr.training.module import Training
+from od_detr.training.recipe import Recipe
+
+torch.set_num_threads(1)
+folder, counts, losses = Path(sys.argv[1]), [], Recipe.losses
+
+def counted(self, student, batch):
+    counts.append(len(batch.targets))
+    return losses(self, student, batch)
+
+def finished(self):
+    saved = {name: value for name, value in self.state_dict().items() if torch.is_tensor(value)}
+    trained = [name for name, parameter in self.named_parameters()]
+    place = f"{self.options.model}-{self.global_rank}"
+    torch.save({name: saved[name] for name in trained}, folder / f"{place}.pt")
+    (folder / f"{place}.json").write_text(json.dumps(counts))
+    counts.clear()
+
+Recipe.losses, Training.on_train_end = counted, finished
+for values in json.loads((folder / "options.json").read_text()):
+    fit(TrainOptions(**values))
+"""
+
+
+def launched(command: list[str], seconds: int = 120) -> subprocess.CompletedProcess[str]:
+    """A process of its own that may not hang, with Lightning's variables of no earlier run."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "WORLD_SIZE")}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=seconds, env=environment, check=False
+    )
+
+
+def test_a_rank_without_targets_trains_with_every_host(
+    options: Callable[..., TrainOptions], scenes: Path, tmp_path: Path
+) -> None:
+    places = BatchSampler(6, 1, seed=0, rank=1, world_size=2, drop_last=True)
+    barren = {place for batch in places for _, place in batch}
+    assert len(barren) == 3
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "images").symlink_to(scenes / "images")
+    for split in ("train", "val"):
+        content = json.loads((scenes / f"{split}.json").read_text())
+        content["images"] = content["images"][: 6 if split == "train" else 3]
+        kept = {image["id"] for place, image in enumerate(content["images"]) if split == "val" or place not in barren}
+        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+        (data / f"{split}.json").write_text(json.dumps(content))
+    runs = []
+    for host in HOSTS:
+        chosen = asdict(options(data=str(data), model=host, recipe="od", epochs=1, batch_size=1, devices=2, seed=0))
+        nested = {key for key, value in chosen.items() if isinstance(value, dict) and key != "backbone_options"}
+        plain = {key: value for key, value in chosen.items() if key not in nested}
+        runs.append(plain | {"output": str(tmp_path / host)})
+    (tmp_path / "options.json").write_text(json.dumps(runs))
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    result = launched([str(tmp_path / "train.py"), str(tmp_path)])
+
+    assert result.returncode == 0, result.stderr[-3000:]
+    for host in HOSTS:
+        seen = [json.loads((tmp_path / f"{host}-{rank}.json").read_text()) for rank in (0, 1)]
+        assert len(seen[0]) == 3 and min(seen[0]) > 0 and seen[1] == [0, 0, 0], host
+        weights = [torch.load(tmp_path / f"{host}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]), host
+        assert all(value.isfinite().all() for value in weights[0].values()), host
+        with (tmp_path / host / "metrics.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert float(row["train/loss"]) > 0 and row["step"] == "3"
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Data of which an odd number of training images is evaluated, a run of two processes on it, its output."""
+    data, run = tmp_path_factory.mktemp("odd") / "data", tmp_path_factory.mktemp("two") / "run"
+    data.mkdir()
+    (data / "images").symlink_to(scenes / "images" / "train")
+    content = json.loads((scenes / "train.json").read_text())
+    content["images"] = content["images"][:7]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    for split in ("train", "val"):
+        (data / f"{split}.json").write_text(json.dumps(content))
+    command = ["-m", "od_detr.cli", "train", "--data", str(data), "--output", str(run), "--devices", "2",
+               "--device", "cpu", "--batch-size", "2", "--epochs", "24", "--eval.every", "12", "--opt.lr", "2e-3",
+               "--augment", "none", "--image-size", "64", "--hidden-dim", "32", "--encoder-layers", "1",
+               "--decoder-layers", "2", "--queries", "20", "--feedforward", "64", "--levels", "3", "--dropout", "0",
+               "--backbone", "resnet18", "--backbone-weights", "none", "--workers", "0",
+               "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}', "--json"]  # fmt: skip
+    result = launched(command)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stderr == ""
+    return data, run, result.stdout
+
+
+def test_two_processes_speak_with_one_voice(trained_by_two: tuple[Path, Path, str]) -> None:
+    _, run, told = trained_by_two
+    assert told.count("best: ") == 1 and told.count("\n{") == 1
+    assert json.loads(told.splitlines()[-1])["run"] == str(run)
+
+
+@pytest.mark.parametrize(("weights", "column"), [("online", "val/AP"), ("teacher", "val/teacher/AP")])
+def test_what_two_processes_evaluate_equals_what_one_does(
+    weights: str, column: str, trained_by_two: tuple[Path, Path, str]
+) -> None:
+    data, run, _ = trained_by_two
+    with (run / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    alone = evaluate_run(run, data, weights=weights, batch_size=3)
+    assert alone["AP"] == pytest.approx(float(last[column]), abs=1e-9)
+    assert alone["AP50"] > 0

@@ -1,0 +1,262 @@
+"""A run: what it leaves on disk, that it can be stopped anywhere, and that it trains what it should."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from od_detr.arguments import Parser
+from od_detr.cli import TrainCommand
+from od_detr.data.scenes import CLASSES
+from od_detr.detectors import build_detector, load_detector
+from od_detr.errors import InputError
+from od_detr.hosts import HOSTS
+from od_detr.nn.backbone import Backbone
+from od_detr.options import OptimizerOptions, TrainOptions
+from od_detr.training.fit import fit
+from od_detr.training.module import Training
+from od_detr.training.optimizer import make_optimizer, make_schedule
+from od_detr.training.recipe import Recipe
+
+Options = Callable[..., TrainOptions]
+
+
+def backbone_file(folder: Path) -> Path:
+    """Weights of the tiny backbone, as if trained elsewhere."""
+    small = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}
+    weights = Backbone("resnet18", weights="none", options=small).features.state_dict()
+    file = folder / "backbone.safetensors"
+    save_file({name: value.contiguous() for name, value in weights.items()}, file)
+    return file
+
+
+COLUMNS = [
+    "epoch",
+    "step",
+    "train/loss",
+    *(f"val/{name}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "teacher/AP")),
+    *(f"stability/{name}" for name in ("instability", "teacher_instability", "consistency")),
+]
+
+
+def checkpoint(run: Path) -> dict:
+    return torch.load(run / "last.ckpt", weights_only=True)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
+    chosen = options(recipe="od", epochs=3)
+    result = fit(chosen)
+    run = Path(chosen.output)
+
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "metrics.csv", "last.ckpt", "best", "tensorboard"}
+    table = rows(run)
+    assert [row["epoch"] for row in table] == ["1", "2", "3"] and [row["step"] for row in table] == ["3", "6", "9"]
+    assert set(COLUMNS) <= set(table[0])
+    assert {"train/matching/class/2", "train/prediction/giou/1", "train/auxiliary/l1/2"} <= set(table[0])
+    assert table[0]["stability/instability"] == "" and float(table[1]["stability/instability"]) >= 0
+    terms = [float(table[0][name]) for name in table[0] if name.startswith("train/") and name != "train/loss"]
+    assert float(table[0]["train/loss"]) == pytest.approx(sum(terms), rel=1e-5)
+
+    detector, config = load_detector(run / "best")
+    assert config["classes"] == list(CLASSES) and config["weights"] in ("online", "teacher")
+    assert config["AP"] == max(max(row["val/AP"], row["val/teacher/AP"]) for row in result.rows)
+    assert detector.settings["hidden_dim"] == 32
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+    again = Parser("train", TrainCommand, config=True).parse(["--config", str(run / "config.yaml")])
+    assert dataclasses.asdict(again) == dataclasses.asdict(chosen) | {"json": False}
+
+
+def test_best_is_kept_even_where_there_is_nothing_to_find(options: Options, scenes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "images").symlink_to(scenes / "images")
+    for split in ("train", "val"):
+        content = json.loads((scenes / f"{split}.json").read_text())
+        (data / f"{split}.json").write_text(json.dumps(content | {"annotations": []}))
+    result = fit(options(data=str(data), epochs=1))
+    assert result.rows[0]["val/AP"] == -1 and math.isfinite(result.rows[0]["train/loss"])
+    assert (result.directory / "best" / "model.safetensors").is_file()
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(options: Options) -> None:
+    result = fit(options(epochs=3, eval=dataclasses.replace(options().eval, every=2)))
+    assert ["val/AP" in row for row in result.rows] == [False, True, True]
+
+
+def test_a_finished_run_is_left_alone_and_told_again_by_resume(options: Options) -> None:
+    first = fit(options(epochs=1))
+    before = checkpoint(first.directory)["state_dict"]
+    with pytest.raises(InputError, match="a run is there already; continue it with --resume"):
+        fit(options(epochs=1))
+    again = fit(options(epochs=1, resume=True))
+    assert again.rows == first.rows
+    after = checkpoint(first.directory)["state_dict"]
+    assert all(torch.equal(before[name], after[name]) for name in before if torch.is_tensor(before[name]))
+
+
+def test_a_resumed_run_refuses_other_options_by_name(options: Options) -> None:
+    fit(options(epochs=1))
+    with pytest.raises(InputError, match=r"--hidden-dim is 64 but was 32 .* --config .*config.yaml --resume"):
+        fit(options(epochs=1, resume=True, hidden_dim=64))
+    with pytest.raises(InputError, match=r"--opt.lr is 0.5 but was None"):
+        fit(options(epochs=1, resume=True, opt=OptimizerOptions(lr=0.5)))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(options: Options, tmp_path: Path) -> None:
+    runs = [fit(options(output=str(tmp_path / str(place)), seed=seed)) for place, seed in enumerate((1, 1, 2))]
+    assert runs[0].rows == runs[1].rows
+    assert runs[0].rows[0]["train/loss"] != runs[2].rows[0]["train/loss"]
+
+
+@pytest.mark.parametrize(("epochs", "drop"), [(12, 11), (24, 20), (50, 40), (6, 5), (3, 2), (100, 83)])
+def test_the_learning_rate_drops_tenfold_at_the_epoch_of_the_papers(epochs: int, drop: int) -> None:
+    options = TrainOptions("data", epochs=epochs)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = make_schedule(optimizer, 7, options.drop_epoch, warmup=0)
+    rates = []
+    for _ in range(7 * epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [2.0] * (7 * drop) + [0.2] * (7 * (epochs - drop))
+
+
+@pytest.mark.parametrize("host", list(HOSTS))
+def test_the_backbone_and_deformable_detrs_offsets_learn_ten_times_slower(host: str) -> None:
+    sizes = {"hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 1, "queries": 8, "feedforward": 32}
+    detector = build_detector(host, 5, backbone="resnet18", backbone_frozen=True, **sizes)
+    optimizer = make_optimizer(detector, OptimizerOptions(), HOSTS[host])
+    rate = {id(value): group["lr"] for group in optimizer.param_groups for value in group["params"]}
+    base = 2e-4 if host == "deformable-detr-plus" else 1e-4
+    for name, parameter in detector.named_parameters():
+        slower = name.startswith("backbone.")
+        if host == "deformable-detr-plus":
+            slower |= "sampling_offsets" in name or "reference_points" in name
+        expected = base * (0.1 if slower else 1.0) if parameter.requires_grad else None
+        assert rate.get(id(parameter)) == (pytest.approx(expected) if expected else None), name
+    assert all(group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
+    assert any("sampling_offsets" in name for name, _ in detector.named_parameters())
+
+
+def test_stop_update_freezes_the_teacher_with_the_first_step_of_the_reduced_rate(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = Training.optimizer_step
+
+    def checksum(detector: torch.nn.Module) -> float:
+        return float(sum(parameter.double().abs().sum() for parameter in detector.parameters()))
+
+    def spy(self: Training, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)
+        assert self.teacher is not None
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        seen.append((rate, checksum(self.teacher.detector), checksum(self.teacher.evaluated)))
+
+    monkeypatch.setattr(Training, "optimizer_step", spy)
+    fit(options(epochs=3, recipe="od"))  # drops after 2 epochs of 3 steps
+    rates, teacher, evaluated = zip(*seen, strict=True)
+    assert [rate == max(rates) for rate in rates] == [True] * 6 + [False] * 3
+    assert len(set(teacher[:6])) == 6 and set(teacher[6:]) == {teacher[5]}
+    assert teacher[:6] == evaluated[:6] and len(set(evaluated)) == 9
+
+
+def test_frozen_weights_never_move_and_norms_are_frozen_only_where_weights_were_loaded(
+    options: Options, tmp_path: Path
+) -> None:
+    file = backbone_file(tmp_path)
+    start = load_file(file)
+
+    loaded = checkpoint(fit(options(output=str(tmp_path / "loaded"), backbone_weights=str(file), epochs=3)).directory)
+    frozen = [name for name in start if "bn" in name or "downsample.1" in name or name.startswith(("conv1", "layer1"))]
+    frozen = [name for name in frozen if not name.endswith("num_batches_tracked")]
+    for role in ("detector.", "teacher.average.detector.", "teacher.evaluation.detector."):
+        for name in frozen:
+            assert torch.equal(loaded["state_dict"][f"{role}backbone.features.{name}"], start[name]), role + name
+    moved = "detector.backbone.features.layer4.0.downsample.0.weight"
+    assert not torch.equal(loaded["state_dict"][moved], start["layer4.0.downsample.0.weight"])
+
+    scratch = checkpoint(fit(options(output=str(tmp_path / "scratch"))).directory)["state_dict"]
+    prefix = "detector.backbone.features.bn1."
+    assert not torch.equal(scratch[prefix + "weight"], torch.ones(8))
+    assert not torch.equal(scratch[prefix + "running_mean"], torch.zeros(8))
+
+
+def test_accumulating_two_batches_of_4_equals_a_batch_of_8(options: Options, scenes: Path, tmp_path: Path) -> None:
+    # Equal target counts, since losses are divided by a batch's; frozen norms, since live ones see the batch.
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "images").symlink_to(scenes / "images")
+    for split, images in (("train", 8), ("val", 4)):
+        content = json.loads((scenes / f"{split}.json").read_text())
+        content["images"] = content["images"][:images]
+        owned = [[a for a in content["annotations"] if a["image_id"] == i["id"]][:3] for i in content["images"]]
+        content["annotations"] = sum(owned, [])
+        (data / f"{split}.json").write_text(json.dumps(content))
+    file = backbone_file(tmp_path)
+    gradients = []
+    for size, times in ((8, 1), (4, 2)):
+        chosen = options(
+            data=str(data), output=str(tmp_path / f"run{size}"), epochs=1, batch_size=size, accumulate=times,
+            augment="none", dropout=0.0, backbone_weights=str(file), opt=OptimizerOptions(clip=0.0),
+        )  # fmt: skip
+        run = fit(chosen)
+        assert run.rows[0]["step"] == 1
+        states = checkpoint(run.directory)["optimizer_states"][0]["state"]
+        gradients.append(torch.cat([states[key]["exp_avg"].flatten() for key in sorted(states)]))
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
+
+
+def test_bf16_trains_with_losses_in_float32(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, set[torch.dtype]]] = []
+    original = Recipe.losses
+
+    def spy(self: Recipe, *args: object, **kwargs: object) -> dict:
+        terms = original(self, *args, **kwargs)
+        seen.append((torch.is_autocast_enabled("cpu"), {term.dtype for term in terms.values()}))
+        return terms
+
+    monkeypatch.setattr(Recipe, "losses", spy)
+    run = fit(options(precision="bf16", epochs=1))
+    assert seen and all(one == (True, {torch.float32}) for one in seen)
+    weights = checkpoint(run.directory)["state_dict"]
+    assert all(value.dtype != torch.bfloat16 for value in weights.values() if torch.is_tensor(value))
+    assert math.isfinite(run.rows[0]["train/loss"])
+
+
+@pytest.mark.parametrize("batch", [1, 2], ids=["inside the epoch", "its last step"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(
+    batch: int, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, guilty = Recipe.losses, []
+
+    def poisoned(self: Recipe, student: object, samples: object) -> dict:
+        terms = original(self, student, samples)
+        guilty.append(samples.image_ids)
+        if len(guilty) == 3 + batch + 1:
+            terms["matching/l1/1"] = terms["matching/l1/1"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(Recipe, "losses", poisoned)
+    chosen = options(epochs=3)
+    with pytest.raises(FloatingPointError) as caught:
+        fit(chosen)
+    assert f"epoch 2, images {list(guilty[3 + batch])}" in str(caught.value)
+    saved = checkpoint(Path(chosen.output))
+    assert saved["epoch"] == 0
+    assert all(value.isfinite().all() for value in saved["state_dict"].values() if torch.is_tensor(value))
