@@ -34,9 +34,13 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class TrainCommand(TrainOptions):
-    __doc__ = (TrainOptions.__doc__ or "") + "    json: print the result as one JSON object on the last line.\n"
+    """`od_detr.options.TrainOptions`, and how the result is told."""
 
     json: bool = False
+
+
+# The help of the verb is the options' own, and one line more.
+TrainCommand.__doc__ = f"{TrainOptions.__doc__}    json: print the result as one JSON object on the last line.\n"
 
 
 @dataclass(frozen=True)
@@ -132,12 +136,14 @@ class BenchmarkOptions:
 
 
 def demo(options: DemoOptions) -> dict[str, Any]:
+    """od-detr demo"""
     from od_detr.experiments.demo import run_demo
 
     return run_demo(Path(options.output), options.seed)
 
 
 def train(options: TrainCommand) -> dict[str, Any]:
+    """od-detr train"""
     values = {key: value for key, value in vars(options).items() if key != "json"}
     if options.dry_run:
         return _announce(TrainOptions(**values))
@@ -170,6 +176,7 @@ def _announce(options: TrainOptions) -> dict[str, Any]:
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+    """od-detr evaluate"""
     from rich.console import Console
 
     from od_detr.evaluation.coco import format_table
@@ -191,6 +198,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
+    """od-detr predict"""
     from od_detr.inference.predictor import Predictor
 
     predictor = Predictor.from_run(Path(options.run), options.weights, options.device, options.precision)
@@ -200,6 +208,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 
 
 def convert(options: ConvertOptions) -> dict[str, Any]:
+    """od-detr convert"""
     from od_detr.integrations.convert import convert as convert_weights
     from od_detr.integrations.convert import convert_to_huggingface
 

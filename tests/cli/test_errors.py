@@ -114,7 +114,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "negative seed": (["--seed", "-1"], r"--seed: -1 makes no sense; give a value from 0"),
     "tiny images": (["--image-size", "8"], r"--image-size: 8 makes no sense; give 16 or more"),
     "odd width": (["--hidden-dim", "33"], r"--hidden-dim: 33 is not a multiple of 8; give 32"),
-    "stages beyond": (["--ag.stages", "[1,3]"], r"--ag\.stages: \[1, 3\] .* 2 decoder layers; give numbers from 1 to 2"),
+    "stages beyond": (["--ag.stages", "[1,3]"], r"--ag\.stages: \[1, 3\] .* 2 decoder layers; give numbers from 1"),
     "no list": (["--ag.stages", "3"], r"--ag\.stages: '3' is not a list such as \[1, 2\]"),
     "no mapping": (["--backbone-options", "8"], r"--backbone-options: '8' is not a mapping such as"),
     "unknown backbone": (["--backbone", "resnet19"], r"--backbone resnet19: no such timm model .*; list them"),

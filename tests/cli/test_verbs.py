@@ -30,7 +30,7 @@ def parsed(*arguments: str) -> TrainCommand:
 def test_help_and_overview_need_neither_torch_nor_lightning() -> None:
     script = (
         "import sys\nfrom od_detr.cli import main\nassert main(sys.argv[1:]) == 0\n"
-        "heavy = {'torch', 'lightning', 'timm', 'supervision', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'torch', 'lightning', 'timm', 'supervision'} & set(sys.modules)\nassert not heavy, heavy"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, "--help"], capture_output=True, text=True, timeout=60, check=False
@@ -156,6 +156,14 @@ def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
             assert min(picture.size) >= 64
 
 
+def test_predict_says_nothing_but_its_result(trained: Path, scenes: Path, tmp_path: Path) -> None:
+    image = sorted((scenes / "images" / "val").iterdir())[0]
+    command = [sys.executable, "-m", "od_detr.cli", "predict", trained, image, "--output", tmp_path / "out"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(rf"\d+ detections in 1 images, drawn in {tmp_path / 'out'}\n", result.stdout)
+
+
 def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr: Command) -> None:
     detector = Detector.from_pretrained(trained / "best")
     assert list(detector.classes) == list(CLASSES)
@@ -171,14 +179,14 @@ def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr:
 
 @pytest.mark.parametrize("model", ["deformable-detr-plus", "dino-4scale"])
 def test_fit_fine_tunes_and_gives_other_classes_new_heads(
-    model: str, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     start = tmp_path / "start"
     assert od_detr("train", "--data", scenes, "--output", start, *tiny, "--model", model, "--epochs", 1).status == 0
     detector = Detector.from_pretrained(start)
     settings = {"epochs": 1, "batch_size": 4, "device": "cpu", "workers": 0}
     same = detector.fit(scenes, output=str(tmp_path / "same"), **settings)
-    assert "other classes" not in capsys.readouterr().out
+    assert "other classes" not in capfd.readouterr().out
     assert same.predictor.detector.settings == detector.predictor.detector.settings
 
     data = Path(shutil.copytree(scenes, tmp_path / "data"))
@@ -187,7 +195,7 @@ def test_fit_fine_tunes_and_gives_other_classes_new_heads(
         content["categories"].append({"id": 9, "name": "ghost"})
         (data / f"{split}.json").write_text(json.dumps(content))
     other = detector.fit(data, output=str(tmp_path / "other"), **settings)
-    told = capsys.readouterr().out
+    told = capfd.readouterr().out
     assert f"{start}: was trained for 5 other classes; new are " in told
     assert "decoder.heads.classes.0.weight" in told and ("queries.heads" in told) == (model == "dino-4scale")
     assert list(other.classes) == [*CLASSES, "ghost"]

@@ -35,6 +35,15 @@ def lines(node: ast.AST) -> int:
     return node.end_lineno - node.lineno + 1
 
 
+def code_lines(source: Path) -> int:
+    written = source.read_text().splitlines()
+    for node in nodes(source, ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef):
+        if ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            written[docstring.lineno - 1 : docstring.end_lineno] = [""] * lines(docstring)
+    return sum(bool(line.strip()) and not line.strip().startswith("#") for line in written)
+
+
 def name(source: Path, line: int | None = None) -> str:
     return str(source.relative_to(ROOT)) + (f":{line}" if line else "")
 
@@ -49,8 +58,8 @@ def test_a_file_fits_in_350_lines_and_a_function_in_50() -> None:
 
 
 def test_the_whole_source_stays_below_8000_lines() -> None:
-    """Blank ones apart."""
-    assert 1000 < sum(bool(line.strip()) for source in SOURCES for line in source.read_text().splitlines()) < 8000
+    """Of code: what is blank, a comment or a docstring helps the reader."""
+    assert 1000 < sum(code_lines(source) for source in SOURCES) < 8000
 
 
 def test_no_module_is_named_after_nothing() -> None:

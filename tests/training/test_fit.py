@@ -205,7 +205,7 @@ def test_accumulating_two_batches_of_4_equals_a_batch_of_8(options: Options, sce
         content = json.loads((scenes / f"{split}.json").read_text())
         content["images"] = content["images"][:images]
         owned = [[a for a in content["annotations"] if a["image_id"] == i["id"]][:3] for i in content["images"]]
-        content["annotations"] = sum(owned, [])
+        content["annotations"] = [entry for three in owned for entry in three]
         (data / f"{split}.json").write_text(json.dumps(content))
     file = backbone_file(tmp_path)
     gradients = []

@@ -45,36 +45,24 @@ def dino(
 ) -> Detector:
     """DINO: anchors selected from the memory, content learned. Five levels start one backbone map earlier.
 
-    Weights of detrex's DINO want a head for each layer and Deformable-DETR's encoding of the image
-    (`shared_heads=False, temperature=10000.0, half_pixel=True`).
-    """
+    detrex's weights want `shared_heads=False, temperature=10000.0, half_pixel=True`."""
     strides = ((4, 8, 16, 32) if num_levels == 5 else (8, 16, 32)) if strides is None else strides
     settings = {key: value for key, value in locals().items() if key != "backbone_weights"}
     features = make_backbone(backbone, strides, backbone_weights, backbone_frozen, backbone_options)
     shape = (hidden_dim, heads, num_levels, points, feedforward, dropout)
-    encoder = Encoder(
-        [EncoderLayer(*shape) for _ in range(encoder_layers)],
-        hidden_dim,
-        num_levels,
-        temperature,
-        half_pixel,
-    )
-    decoder = Decoder(
-        [DecoderLayer(*shape) for _ in range(decoder_layers)],
-        Heads(hidden_dim, num_classes, decoder_layers, shared_heads, size_bias=0.0),
-        AnchorPosition(hidden_dim),
-        nn.LayerNorm(hidden_dim),
-        look_forward_twice=True,
-        eps=1e-3,
-    )
+    layers = [DecoderLayer(*shape) for _ in range(decoder_layers)]
+    read = Heads(hidden_dim, num_classes, decoder_layers, shared_heads, size_bias=0.0)
+    position, norm = AnchorPosition(hidden_dim), nn.LayerNorm(hidden_dim)
+    decoder = Decoder(layers, read, position, norm, look_forward_twice=True, eps=1e-3)
+    noise = DenoisingQueries(hidden_dim, num_classes, denoising, label_noise, box_noise) if denoising else None
     detector = Detector(
         settings | {"model": f"dino-{num_levels}scale"},
         features,
         Neck(features.channels, hidden_dim, num_levels),
-        encoder,
+        Encoder([EncoderLayer(*shape) for _ in range(encoder_layers)], hidden_dim, num_levels, temperature, half_pixel),
         SelectedQueries(queries, hidden_dim, num_classes),
         decoder,
-        DenoisingQueries(hidden_dim, num_classes, denoising, label_noise, box_noise) if denoising else None,
+        noise,
         top_k=top_k,
     )
     return initialise(detector)

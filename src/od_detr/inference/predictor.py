@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,8 +65,8 @@ class Predictor:
     def predict(self, image: Path | str, threshold: float = 0.3) -> supervision.Detections:
         """Detections of one image file, best first: pixel xyxy, scores, class ids, class names in `.data`."""
         import numpy as np
-        import supervision
 
+        supervision = _supervision()
         pixels = read_image(Path(image))
         size = (pixels.shape[1], pixels.shape[2])
         sample = Sample(pixels, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 0, size)
@@ -86,6 +88,8 @@ class Predictor:
         from PIL import Image
 
         from od_detr.evaluation.coco import detections_to_coco
+
+        _supervision()
         from od_detr.inference.drawing import draw
 
         files = find_images(sources)
@@ -114,6 +118,14 @@ class Predictor:
                 results.append(row | named)
         (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n")
         return {"images": len(files), "detections": len(results), "output": str(output)}
+
+
+def _supervision() -> ModuleType:
+    """supervision, imported when first needed and without its advice to install OpenCV, which nothing here asks for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*OpenCV.*")
+        import supervision
+    return supervision
 
 
 def open_run(run: Path, weights: str = "best") -> tuple[Detector, dict[str, Any]]:
