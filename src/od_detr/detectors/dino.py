@@ -56,7 +56,7 @@ def dino(
     decoder = Decoder(layers, read, position, norm, look_forward_twice=True, eps=1e-3)
     noise = DenoisingQueries(hidden_dim, num_classes, denoising, label_noise, box_noise) if denoising else None
     detector = Detector(
-        settings | {"model": f"dino-{num_levels}scale"},
+        settings | {"model": "dino-5scale" if num_levels == 5 else "dino-4scale"},
         features,
         Neck(features.channels, hidden_dim, num_levels),
         Encoder([EncoderLayer(*shape) for _ in range(encoder_layers)], hidden_dim, num_levels, temperature, half_pixel),

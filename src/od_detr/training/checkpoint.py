@@ -50,7 +50,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint; give the --output of a run that was started before")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["state_dict"], checkpoint["batches_seen"]
+        missing = {"state_dict", "batches_seen"} - checkpoint.keys()
+        if missing:
+            raise KeyError(f"without {' and '.join(sorted(missing))}")
     except Exception as error:  # torch.load raises half a dozen unrelated types for a damaged file
         raise InputError(
             f"{path}: cannot be read as a checkpoint ({_first_line(error)}); start anew or restore the file"

@@ -127,7 +127,7 @@ def fit(options: TrainOptions) -> Run:
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
     detector = open_detector(options, train)
-    batches = {"rank": _rank() if options.devices > 1 else 0, "world_size": options.devices}
+    batches: dict[str, Any] = {"rank": _rank() if options.devices > 1 else 0, "world_size": options.devices}
     sampler = BatchSampler(len(train), options.batch_size, seed=options.seed, drop_last=True, **batches)
     steps_per_epoch = -(-len(sampler) // options.accumulate)
     teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
