@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
+from benchmarks.timing import Figure, one_thread, speedup
 from od_detr.data.images import read_image
 from od_detr.data.scenes import render_scene
 from od_detr.data.transforms import Plan, Transform, apply_to_image
@@ -52,49 +53,32 @@ def normalised(image: Image.Image) -> torch.Tensor:
     return functional.normalize(functional.to_tensor(image), MEAN, STD)
 
 
-def measure(images: int = 40, rounds: int = 3) -> dict[str, dict[str, float | str]]:
+def measure(images: int = 40, rounds: int = 3) -> dict[str, Figure]:
     """The `loader` figures: seconds an image, and the mean difference of the pixels in units of 1/255."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     ours, peer, differences = [], [], []
     transform, rng = Transform(800, "detr"), Random(0)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            files = write_photographs(Path(folder), images)
-            # The first round also warms caches up: it measures the difference, not the time.
-            for turn in range(rounds + 1):
-                for file in files:
-                    plan = transform.plan(480, 640, rng)
-                    start = time.perf_counter()
-                    mine = apply_to_image(plan, read_image(file))
-                    middle = time.perf_counter()
-                    picture = with_pillow(file, plan)
-                    normalised(picture)
-                    end = time.perf_counter()
-                    if turn:
-                        ours.append(middle - start)
-                        peer.append(end - middle)
-                    else:
-                        theirs = functional.pil_to_tensor(picture)
-                        differences.append((mine.int() - theirs.int()).abs().double().mean().item())
-    finally:
-        torch.set_num_threads(threads)
-    seconds, peer_seconds = statistics.fmean(ours), statistics.fmean(peer)
+    with one_thread(), tempfile.TemporaryDirectory() as folder:
+        files = write_photographs(Path(folder), images)
+        # The first round also warms caches up: it measures the difference, not the time.
+        for turn in range(rounds + 1):
+            for file in files:
+                plan = transform.plan(480, 640, rng)
+                start = time.perf_counter()
+                mine = apply_to_image(plan, read_image(file))
+                middle = time.perf_counter()
+                picture = with_pillow(file, plan)
+                normalised(picture)
+                end = time.perf_counter()
+                if turn:
+                    ours.append(middle - start)
+                    peer.append(end - middle)
+                else:
+                    theirs = functional.pil_to_tensor(picture)
+                    differences.append((mine.int() - theirs.int()).abs().double().mean().item())
+    difference = statistics.fmean(differences)
     return {
-        "speedup_over_pil": {
-            "ratio": peer_seconds / seconds,
-            "ours": seconds,
-            "peer": peer_seconds,
-            "goal": 2.5,
-            "unit": "s/image",
-        },
-        "mean_difference": {
-            "ratio": statistics.fmean(differences),
-            "ours": statistics.fmean(differences),
-            "peer": 0.0,
-            "goal": 0.01,
-            "unit": "1/255",
-        },
+        "speedup_over_pil": speedup(statistics.fmean(ours), statistics.fmean(peer), 2.5, "seconds an image"),
+        "mean_difference": {"ratio": difference, "ours": difference, "peer": 0.0, "goal": 0.01, "unit": "1/255"},
     }
 
 

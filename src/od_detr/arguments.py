@@ -44,6 +44,7 @@ class Parser(ArgumentParser):
         super().__init__(
             prog=f"od-detr {verb}", description=(options.__doc__ or verb).split("\n\n")[0], exit_on_error=True
         )
+        self.positional = positional
         self.usage = " ".join([f"od-detr {verb}", *(name.upper() for name in positional), "[options]"])
         self.options_class = options
         self.config: Path | None = None
@@ -127,7 +128,7 @@ class Parser(ArgumentParser):
         line = " ".join(str(message).split())
         required = re.match(r"the following arguments are required: (.*)", line)
         if required:
-            missing = [name if name in self.usage.lower() else f"--{shown(name)}" for name in required[1].split(", ")]
+            missing = [name if name in self.positional else f"--{shown(name)}" for name in required[1].split(", ")]
             line = f"{' and '.join(missing)} missing; the usage is {self.usage}"
         for pattern, wording in WORDINGS:
             line = re.sub(pattern, wording, line)

@@ -222,6 +222,7 @@ def convert(options: ConvertOptions) -> dict[str, Any]:
 
 
 def benchmark(options: BenchmarkOptions) -> dict[str, Any]:
+    """od-detr benchmark"""
     import importlib
 
     root = Path(__file__).resolve().parents[2]

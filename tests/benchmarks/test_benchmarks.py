@@ -21,7 +21,7 @@ FIGURES = {
     "matching": lambda: matching.measure(rounds=1, layers=2, queries=40, targets=(3, 5), classes=4),
     "ema": lambda: ema.measure(rounds=1, **SMALL),
     "inference": lambda: inference.measure(rounds=1, image_size=64, **SMALL),
-    "memory": lambda: memory.measure(image_size=64, **SMALL),
+    "memory": lambda: memory.measure(image_sizes=(64, 64), **SMALL),
 }
 KEYS = {
     "step": [
@@ -33,7 +33,7 @@ KEYS = {
     "matching": ["speedup_3_targets", "speedup_5_targets", "synchronisations"],
     "ema": ["speedup_over_lightning"],
     "inference": ["speedup_over_transformers", "distilled_over_baseline"],
-    "memory": ["distilled_over_baseline"],
+    "memory": ["distilled_over_baseline", "small_images_distilled_over_baseline"],
 }
 
 

@@ -80,7 +80,7 @@ def render_scene(split: str, index: int, size: int = 128, seed: int = 0) -> Scen
     ground = rng.random(3)
     image = _texture(rng, size, size, ground, rng.random(3))
     scene = Scene(image, np.full((size, size), -1, dtype=np.int64))
-    crowd = 3 + int(8 * rng.random() ** 1.5)
+    crowd = 3 + int(8 * rng.random() ** 2)
     for label in rng.integers(len(CLASSES), size=crowd).tolist():
         # In a full scene no place may be left; the first three shapes always find one.
         for _ in range(20):
@@ -140,7 +140,7 @@ def _render_split(output: Path, split: str, count: int, size: int, seed: int) ->
 def _add(scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.ndarray, " 3"]) -> bool:
     """Paints one more shape in front somewhere, unless that would hide it or another one too much."""
     size = len(scene.owner)
-    radius = size * rng.uniform(0.1, 0.21)
+    radius = size * rng.uniform(0.12, 0.22)
     centre = _place(scene, rng, radius)
     outlines = [centre + radius * part for part in _outlines(CLASSES[label], rng.uniform(0, 2 * math.pi))]
     low, high = outlines[0].min(0), outlines[0].max(0)
@@ -153,7 +153,7 @@ def _add(scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.nd
     if min(_visible(owner, areas)) < LEAST_VISIBLE:
         return False
     colour = _contrasting(rng, ground)
-    paint = _texture(rng, y2 - y1, x2 - x1, colour, np.clip(colour + rng.uniform(-0.25, 0.25, 3), 0, 1))
+    paint = _texture(rng, y2 - y1, x2 - x1, colour, np.clip(colour + rng.uniform(-0.15, 0.15, 3), 0, 1))
     region = scene.image[y1:y2, x1:x2]
     region += cover[..., None] * (paint - region)
     box = [round(float(value), 2) for value in (*np.clip(low, 0, size), *np.clip(high, 0, size))]
@@ -254,6 +254,6 @@ def _texture(
     else:
         coarse = Image.fromarray(rng.random((5, 5), dtype=np.float32))
         blend = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    grain = rng.random((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(0, 0.15))
+    grain = rng.random((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(0, 0.1))
     mixed = first.astype(np.float32) + blend[..., None] * (second - first).astype(np.float32)
     return np.clip(mixed + grain - grain.mean(), 0, 1)

@@ -61,7 +61,7 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
             raise InputError(f"{directory}: has no {name}; give the best/ folder of a run, or the run itself")
     try:
         config = json.loads((directory / CONFIG).read_text())
-        settings = {
+        settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in config["detector"].items()
         }
         model, num_classes = settings.pop("model"), settings.pop("num_classes")
@@ -69,7 +69,7 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
             raise ValueError(f"{len(config['classes'])} class names for {num_classes} classes")
         detector = build_detector(model, num_classes, **settings)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{directory / CONFIG}: not a detector's configuration ({reason}); save the run again"
         ) from error

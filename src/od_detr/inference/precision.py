@@ -12,9 +12,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.detectors import Detector
 from od_detr.errors import InputError
+from od_detr.nn.backbone import FrozenNorm
 
 PRECISIONS = ("auto", "32", "bf16")
-NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenNorm)
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from timm.layers import freeze_batch_norm_2d
 from timm.models._features import FeatureInfo, FeatureListNet
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.errors import InputError
 
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
         self.shared_modules = 0
         if self.frozen:
             self.features = freeze_batch_norm_2d(self.features)
+            _run_in_one_pass(self.features)
             self._freeze_first_stage()
         self.features.to(memory_format=torch.channels_last)
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -91,6 +93,23 @@ class Backbone(nn.Module):
             if index >= self.shared_modules - 1 and name in returned:
                 maps.append(stem)
         return maps
+
+
+class FrozenNorm(FrozenBatchNorm2d):
+    """Normalises by fixed statistics, multiplying and adding while going over the map once."""
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+
+
+def _run_in_one_pass(features: nn.Module) -> None:
+    for name, module in list(features.named_modules()):
+        if type(module) is FrozenBatchNorm2d:
+            norm = FrozenNorm(len(module.weight), module.eps)
+            norm.load_state_dict(module.state_dict())
+            features.set_submodule(name, norm)
 
 
 def feature_info(features: nn.Module) -> FeatureInfo:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from od_detr.errors import InputError
 from od_detr.nn.encoder import Memory
 from od_detr.nn.heads import Heads
 from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
@@ -80,9 +81,9 @@ class SelectedQueries(nn.Module):
         scores = self.heads.classify(described, 0)
         if tokens is None:
             if scores.shape[1] < self.num_queries:
-                raise ValueError(
-                    f"{self.num_queries} queries cannot be selected from the {scores.shape[1]} tokens of images this "
-                    "small: ask for fewer queries or a larger image size"
+                raise InputError(
+                    f"--queries {self.num_queries}: cannot be selected from the {scores.shape[1]} tokens of images this "
+                    f"small; give --queries {scores.shape[1]} or less, or a larger --image-size"
                 )
             tokens = scores.max(-1).values.topk(self.num_queries, dim=1).indices
 
