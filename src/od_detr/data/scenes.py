@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from od_detr.errors import InputError
 
 CLASSES = ("disc", "ring", "square", "triangle", "cross")
-LEAST_VISIBLE = 0.5
+LEAST_VISIBLE = 0.6
 SPLITS = ("train", "val")
 SUPERSAMPLING = 4
 MARKER = "scenes.json"
@@ -80,7 +80,7 @@ def render_scene(split: str, index: int, size: int = 128, seed: int = 0) -> Scen
     ground = rng.random(3)
     image = _texture(rng, size, size, ground, rng.random(3))
     scene = Scene(image, np.full((size, size), -1, dtype=np.int64))
-    crowd = 3 + int(8 * rng.random() ** 2)
+    crowd = 3 + int(8 * rng.random() ** 2.5)
     for label in rng.integers(len(CLASSES), size=crowd).tolist():
         # In a full scene no place may be left; the first three shapes always find one.
         for _ in range(20):
@@ -140,7 +140,7 @@ def _render_split(output: Path, split: str, count: int, size: int, seed: int) ->
 def _add(scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.ndarray, " 3"]) -> bool:
     """Paints one more shape in front somewhere, unless that would hide it or another one too much."""
     size = len(scene.owner)
-    radius = size * rng.uniform(0.12, 0.22)
+    radius = size * rng.uniform(0.13, 0.24)
     centre = _place(scene, rng, radius)
     outlines = [centre + radius * part for part in _outlines(CLASSES[label], rng.uniform(0, 2 * math.pi))]
     low, high = outlines[0].min(0), outlines[0].max(0)
@@ -167,7 +167,7 @@ def _place(scene: Scene, rng: np.random.Generator, radius: float) -> Float[np.nd
     """A centre: mostly close to a shape that is there, so that the two overlap, else anywhere."""
     size = len(scene.owner)
     centre = rng.uniform(0.08, 0.92, 2) * size
-    if scene.labels and rng.random() < 0.45:
+    if scene.labels and rng.random() < 0.3:
         left, top, right, bottom = scene.boxes_xyxy[int(rng.integers(len(scene.labels)))]
         angle = rng.uniform(0, 2 * math.pi)
         distance = rng.uniform(0.45, 0.9) * (radius + max(right - left, bottom - top) / 2)

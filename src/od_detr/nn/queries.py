@@ -82,8 +82,8 @@ class SelectedQueries(nn.Module):
         if tokens is None:
             if scores.shape[1] < self.num_queries:
                 raise InputError(
-                    f"--queries {self.num_queries}: cannot be selected from the {scores.shape[1]} tokens of images this "
-                    f"small; give --queries {scores.shape[1]} or less, or a larger --image-size"
+                    f"--queries {self.num_queries}: images this small have {scores.shape[1]} tokens to select from; "
+                    f"give --queries {scores.shape[1]} or less, or a larger --image-size"
                 )
             tokens = scores.max(-1).values.topk(self.num_queries, dim=1).indices
 
