@@ -3,19 +3,18 @@
 Both sides start from what the layers of Deformable DETR's attention module give: values, offsets and logits.
 
 `encoder` is a self-attention over the levels of a 320 px image, `decoder` 300 boxes on the same memory: batch 2,
-256 channels, 8 heads, 4 levels, 4 points, forward and backward, one thread. Rounds alternate between the candidates
-and the least time counts.
+256 channels, 8 heads, 4 levels, 4 points, forward and backward.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.ops import attention_backend, deformable_sampling, selected_backend
 from od_detr.ops.reference import LevelShapes, reference_attention
 
@@ -24,26 +23,24 @@ BATCH, HEADS, CHANNELS, POINTS, QUERIES = 2, 8, 32, 4, 300
 Attention = Callable[..., Tensor]
 
 
-def measure(rounds: int = 15) -> dict[str, dict[str, object]]:
+def measure(rounds: int = 15) -> dict[str, Figure]:
     """The figures of `od-detr benchmark attention`: seconds and bytes of ours and of the peer, and their ratio.
 
     `encoder_speedup` and `decoder_speedup` are of the backend chosen here, `fallback_…` of the one without a compiler.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        encoder, decoder = workload(queries=None), workload(queries=QUERIES)
-        candidates = {"ours": deformable_sampling, "fallback": fallback, "peer": public_form}
-        encoder_seconds, decoder_seconds = (interleaved(candidates, each, rounds) for each in (encoder, decoder))
-        saved = {name: saved_bytes(candidates[name], encoder) for name in ("ours", "peer")}
-    finally:
-        torch.set_num_threads(threads)
+    candidates = {"ours": deformable_sampling, "fallback": fallback, "peer": public_form}
+    encoder, decoder = workload(queries=None), workload(queries=QUERIES)
+    in_encoder, in_decoder = (
+        interleaved({name: forward_and_backward(each, inputs) for name, each in candidates.items()}, rounds)
+        for inputs in (encoder, decoder)
+    )
+    saved = {name: saved_bytes(candidates[name], encoder) for name in ("ours", "peer")}
     return {
-        "encoder_speedup": speedup(encoder_seconds, "ours", goal=8.0),
-        "decoder_speedup": speedup(decoder_seconds, "ours", goal=4.0),
-        "fallback_encoder_speedup": speedup(encoder_seconds, "fallback", goal=1.5),
-        "fallback_decoder_speedup": speedup(decoder_seconds, "fallback", goal=0.95),
-        "saved_bytes_fraction": {"ratio": saved["ours"] / saved["peer"], **saved, "goal": 1 / 6, "unit": "bytes"},
+        "encoder_speedup": speedup(in_encoder["ours"], in_encoder["peer"], 8.0),
+        "decoder_speedup": speedup(in_decoder["ours"], in_decoder["peer"], 4.0),
+        "fallback_encoder_speedup": speedup(in_encoder["fallback"], in_encoder["peer"], 1.5),
+        "fallback_decoder_speedup": speedup(in_decoder["fallback"], in_decoder["peer"], 0.95),
+        "saved_bytes_fraction": cost(saved["ours"], saved["peer"], 1 / 6, "bytes"),
     }
 
 
@@ -84,18 +81,10 @@ def cell_centres(height: int, width: int) -> Tensor:
     return torch.cartesian_prod(rows, columns).flip(-1)
 
 
-def interleaved(candidates: dict[str, Attention], inputs: tuple, rounds: int) -> dict[str, float]:
-    """Least seconds of a forward and backward of each candidate, taken in turns after one uncounted round."""
-    seconds = dict.fromkeys(candidates, float("inf"))
+def forward_and_backward(attention: Attention, inputs: tuple) -> Callable[[], object]:
     leaves = [tensor for tensor in inputs if isinstance(tensor, Tensor) and tensor.requires_grad]
-    direction = torch.ones(BATCH, leaves[1].shape[1], HEADS * CHANNELS)
-    for turn in range(rounds + 1):
-        for name, attention in candidates.items():
-            start = time.perf_counter()
-            torch.autograd.grad(attention(*inputs), leaves, direction)
-            if turn:
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
+    direction = torch.ones(BATCH, inputs[3].shape[1], HEADS * CHANNELS)
+    return lambda: torch.autograd.grad(attention(*inputs), leaves, direction)
 
 
 def saved_bytes(attention: Attention, inputs: tuple) -> int:
@@ -109,11 +98,6 @@ def saved_bytes(attention: Attention, inputs: tuple) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = attention(*inputs)
     return sum(storages.values()) if output.requires_grad else 0
-
-
-def speedup(seconds: dict[str, float], name: str, goal: float) -> dict[str, object]:
-    ratio = seconds["peer"] / seconds[name]
-    return {"ratio": ratio, "ours": seconds[name], "peer": seconds["peer"], "goal": goal, "unit": "seconds"}
 
 
 if __name__ == "__main__":

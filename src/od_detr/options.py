@@ -215,7 +215,7 @@ class OptimizerOptions:
 
     Args:
         lr: learning rate; default the host's own (2e-4, 1e-4, 1e-4).
-        backbone_lr: the backbone's, as a share of lr.
+        backbone_lr: the backbone's, as a share of lr; default 0.1 with pretrained weights, 1 from scratch.
         wd: weight decay.
         clip: largest gradient norm.
         drop: epoch after which the rate falls tenfold; default 11 of 12, 20 of 24, 40 of 50, else five sixths.
@@ -223,7 +223,7 @@ class OptimizerOptions:
     """
 
     lr: float | None = None
-    backbone_lr: float = 0.1
+    backbone_lr: float | None = None
     wd: float = 1e-4
     clip: float = 0.1
     drop: int | None = None

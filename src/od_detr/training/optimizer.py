@@ -14,17 +14,21 @@ OFFSETS = ("reference_points", "sampling_offsets")
 
 
 def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host, fused: bool = True) -> AdamW:
-    """AdamW over the trainable parameters: the backbone and, for Deformable-DETR, the offsets learn slower.
+    """AdamW over the trainable parameters: a pretrained backbone and, for Deformable-DETR, the offsets learn slower.
 
     A fused step unscales fp16's gradients by itself, so that they could not be clipped before it.
     """
     lr = host.lr if options.lr is None else options.lr
+    # What is frozen was loaded: a backbone from scratch has everything to learn yet.
+    backbone = (
+        (0.1 if detector.settings["backbone_frozen"] else 1.0) if options.backbone_lr is None else options.backbone_lr
+    )
     rates: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
             share = 1.0
             if name.startswith("backbone."):
-                share = options.backbone_lr
+                share = backbone
             elif any(part in name for part in OFFSETS):
                 share = host.offsets_lr
             rates.setdefault(share, []).append(parameter)
