@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +44,9 @@ def prepare(detector: Detector, precision: str) -> Detector:
     What reads boxes and scores off, and where queries start, stays in float32.
     """
     ready = copy.deepcopy(detector).eval().requires_grad_(False)
-    fold_norms(getattr(ready.backbone, "features", ready.backbone))
+    network = getattr(ready.backbone, "features", ready.backbone)
+    if isinstance(network, nn.Module):
+        fold_norms(network)
     if precision == "bf16":
         parts = [ready.backbone, ready.neck, ready.encoder, *ready.decoder.layers]
         for module in (module for part in parts for module in part.modules()):
@@ -67,7 +70,8 @@ def fold_norms(network: nn.Module) -> None:
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(before, Node) or before.op != "call_module" or len(before.users) != 1:
             continue
-        convolution, norm = (network.get_submodule(str(each.target)) for each in (before, node))
+        convolution = network.get_submodule(str(before.target))
+        norm: Any = network.get_submodule(str(node.target))
         if type(convolution) is nn.Conv2d and type(norm) in NORMS:
             statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
             fused = fuse_conv_bn_weights(convolution.weight, convolution.bias, *statistics)

@@ -98,6 +98,11 @@ class Backbone(nn.Module):
 class FrozenNorm(FrozenBatchNorm2d):
     """Normalises by fixed statistics, multiplying and adding while going over the map once."""
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
@@ -107,7 +112,7 @@ class FrozenNorm(FrozenBatchNorm2d):
 def _run_in_one_pass(features: nn.Module) -> None:
     for name, module in list(features.named_modules()):
         if type(module) is FrozenBatchNorm2d:
-            norm = FrozenNorm(len(module.weight), module.eps)
+            norm = FrozenNorm(len(module.state_dict()["weight"]), module.eps)
             norm.load_state_dict(module.state_dict())
             features.set_submodule(name, norm)
 
