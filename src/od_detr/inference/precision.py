@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import torch
@@ -66,13 +67,15 @@ def fold_norms(network: nn.Module) -> None:
         graph = _Tracer().trace(network)
     except Exception:  # tracing runs the network's own code, which may refuse in any way
         return
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(before, Node) or before.op != "call_module" or len(before.users) != 1:
             continue
         convolution = network.get_submodule(str(before.target))
         norm: Any = network.get_submodule(str(node.target))
-        if type(convolution) is nn.Conv2d and type(norm) in NORMS:
+        once = calls[str(before.target)] == calls[str(node.target)] == 1
+        if once and type(convolution) is nn.Conv2d and type(norm) in NORMS:
             statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
             fused = fuse_conv_bn_weights(convolution.weight, convolution.bias, *statistics)
             convolution.weight, convolution.bias = fused
