@@ -60,7 +60,7 @@ class Experiment:
             share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs
             options = with_switches(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
         if scale.opt.lr is not None:
-            options = with_switches(options, {"opt.lr": scale.opt.lr * host.lr / usual.lr})
+            options = with_switches(options, {"opt.lr": scale.opt.lr * (host.lr / usual.lr)})
         return with_switches(options, self.switches)
 
     @property
