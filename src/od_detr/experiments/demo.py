@@ -54,7 +54,6 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     from rich.table import Table
 
     from od_detr.evaluation.figures import curves
-    from od_detr.inference.drawing import contact_sheet
     from od_detr.inference.predictor import Predictor
     from od_detr.training.fit import fit
 
@@ -65,6 +64,8 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     unseen = sorted((data / "images" / "val").glob("*.png"))[:SHEET]
     predictor = Predictor.from_run(training)
     predictor.predict_files([str(file) for file in unseen], output / "predictions", threshold=0.4)
+    from od_detr.inference.drawing import contact_sheet  # by now supervision is there, without its advice
+
     contact_sheet(_opened(output / "predictions"), columns=4).save(output / "predictions.png")
     curves({"od": run.rows}, output / "curves.png")
 
