@@ -164,8 +164,6 @@ class Training(L.LightningModule):
         for name, state in checkpoint["records"].items():
             self.records[name] = MatchingRecord()
             self.records[name].load_state_dict(state)
-        if self.teacher and any(key.startswith("teacher.evaluation.") for key in checkpoint["state_dict"]):
-            self.teacher.stop()
 
 
 def _distributed() -> bool:
