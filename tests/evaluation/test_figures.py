@@ -20,6 +20,7 @@ def rows(epochs: int = 6, **columns: str) -> list[dict[str, str]]:
     return [
         {
             "epoch": str(epoch),
+            "seconds": str(90 * epoch),
             "train/loss": str(9 - epoch),
             "val/AP": f"{epoch / 20}",
             "val/teacher/AP": f"{epoch / 18}",
@@ -51,13 +52,15 @@ def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> No
         curves({"baseline": rows(4), "od": list(csv.DictReader(stream))}, tmp_path / "new" / "curves.png")
     with Image.open(tmp_path / "new" / "curves.png") as image:
         assert image.format == "PNG"
-    precision, instability, consistency, loss = drawn[0].axes
-    assert [len(axes.lines) for axes in drawn[0].axes] == [4, 4, 2, 2]
+    precision, timed, loss, instability, consistency, _ = drawn[0].axes
+    assert [len(axes.lines) for axes in drawn[0].axes] == [4, 4, 2, 4, 2, 0]
     np.testing.assert_allclose(precision.lines[2].get_xydata(), [(e, 5 * e) for e in range(6)])
+    np.testing.assert_allclose(timed.lines[2].get_xydata(), [(1.5 * e, 5 * e) for e in range(6)])
     np.testing.assert_allclose(instability.lines[2].get_xydata(), [(e, 4 - e / 2) for e in range(1, 6)])
     np.testing.assert_allclose(consistency.lines[1].get_ydata(), [50 + 5 * e for e in range(6)])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [9, 8, 7, 6])
-    assert {text.get_text() for text in drawn[0].legends[0].get_texts()} == {"baseline", "od", "online", "teacher"}
+    names = [text.get_text() for text in drawn[0].axes[-1].get_legend().get_texts()]
+    assert names == ["baseline", "od", "online", "teacher"]
     assert precision.lines[0].get_color() != precision.lines[2].get_color()
 
 
@@ -65,8 +68,8 @@ def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) ->
     nothing = {"val/teacher/AP": "", "stability/teacher_instability": "nan", "stability/consistency": "inf"}
     curves({"baseline": rows(1, **nothing)}, tmp_path / "curves.png")
     said = [[text.get_text() for text in axes.texts] for axes in drawn[0].axes]
-    assert said == [[], ["not recorded"], ["not recorded"], []]
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["baseline"]
+    assert said == [[], [], [], ["not recorded"], ["not recorded"], []]
+    assert [text.get_text() for text in drawn[0].axes[-1].get_legend().get_texts()] == ["baseline"]
     curves({"fresh": []}, tmp_path / "empty.png")
     assert (tmp_path / "empty.png").stat().st_size > 0
 

@@ -22,22 +22,26 @@ STYLES = {"online": "-", "teacher": (0, (4, 1.6))}
 
 @dataclass(frozen=True)
 class Panel:
-    """One small plot: the columns of metrics.csv it shows, by who they belong to."""
+    """One small plot: the columns of metrics.csv it shows, by who they belong to, against epochs or minutes."""
 
     title: str
     columns: dict[str, str]
     scale: float = 1.0
     zero: bool = True
+    against: str = "epoch"
 
 
+AP = {"online": "val/AP", "teacher": "val/teacher/AP"}
+AXES = {"epoch": ("epoch", 1.0), "minutes of training": ("seconds", 1 / 60)}  # axis: column and its scale
 PANELS = (
-    Panel("AP (%)", {"online": "val/AP", "teacher": "val/teacher/AP"}, scale=100.0),
+    Panel("AP (%)", AP, scale=100.0),
+    Panel("AP (%)", AP, scale=100.0, against="minutes of training"),
+    Panel("Training loss", {"online": "train/loss"}, zero=False),
     Panel(
         "Matching instability (queries per image)",
         {"online": "stability/instability", "teacher": "stability/teacher_instability"},
     ),
     Panel("Matching consistency with the teacher (%)", {"online": "stability/consistency"}, scale=100.0, zero=False),
-    Panel("Training loss", {"online": "train/loss"}, zero=False),
 )
 
 
@@ -50,12 +54,14 @@ def curves(runs: Mapping[str, Sequence[Row]], output: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12, 6.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+    *places, last = figure.subplots(2, 3).flat
+    for axes, panel in zip(places, PANELS, strict=True):
         _draw_panel(axes, panel, runs)
     handles = _legend([*runs], any(_series(rows, panel, "teacher")[0] for rows in runs.values() for panel in PANELS))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), frameon=False, fontsize=9)
+    last.axis("off")
+    last.legend(handles=handles, loc="center left", frameon=False, fontsize=10)
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output)
 
@@ -65,20 +71,20 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
 
     for number, rows in enumerate(runs.values()):
         for role in panel.columns:
-            epochs, values = _series(rows, panel, role)
+            places, values = _series(rows, panel, role)
             axes.plot(
-                epochs,
+                places,
                 values,
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=STYLES[role],
                 linewidth=1.6,
-                marker="o" if len(epochs) < 3 else None,
+                marker="o" if len(places) < 3 else None,
                 markersize=4,
             )
     axes.set_title(panel.title, loc="left", fontsize=10)
-    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_xlabel(panel.against, fontsize=9)
     axes.tick_params(labelsize=8, length=2)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=panel.against == "epoch", min_n_ticks=1))
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -92,11 +98,12 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
 
 
 def _series(rows: Sequence[Row], panel: Panel, role: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of a column, where both are finite numbers."""
+    """Where on the axis and how high a column lies, where both are finite numbers."""
     column = panel.columns.get(role, "")
-    points = [(_number(row.get("epoch")), panel.scale * _number(row.get(column))) for row in rows]
+    axis, unit = AXES[panel.against]
+    points = [(unit * _number(row.get(axis)), panel.scale * _number(row.get(column))) for row in rows]
     finite = [point for point in points if all(map(math.isfinite, point))]
-    return [epoch for epoch, _ in finite], [value for _, value in finite]
+    return [place for place, _ in finite], [value for _, value in finite]
 
 
 def _number(text: Any) -> float:

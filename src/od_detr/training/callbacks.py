@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from od_detr.detectors import save_detector
 from od_detr.training.module import ONLINE, TEACHER, Training
 
 LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
+SECONDS = "seconds"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -38,13 +40,15 @@ class RunDirectory(L.Callback):
         self.directory, self.classes, self.facts = directory, classes, facts
         self.best_ap = float("-inf")
         self.rows: list[dict[str, Any]] = []
+        self.seconds, self.since = 0.0, 0.0
         self.stop_asked = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_ap": self.best_ap, "rows": self.rows}
+        return {"best_ap": self.best_ap, "rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_ap, self.rows = state["best_ap"], list(state["rows"])
+        self.seconds = state.get("seconds", 0.0)
 
     @contextmanager
     def hearing_signals(self) -> Iterator[None]:
@@ -62,6 +66,21 @@ class RunDirectory(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask_to_stop)  # without Lightning's own handler, which saves nothing
+        self.since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.since = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count_seconds()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.since = time.perf_counter()
+
+    def _count_seconds(self) -> None:
+        """Adds the time trained since the last call; validating and saving are not counted."""
+        now = time.perf_counter()
+        self.seconds, self.since = self.seconds + now - self.since, now
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_asked:  # asked twice: at once, with what the last epoch saved
@@ -75,6 +94,7 @@ class RunDirectory(L.Callback):
         if whole_step and not trainer.is_last_batch and self._stopping(trainer):  # the last is validated first
             assert isinstance(pl_module, Training)
             pl_module.check_finite()
+            self._count_seconds()
             trainer.save_checkpoint(self.directory / LAST)
             raise Interrupted
 
@@ -87,10 +107,11 @@ class RunDirectory(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         pl_module.on_train_epoch_end()
+        self._count_seconds()
         epoch = trainer.current_epoch + 1
         figures = pl_module.figures
         self.rows = [row for row in self.rows if row["epoch"] < epoch]
-        self.rows.append({"epoch": epoch, "step": trainer.global_step, **figures})
+        self.rows.append({"epoch": epoch, "step": trainer.global_step, SECONDS: self.seconds, **figures})
         if trainer.logger is not None:
             trainer.logger.log_metrics(figures, step=trainer.global_step)
         if trainer.is_global_zero:
