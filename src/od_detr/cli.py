@@ -130,7 +130,7 @@ class BenchmarkOptions:
         json: print the figures as one JSON object on the last line.
     """
 
-    figures: Literal["step", "attention", "matching", "ema", "loader", "inference", "memory", "startup"]
+    figures: Literal["step", "attention", "matching", "ema", "loader", "inference", "memory", "startup", "growth"]
     rounds: int | None = None
     json: bool = False
 

@@ -152,6 +152,7 @@ class EmaOptions:
         warmup_steps: tau or w.
         stop: Stop Update at the learning-rate drop; auto is on where predictions are distilled.
         track: average the student even where nothing is distilled, to compare with it.
+        precision: of the teacher's forward pass: the student's, or bf16; the average itself is always 32.
     """
 
     decay: float | None = None
@@ -159,6 +160,7 @@ class EmaOptions:
     warmup_steps: float = 0.0
     stop: Literal["auto", "on", "off"] = "auto"
     track: bool = True
+    precision: Literal["student", "bf16"] = "student"
 
 
 @dataclass(frozen=True)

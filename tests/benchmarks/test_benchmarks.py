@@ -8,19 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))
 
-from benchmarks import ema, inference, matching, memory, startup, step  # noqa: E402
+from benchmarks import ema, growth, inference, matching, memory, startup, step  # noqa: E402
 from od_detr.cli import main  # noqa: E402
 
 SMALL = {"backbone": "resnet18", "encoder_layers": 1, "decoder_layers": 2, "queries": 20, "hidden_dim": 64}
+AXES = {"image_size": (64, 96), "targets": (1, 3)}
 FIGURES = {
     "step": lambda: step.measure(rounds=1, image_size=64, small_batch_size=2, **SMALL),
     "matching": lambda: matching.measure(rounds=1, layers=2, queries=40, targets=(3, 5), classes=4),
     "ema": lambda: ema.measure(rounds=1, **SMALL),
     "inference": lambda: inference.measure(rounds=1, image_size=64, **SMALL),
+    "growth": lambda: growth.measure(rounds=1, axes=AXES, **SMALL),
     "memory": lambda: memory.measure(image_sizes=(64, 64), **SMALL),
 }
 KEYS = {
@@ -33,6 +36,7 @@ KEYS = {
     "matching": ["speedup_3_targets", "speedup_5_targets", "synchronisations"],
     "ema": ["speedup_over_lightning"],
     "inference": ["speedup_over_transformers", "distilled_over_baseline"],
+    "growth": ["image_size_baseline", "image_size_od", "targets_baseline", "targets_od"],
     "memory": ["distilled_over_baseline", "small_images_distilled_over_baseline"],
 }
 
@@ -48,6 +52,14 @@ def test_a_measurement_gives_its_figures_as_finite_ratios(verb: str) -> None:
 
 def test_a_distilled_step_waits_for_one_copy_only() -> None:
     assert matching.exposed_waits(step.small_detector(), step.make_batch(2, 64, 8)) == 1
+
+
+def test_growth_is_drawn_with_an_axis_a_plot(tmp_path: Path) -> None:
+    seconds = {axis: {"baseline": [1.0, 2.0], "od": [1.5, 2.5]} for axis in AXES}
+    assert growth.figures(seconds, AXES)["image_size_od"]["goal"] == pytest.approx(2.25)  # grows as pixels do
+    growth.draw(seconds, AXES, tmp_path / "growth.png")
+    with Image.open(tmp_path / "growth.png") as image:
+        assert image.width > 3 * image.height
 
 
 def test_the_command_prints_the_figures_as_json_on_its_last_line(

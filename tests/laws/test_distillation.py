@@ -332,6 +332,30 @@ def test_nothing_is_distilled_before_its_start(make_detector, make_batch) -> Non
         assert torch.equal(ours[name], value)
 
 
+# ---- a teacher in bfloat16 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("align", ["student_topk", "teacher_topk"])
+@every_host
+def test_a_half_precision_teacher_leaves_the_student_exact(make_detector, make_batch, host, align) -> None:
+    """Only what is taught is rounded: the main group's predictions are the very bits of a plain run."""
+    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
+    teacher = make_detector(host, seed=1)
+    exact, half = (
+        taught_step(student, batch, host, teacher=teacher, **{"ema.precision": value, "dino.align": align})
+        for value in ("student", "bf16")
+    )
+    ours, theirs = (taught["main"].predictions for _, _, taught in (half, exact))
+    assert ours.boxes.dtype == ours.logits.dtype == torch.float32
+    difference = (ours.logits - theirs.logits).abs().max()
+    assert difference > 1e-6, "it does not compute in bfloat16"
+    if align == "student_topk":  # else a rounded score may choose other tokens for both
+        assert difference < 0.1
+        assert torch.equal(half[1]["main"].predictions.boxes, exact[1]["main"].predictions.boxes)
+    total(half[0]).backward()
+    assert all(weight.grad.isfinite().all() for weight in student.parameters() if weight.grad is not None)
+
+
 # ---- the tokens of two-stage hosts ----------------------------------------------------------------------------
 
 

@@ -41,12 +41,11 @@ class Scene:
     """A batch as the encoder understood it, with the queries the host starts from.
 
     A two-stage host also has the encoder's own predictions (`proposals`) and the memory tokens its queries
-    were selected from (`tokens`). `stem` is the frozen stem's output, which a teacher can share.
+    were selected from (`tokens`).
     """
 
     memory: Memory
     queries: QuerySet
-    stem: Tensor
     proposals: GroupOutput | None = None
     tokens: Int[Tensor, "B Q"] | None = None
 
@@ -107,26 +106,27 @@ class Detector(nn.Module):
         # Channels last is what convolution and pooling are fastest with, and what the flattened tokens are.
         return scaled.masked_fill(padding[:, None], 0.0).contiguous(memory_format=torch.channels_last)
 
+    def stem(self, batch: Batch) -> Tensor:
+        """What the backbone's frozen part makes of a batch: the same for a teacher, which can be given it."""
+        return self.backbone.stem(self.normalise(batch.images, batch.padding))
+
     def encode(self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None) -> Scene:
-        """Memory and initial queries of a batch. `stem` and `tokens` come from another detector's scene."""
-        if stem is None:
-            stem = self.backbone.stem(self.normalise(batch.images, batch.padding))
-        return self.encode_features(self.backbone(stem), batch.padding, stem, tokens)
+        """Memory and initial queries of a batch. `tokens`, of another detector's scene, are those to start from."""
+        features = self.backbone(self.stem(batch) if stem is None else stem)
+        return self.encode_features(features, batch.padding, tokens)
 
     def encode_features(
         self,
         features: list[Float[Tensor, "B _c _h _w"]],
         padding: Bool[Tensor, "B H W"],
-        stem: Tensor | None = None,
         tokens: Int[Tensor, "B Q"] | None = None,
     ) -> Scene:
         """As `encode`, from the backbone's maps."""
         memory = self.encoder(self.neck(features), padding)
-        stem = features[0] if stem is None else stem
         if isinstance(self.queries, SelectedQueries):
             queries, proposals, tokens = self.queries(memory, tokens)
-            return Scene(memory, queries, stem, proposals, tokens)
-        return Scene(memory, self.queries(memory), stem)
+            return Scene(memory, queries, proposals, tokens)
+        return Scene(memory, self.queries(memory))
 
     def decode(self, scene: Scene, groups: Iterable[QueryGroup] = ()) -> Outputs:
         """Decodes the host's own queries ("main") and further groups, none of which the main group sees."""

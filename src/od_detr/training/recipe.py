@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -38,6 +39,7 @@ class Recipe:
         cost: the matching cost of teacher and student.
         align: whose memory tokens a two-stage host's queries come from: the student's for both
             ("student_topk"), the teacher's for both ("teacher_topk"), or each its own ("rank").
+        half_teacher: whether the teacher's forward pass computes in bfloat16 whatever the student does.
         detach_memory: whether the queries that distillation adds leave the encoder untouched by their gradient.
         distil: whether the teacher is consulted at all (False before a delayed start).
     """
@@ -46,6 +48,7 @@ class Recipe:
     teacher: Teacher | None = None
     cost: MatchCost = field(default_factory=MatchCost)
     align: str = "student_topk"
+    half_teacher: bool = False
     detach_memory: bool = False
     distil: bool = True
 
@@ -71,15 +74,24 @@ class Recipe:
         """The student's scene and the teacher's view of it; the teacher's matching is solved meanwhile."""
         if self.teacher is None or not self.distil:
             return student.encode(batch), None
-        teacher = self.teacher.detector
-        with torch.no_grad():
-            early = teacher.encode(batch) if self.align == "teacher_topk" else None
-        scene = student.encode(batch, stem=early.stem, tokens=early.tokens) if early else student.encode(batch)
-        with torch.no_grad():
+        teacher, stem, early, device = self.teacher.detector, student.stem(batch), None, batch.images.device.type
+        if self.align == "teacher_topk":
+            with self._teaching(device):
+                early = teacher.encode(batch, stem)
+        scene = student.encode(batch, stem, early.tokens if early else None)
+        with self._teaching(device):
             tokens = scene.tokens if self.align == "student_topk" else None
-            taught = teacher.decode(early or teacher.encode(batch, stem=scene.stem, tokens=tokens))
+            taught = teacher.decode(early or teacher.encode(batch, stem, tokens))
+        with torch.no_grad(), torch.autocast(device, enabled=False):
             begin_matching(list(taught.groups.values()), batch.targets, self.cost)
         return scene, taught
+
+    @contextmanager
+    def _teaching(self, device: str) -> Iterator[None]:
+        """Without gradients, and in bfloat16 if so chosen; otherwise as the student computes."""
+        chosen = torch.autocast(device, torch.bfloat16) if self.half_teacher else nullcontext()
+        with torch.no_grad(), chosen:
+            yield
 
     def decode(self, student: Detector, scene: Scene, groups: list) -> Outputs:
         """One pass of the decoder for all groups; a second one only where the memory is to be detached."""
@@ -121,7 +133,8 @@ def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe
     if options.recipe in ("md+ag", "od"):
         objectives.append(AuxiliaryGroups(**vars(options.ag), distillation=distilled(main)))
     cost = MatchCost(cost=options.match.cost, eps=host.eps)
-    return Recipe(objectives, teacher if distil else None, cost, options.dino.align, options.distill.detach_memory)
+    switches = {"half_teacher": options.ema.precision == "bf16", "detach_memory": options.distill.detach_memory}
+    return Recipe(objectives, teacher if distil else None, cost, options.dino.align, **switches)
 
 
 def target_count(targets: Targets) -> Tensor | float:
