@@ -7,6 +7,7 @@ few close queries, the others lie anywhere.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -79,7 +80,8 @@ def predict(
 
 
 def whole_step(groups: list[GroupOutput], truth: Targets) -> None:
-    """The teacher's matching in a thread, then everything else at once."""
+    """The teacher's matching in a thread, then everything else at once; of targets not seen before."""
+    truth = replace(truth)
     begin_matching(groups[:1], truth, COST)
     match(groups[1:], truth, COST)
     groups[0].matching  # noqa: B018 - waits for it

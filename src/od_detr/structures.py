@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -44,15 +45,24 @@ class Targets:
         """Index of the first target of each image."""
         return tuple(sum(self.counts[:image]) for image in range(len(self.counts)))
 
-    @property
+    @cached_property
     def image(self) -> Int[Tensor, " N"]:
         """Batch index of the image each target belongs to (on the host)."""
         return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts, dtype=torch.long))
 
-    @property
+    @cached_property
     def slot(self) -> Int[Tensor, " N"]:
         """Place of each target among the targets of its own image (on the host)."""
         return torch.tensor([slot for count in self.counts for slot in range(count)], dtype=torch.long)
+
+    @cached_property
+    def padded(self) -> tuple[Float[Tensor, "B G 4"], Int[Tensor, "B G"]]:
+        """Boxes and labels of every image in a row of equal length; the padding is a zero box of class 0."""
+        shape = (len(self.counts), self.most)
+        place = (self.image * self.most + self.slot).to(self.boxes.device)
+        boxes = self.boxes.new_zeros(shape[0] * shape[1], 4).index_copy(0, place, self.boxes)
+        labels = self.labels.new_zeros(shape[0] * shape[1]).index_copy(0, place, self.labels)
+        return boxes.view(*shape, 4), labels.view(shape)
 
     def to(self, device: torch.device | str) -> Targets:
         return replace(

@@ -113,9 +113,8 @@ def test_rows_differ_in_exactly_what_the_table_says(table: str) -> None:
         for scale in (at_paper, at_tiny):
             one, other = flat(scale(rows[first])), flat(scale(rows[second]))
             found = {key: (one[key], other[key]) for key in one if one[key] != other[key]}
-            if scale is at_tiny:  # schedules and learning rates are in proportion there
+            if scale is at_tiny:  # schedules are in proportion there
                 follow = {"epochs", "opt.drop"} if "epochs" in expected else set()
-                follow |= {"opt.lr"} if "model" in expected else set()
                 found = {key: pair for key, pair in found.items() if key not in follow}
                 expected = {key: pair for key, pair in expected.items() if key != "epochs"}
             assert found == expected, (first, second)
@@ -225,11 +224,10 @@ def test_a_scales_epochs_stand_for_24_and_the_drop_keeps_its_share() -> None:
         assert 1 <= short.drop_epoch < short.epochs
 
 
-def test_hosts_keep_the_ratio_of_their_learning_rates() -> None:
-    scale = tiny(Path("scenes"), Path())
-    assert RUNS["od"].options(scale).opt.lr == scale.opt.lr
-    assert RUNS["dab-od"].options(scale).opt.lr == pytest.approx(scale.opt.lr / 2)  # 1e-4 beside 2e-4
-    assert at_paper(RUNS["dab-od"]).opt.lr is None
+def test_a_scales_learning_rate_is_every_hosts_and_the_papers_each_hosts_own() -> None:
+    for row in ("od", "dab-od", "dino4-od"):
+        assert at_tiny(RUNS[row]).opt.lr == tiny(Path("scenes"), Path()).opt.lr
+        assert at_paper(RUNS[row]).opt.lr is None
 
 
 def test_hosts_named_after_their_levels_keep_them() -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.testing import assert_close
 from transcription import Seen, Truth
 
-from od_detr.criteria import matching
 from od_detr.criteria.matching import MatchCost, PendingMatching, match, pairwise_costs, solve
 from od_detr.structures import GroupOutput, Matching, Predictions, QueryGroup, QuerySet, Targets
 
@@ -224,7 +223,7 @@ def test_a_matching_known_by_construction_is_kept_and_an_unmatched_group_left_al
 
 def test_padded_targets_are_zero_boxes_behind_the_real_ones() -> None:
     targets = random_targets((2, 0, 3))
-    boxes, labels = matching.pad_targets(targets)
+    boxes, labels = targets.padded
     assert boxes.shape == (3, 3, 4) and labels.shape == (3, 3)
     for image, (start, size) in enumerate(zip(targets.starts, targets.counts, strict=True)):
         assert torch.equal(boxes[image, :size], targets.boxes[start : start + size])

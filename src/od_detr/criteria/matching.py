@@ -35,15 +35,6 @@ class MatchCost:
     eps: float = 0.0
 
 
-def pad_targets(targets: Targets) -> tuple[Float[Tensor, "B G 4"], Tensor]:
-    """Boxes and labels of every image in a row of equal length; the padding is a zero box of class 0."""
-    shape = (len(targets.counts), targets.most)
-    place = (targets.image * targets.most + targets.slot).to(targets.boxes.device)
-    boxes = targets.boxes.new_zeros(shape[0] * shape[1], 4).index_copy(0, place, targets.boxes)
-    labels = targets.labels.new_zeros(shape[0] * shape[1]).index_copy(0, place, targets.labels)
-    return boxes.view(*shape, 4), labels.view(shape)
-
-
 @torch.no_grad()
 def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Float[Tensor, "I G q"]:
     """Cost of every (target, query) pair of every view, target-major; +inf for the padding of a group and only there.
@@ -53,7 +44,7 @@ def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Fl
     blocks, images = output.group.blocks, len(targets.counts)
     logits = output.views.logits.float().unflatten(0, (-1, images, blocks))
     boxes = output.views.boxes.float().unflatten(0, (-1, images, blocks))
-    target_boxes, labels = pad_targets(targets)
+    target_boxes, labels = targets.padded
     real = _real_pairs(output, targets) if cost.cost == "stable" else None
     # A processor takes few layers at a time, so that what lies between the operations stays in its cache.
     pairs = images * targets.most * boxes[0, 0].shape[:-1].numel()
@@ -75,8 +66,8 @@ def _costs(
     cost: MatchCost,
 ) -> Float[Tensor, "K B R G q"]:
     """Costs of some layers; `real` pairs are what position modulation compares with."""
-    index = labels[None, :, None, :, None].expand(*logits.shape[:3], -1, logits.shape[-2])
-    scores = logits.transpose(-1, -2).gather(-2, index).sigmoid_()
+    index = labels[None, :, None, None].expand(*logits.shape[:-1], -1)
+    scores = logits.gather(-1, index).transpose(-1, -2).contiguous().sigmoid_()
     wanted = target_boxes[None, :, None].expand(*boxes.shape[:3], -1, -1)
     corners = _planar(cxcywh_to_xyxy(boxes))
     _, giou = overlaps(cxcywh_to_xyxy(wanted)[..., :, None, :], corners[..., None, :, :], cost.eps)

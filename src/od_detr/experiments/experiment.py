@@ -50,17 +50,14 @@ class Experiment:
     weights: Literal["online", "teacher"] = "online"
 
     def options(self, scale: TrainOptions, output: str = "", seed: int = 0) -> TrainOptions:
-        """The run at a scale; `scale` holds what all runs share, set for Deformable-DETR+ and 24 epochs."""
-        host, usual = HOSTS[self.model], HOSTS["deformable-detr-plus"]
+        """The run at a scale; `scale` holds what all runs share, set for 24 epochs."""
         epochs = max(1, round(scale.epochs * self.epochs / SCHEDULE))
         options = replace(scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed)
-        if host.builder == "dino":
+        if HOSTS[self.model].builder == "dino":
             options = replace(options, levels=None)  # these hosts are named after theirs
         if epochs != self.epochs:
             share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs
             options = with_switches(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
-        if scale.opt.lr is not None:
-            options = with_switches(options, {"opt.lr": scale.opt.lr * (host.lr / usual.lr)})
         return with_switches(options, self.switches)
 
     @property
