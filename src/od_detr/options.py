@@ -276,6 +276,7 @@ class TrainOptions:
         device: auto, cpu, cuda or mps.
         devices: how many.
         precision: 32, bf16 or fp16; matching and losses are always 32.
+        compile: let torch.compile translate the backbone for a GPU; refused elsewhere, where it gains too little.
         workers: processes that load images; default one less than the cores.
     """
 
@@ -305,6 +306,7 @@ class TrainOptions:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     precision: Literal["32", "bf16", "fp16"] = "32"
+    compile: bool = False
     workers: int | None = None
     opt: OptimizerOptions = field(default_factory=OptimizerOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)

@@ -22,10 +22,11 @@ from od_detr.hosts import HOSTS
 from od_detr.nn.backbone import Backbone
 from od_detr.options import OptimizerOptions, TrainOptions
 from od_detr.training.callbacks import SECONDS
-from od_detr.training.fit import fit
+from od_detr.training.fit import compile_backbones, fit
 from od_detr.training.module import Training
 from od_detr.training.optimizer import make_optimizer, make_schedule
 from od_detr.training.recipe import Recipe
+from od_detr.training.teacher import Teacher
 
 Options = Callable[..., TrainOptions]
 
@@ -122,6 +123,26 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(options: Opti
     one, other = ([row | {SECONDS: 0} for row in run.rows] for run in runs[:2])
     assert one == other
     assert runs[0].rows[0]["train/loss"] != runs[2].rows[0]["train/loss"]
+
+
+@pytest.mark.filterwarnings("ignore:.*Dynamo does not know how to trace")  # the shape checks of tests
+def test_a_compiled_backbone_is_the_same_backbone(options: Options) -> None:
+    detector = build_detector("deformable-detr-plus", 3, backbone="resnet18", backbone_frozen=True, hidden_dim=32)
+    teacher, images = Teacher(detector), torch.randn(2, 3, 64, 64)
+    wanted = detector.backbone(images_stem := detector.backbone.stem(images))
+    names = list(detector.state_dict())
+    compile_backbones(detector, teacher, backend="aot_eager")
+    assert list(detector.state_dict()) == names  # what is saved does not know of it
+    for backbone in (detector.backbone, teacher.detector.backbone):
+        for found, expected in zip(backbone(images_stem), wanted, strict=True):
+            torch.testing.assert_close(found, expected)
+    sum(features.sum() for features in detector.backbone(images_stem)).backward()
+    assert all(weight.grad is not None for weight in detector.backbone.parameters() if weight.requires_grad)
+
+
+def test_compiling_is_refused_where_it_does_not_pay(options: Options) -> None:
+    with pytest.raises(InputError, match="--compile: on a cpu steps gain 5 %"):
+        fit(options(compile=True, device="cpu"))
 
 
 @pytest.mark.parametrize(("epochs", "drop"), [(12, 11), (24, 20), (50, 40), (6, 5), (3, 2), (100, 83)])

@@ -18,7 +18,7 @@ from od_detr.training.limits import shown
 
 CONFIG_HEAD = "# Written by od-detr train; `od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
 # What a resumed run may have otherwise, and what is no property of a run at all.
-FREE = ("data", "output", "resume", "dry_run", "epochs", "device", "devices", "precision", "workers", "eval")
+FREE = ("data", "output", "resume", "dry_run", "epochs", "device", "devices", "precision", "compile", "workers", "eval")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

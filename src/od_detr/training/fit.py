@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from od_detr.data.annotations import Dropped
@@ -132,6 +133,8 @@ def fit(options: TrainOptions) -> Run:
     steps_per_epoch = -(-len(sampler) // options.accumulate)
     teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
     recipe = make_recipe(options, teacher)
+    if options.compile:
+        compile_backbones(detector, teacher)
     annotations, _ = find_split(Path(options.data), "val")
     names = [ONLINE] if teacher is None else [ONLINE, TEACHER]
     scorers = {name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk) for name in names}
@@ -197,6 +200,13 @@ def _teacher(detector: Detector, options: TrainOptions, steps: int) -> Teacher |
         return None
     decay = scaled_decay(steps) if options.ema.decay is None else options.ema.decay
     return Teacher(detector, decay, options.ema.warmup, options.ema.warmup_steps)
+
+
+def compile_backbones(detector: Detector, teacher: Teacher | None, **options: Any) -> None:
+    """Has torch.compile translate the backbones of both when they first run; `options` are its own."""
+    for each in (detector,) if teacher is None else (detector, teacher.detector):
+        assert isinstance(each.backbone, torch.nn.Module)
+        each.backbone.compile(**options)
 
 
 def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]) -> L.Trainer:
