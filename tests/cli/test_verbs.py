@@ -161,6 +161,12 @@ def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
             assert min(picture.size) >= 64
 
 
+def test_predict_compiles_on_a_gpu_only(trained: Path, scenes: Path, od_detr: Command, tmp_path: Path) -> None:
+    answer = od_detr("predict", trained, scenes, "--output", tmp_path / "out", "--device", "cpu", "--compile")
+    assert answer.status == 2 and "--compile: on a cpu steps gain 5 %" in answer.error
+    assert not (tmp_path / "out").exists()
+
+
 def test_predict_says_nothing_but_its_result(trained: Path, scenes: Path, tmp_path: Path) -> None:
     image = sorted((scenes / "images" / "val").iterdir())[0]
     command = [sys.executable, "-m", "od_detr.cli", "predict", trained, image, "--output", tmp_path / "out"]

@@ -1,5 +1,6 @@
 """The hosts of the paper, each a composition of the same parts."""
 
+from od_detr.detectors.compiled import check_compiles, compile_backbone
 from od_detr.detectors.dab_deformable_detr import dab_deformable_detr
 from od_detr.detectors.deformable_detr import deformable_detr_plus
 from od_detr.detectors.detector import Detections, Detector, Scene, select_detections
@@ -11,6 +12,8 @@ __all__ = [
     "Detector",
     "Scene",
     "build_detector",
+    "check_compiles",
+    "compile_backbone",
     "dab_deformable_detr",
     "deformable_detr_plus",
     "dino",

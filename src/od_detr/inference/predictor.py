@@ -16,7 +16,7 @@ import torch
 from od_detr.data.batching import collate
 from od_detr.data.images import read_image
 from od_detr.data.transforms import Sample, Transform
-from od_detr.detectors import Detections, Detector, load_detector, load_weights
+from od_detr.detectors import Detections, Detector, check_compiles, compile_backbone, load_detector, load_weights
 from od_detr.errors import InputError
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.structures import Batch
@@ -31,7 +31,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 class Predictor:
     """A detector with its class names and the image size it was trained at.
 
-    `detector` is copied and made ready by `od_detr.inference.precision.prepare`; `precision` is auto, 32 or bf16.
+    `detector` is copied and made ready by `od_detr.inference.precision.prepare`; `precision` is auto, 32 or bf16,
+    and `compile` has torch.compile translate the backbone, on a GPU.
     """
 
     def __init__(
@@ -41,20 +42,26 @@ class Predictor:
         category_ids: Sequence[int] | None = None,
         image_size: int = DEFAULT_SIZE,
         precision: str = "auto",
+        compile: bool = False,
     ) -> None:
         self.device = next(detector.parameters()).device
         self.precision = choose_precision(precision, self.device)
         self.detector, self.classes = prepare(detector, self.precision), list(classes)
+        if compile:
+            check_compiles(self.device.type)
+            compile_backbone(self.detector)
         self.category_ids = list(category_ids or range(1, len(classes) + 1))
         self.transform = Transform(image_size, "none")
 
     @classmethod
-    def from_run(cls, run: Path, weights: str = "best", device: str = "auto", precision: str = "auto") -> Predictor:
+    def from_run(
+        cls, run: Path, weights: str = "best", device: str = "auto", precision: str = "auto", compile: bool = False
+    ) -> Predictor:
         """From a run's directory or a saved detector; `weights` "online" and "teacher" are the last epoch's."""
         detector, config = open_run(run, weights)
         size = config.get("image_size", DEFAULT_SIZE)
         detector = detector.to(choose_device(device))
-        return cls(detector, config["classes"], config.get("category_ids"), size, precision)
+        return cls(detector, config["classes"], config.get("category_ids"), size, precision, compile)
 
     @torch.inference_mode()
     def detect(self, batch: Batch) -> Detections:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from od_detr.data.annotations import Dropped
@@ -19,7 +18,7 @@ from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
-from od_detr.detectors import Detector, build_detector, load_detector
+from od_detr.detectors import Detector, build_detector, compile_backbone, load_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
 from od_detr.options import TrainOptions
@@ -134,7 +133,8 @@ def fit(options: TrainOptions) -> Run:
     teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
     recipe = make_recipe(options, teacher)
     if options.compile:
-        compile_backbones(detector, teacher)
+        for each in (detector,) if teacher is None else (detector, teacher.detector):
+            compile_backbone(each)
     annotations, _ = find_split(Path(options.data), "val")
     names = [ONLINE] if teacher is None else [ONLINE, TEACHER]
     scorers = {name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk) for name in names}
@@ -200,13 +200,6 @@ def _teacher(detector: Detector, options: TrainOptions, steps: int) -> Teacher |
         return None
     decay = scaled_decay(steps) if options.ema.decay is None else options.ema.decay
     return Teacher(detector, decay, options.ema.warmup, options.ema.warmup_steps)
-
-
-def compile_backbones(detector: Detector, teacher: Teacher | None, **options: Any) -> None:
-    """Has torch.compile translate the backbones of both when they first run; `options` are its own."""
-    for each in (detector,) if teacher is None else (detector, teacher.detector):
-        assert isinstance(each.backbone, torch.nn.Module)
-        each.backbone.compile(**options)
 
 
 def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]) -> L.Trainer:

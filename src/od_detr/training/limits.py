@@ -87,10 +87,10 @@ def check_device(options: TrainOptions) -> None:
         raise InputError(f"--devices {options.devices}: only {here[device]} are here; give {here[device]} or fewer")
     if device == "cpu" and options.precision == "fp16":
         raise InputError("--precision fp16: a CPU cannot train in it; use --precision bf16 or 32")
-    if options.compile and device != "cuda":
-        raise InputError(
-            f"--compile: on a {device} steps gain 5 % after 80 s of compiling (docs/performance.md); leave it out"
-        )
+    if options.compile:
+        from od_detr.detectors import check_compiles
+
+        check_compiles(device)
 
 
 def shown(key: str) -> str:
