@@ -16,8 +16,8 @@ from benchmarks.timing import Figure, cost, interleaved
 
 USUAL = {"image_size": 320, "batch": 2, "queries": 300, "targets": TARGETS}
 AXES = {
-    "image_size": (160, 224, 320, 448, 640),
-    "batch": (1, 2, 4, 8),
+    "image_size": (160, 320, 480, 640),
+    "batch": (1, 2, 4),
     "queries": (100, 300, 900),
     "targets": (1, 7, 30, 100),
 }
@@ -25,7 +25,7 @@ RECIPES = ("baseline", "od")
 Curves = dict[str, dict[str, list[float]]]  # seconds by axis and recipe, along AXES
 
 
-def measure(rounds: int = 2, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any) -> dict[str, Figure]:
+def measure(rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any) -> dict[str, Figure]:
     """The figures of `od-detr benchmark growth`: by how much a step grows from an axis's first point to its last.
 
     The goal is the growth of what varies, in pixels for image sizes: nothing should cost more than in proportion.
@@ -33,7 +33,7 @@ def measure(rounds: int = 2, axes: Mapping[str, Sequence[int]] = AXES, **sizes: 
     return figures(curves(rounds, axes, **sizes), axes)
 
 
-def curves(rounds: int = 2, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any) -> Curves:
+def curves(rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any) -> Curves:
     """Least seconds of a step at each point; the candidates of an axis take turns."""
     found: Curves = {}
     for axis, points in axes.items():
@@ -67,6 +67,8 @@ def draw(found: Curves, axes: Mapping[str, Sequence[int]], output: Path) -> None
 
     picture = Picture(figsize=(11, 3.2), dpi=150, layout="constrained")
     FigureCanvasAgg(picture)
+    every = [second for recipes in found.values() for seconds in recipes.values() for second in seconds]
+    lowest, highest = min(every), max(every)
     for place, (axis, recipes) in zip(picture.subplots(1, len(found), sharey=True), found.items(), strict=True):
         points = axes[axis]
         for recipe, seconds in recipes.items():
@@ -77,6 +79,7 @@ def draw(found: Curves, axes: Mapping[str, Sequence[int]], output: Path) -> None
         place.set_title(axis.replace("_", " "), fontsize=10)
         place.set_xticks(points, map(str, points))
         place.set_xticks([], minor=True)
+        place.set_ylim(0.8 * lowest, 1.3 * highest)
     picture.axes[0].set_ylabel("seconds a step")
     picture.axes[0].legend(frameon=False)
     picture.savefig(output)

@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if type(error).__name__ == "Interrupted":  # by its name, or --help would import what trains
-            return 0 if beside else _told("stopped; continue with --resume", 130)
+            return 0 if beside else _told(str(error), 130)
         if debug or not isinstance(error, FloatingPointError):
             raise
         return 1 if beside else _told(error, 1)

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from od_detr.transfers import beside
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -59,7 +61,7 @@ class Targets:
     def padded(self) -> tuple[Float[Tensor, "B G 4"], Int[Tensor, "B G"]]:
         """Boxes and labels of every image in a row of equal length; the padding is a zero box of class 0."""
         shape = (len(self.counts), self.most)
-        place = (self.image * self.most + self.slot).to(self.boxes.device)
+        place = beside(self.image * self.most + self.slot, self.boxes)
         boxes = self.boxes.new_zeros(shape[0] * shape[1], 4).index_copy(0, place, self.boxes)
         labels = self.labels.new_zeros(shape[0] * shape[1]).index_copy(0, place, self.labels)
         return boxes.view(*shape, 4), labels.view(shape)

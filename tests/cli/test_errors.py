@@ -259,7 +259,8 @@ def test_a_detector_of_other_classes_is_refused_by_name(
 ) -> None:
     edited(data, renamed, "val")
     before = fingerprint(data)
-    assert_refused(od_detr("evaluate", trained, "--data", data), r"val\.json: .*no category is named 'disc'; use")
+    pattern = r"val\.json: category \d+: name 'blob' is no class of the detector; use its class names disc, "
+    assert_refused(od_detr("evaluate", trained, "--data", data), pattern)
     assert fingerprint(data) == before
 
 

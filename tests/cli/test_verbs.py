@@ -224,6 +224,7 @@ def test_fine_tuning_refuses_another_host_and_other_sizes(
     for flags, mend in (
         (["--model", "dino-4scale"], "give --model deformable-detr-plus"),
         (["--queries", "30"], "--queries: .* has its own sizes; leave it out with --init"),
+        (["--backbone", "resnet34"], "--backbone resnet34: .* has a resnet18; leave it out with --init"),
     ):
         answer = od_detr("train", "--data", scenes, "--output", tmp_path / "run", *tiny, "--init", trained, *flags)
         assert answer.status == 2 and re.search(mend, answer.error)

@@ -52,6 +52,10 @@ HOSTILE = {
     "annotation id missing": (drop("annotations", "id"), ["annotation number 0", "id", "missing"]),
     "annotation twice": (again("annotations"), ["annotation number 3", "id 5", "twice"]),
     "image twice": (again("images"), ["image number 3", "id 30", "twice"]),
+    "name of a category twice": (
+        lambda document: document["categories"].append({"id": 8, "name": "cat"}),
+        ["category 8", "name 'cat'", "category 7"],
+    ),
     "category twice": (again("categories"), ["category number 2", "id 90", "twice"]),
     "image id as text": (image(id="30"), ["image number 0", "id"]),
     "image id a fraction": (image(id=1.5), ["image number 0", "id", "1.5"]),
@@ -185,6 +189,15 @@ def test_classes_alone_are_matched_by_name(sound: dict, write) -> None:
     assert dataset.category_ids == (90, 7)
     with pytest.raises(InputError, match=r"train\.json.*'dog'"):
         CocoDataset.from_folder(folder, "train", classes=("zebra", "dog"))
+
+
+def test_names_that_repeat_are_refused_whoever_gives_the_classes(sound: dict, write) -> None:
+    """Otherwise training would take one of the two for the class, and validation stumble over the other's boxes."""
+    sound["categories"].append({"id": 8, "name": "cat"})
+    folder = write(sound)
+    for given in ({}, {"classes": ("cat", "zebra")}, {"classes": ("cat", "zebra", "cat"), "category_ids": (7, 90, 8)}):
+        with pytest.raises(InputError, match=r"category 8: name 'cat' is that of category 7 too; give each"):
+            CocoDataset.from_folder(folder, "train", **given)
 
 
 def test_a_split_of_other_classes_is_refused(sound: dict, write) -> None:

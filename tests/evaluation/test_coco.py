@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
+from od_detr.data.dataset import CocoDataset
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import FIGURES, CocoEvaluator, detections_to_coco, evaluate_detections, format_table
 
@@ -192,10 +193,22 @@ def test_wrong_annotations_are_named_with_their_file(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=named) as error:
             evaluate_detections(file, [])
         assert file.name in str(error.value)
-    (tmp_path / "half.json").write_text('{"images": [')
-    for name in ("half.json", "missing.json"):
-        with pytest.raises(InputError, match=name):
-            evaluate_detections(tmp_path / name, [])
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"images": [', b"", b"[]", b"[" * 100_000, '{"images": "ä"}'.encode("latin-1"), None]
+)
+def test_a_file_that_is_no_json_is_told_as_in_training(text: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "val.json"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(InputError) as ours:
+        evaluate_detections(file, [])
+    with pytest.raises(InputError) as training:
+        CocoDataset(file, tmp_path)
+    message = str(ours.value)
+    assert message == str(training.value)
+    assert message.startswith(f"{file}: ") and "; " in message and "\n" not in message
 
 
 def test_classes_of_one_name_are_told_apart_by_their_id() -> None:

@@ -332,6 +332,37 @@ def test_nothing_is_distilled_before_its_start(make_detector, make_batch) -> Non
         assert torch.equal(ours[name], value)
 
 
+# ---- several ranks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", HOSTS[:2])
+def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(make_detector, make_batch, host, monkeypatch) -> None:
+    """Targets are counted over all ranks, so that their averaged gradients are those of the whole batch."""
+    sizes = {"backbone_frozen": True, "hidden_dim": 64, "dropout": 0.0}
+    student, teacher = make_detector(host, **sizes), make_detector(host, seed=1, **sizes)
+    whole = make_batch((2, 6))
+    wanted = gradient(student, teacher, whole, host)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.fill_(len(whole.targets)))
+    shares = []
+    for image, (start, stop) in enumerate(((0, 2), (2, 8))):
+        targets = Targets(whole.targets.boxes[start:stop], whole.targets.labels[start:stop], (stop - start,))
+        alone = slice(image, image + 1)
+        shares.append(Batch(whole.images[alone], whole.padding[alone], targets, (image,)))
+    found = [gradient(student, teacher, share, host) for share in shares]
+    mean = (found[0] + found[1]) / 2
+    assert (mean - wanted).norm() < 0.01 * wanted.norm()
+
+
+def gradient(student: Detector, teacher: Detector, batch: Batch, host: str) -> torch.Tensor:
+    """Of everything behind the neck, whose norm over two values a map has no gradient but rounding errors."""
+    student.zero_grad()
+    total(taught_step(student, batch, host, teacher=teacher)[0]).backward()
+    return torch.cat([weight.grad.flatten() for part in (student.encoder, student.queries, student.decoder)
+                      for weight in part.parameters() if weight.grad is not None])  # fmt: skip
+
+
 # ---- a teacher in bfloat16 -----------------------------------------------------------------------------------
 
 
@@ -376,6 +407,14 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(make_dete
         assert torch.equal(scene.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), align
         direct = teacher.encode(batch, tokens=theirs)
         assert_close(taught["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
+
+
+@pytest.mark.parametrize("align", ["student_topk", "teacher_topk", "rank"])
+def test_images_with_fewer_tokens_than_queries_train(make_detector, make_batch, align) -> None:
+    student = make_detector("dino-4scale", queries=200)  # 64 pixels have 85 tokens
+    terms, outputs, taught = taught_step(student, make_batch((3, 0, 5)), "dino-4scale", **{"dino.align": align})
+    assert outputs["main"].predictions.boxes.shape[2] == taught["main"].predictions.boxes.shape[2] == 85
+    assert total(terms).isfinite()
 
 
 def spied_tokens(detector: Detector) -> list[torch.Tensor]:

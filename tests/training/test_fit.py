@@ -6,27 +6,31 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from od_detr.arguments import Parser
 from od_detr.cli import TrainCommand
 from od_detr.data.scenes import CLASSES
 from od_detr.detectors import build_detector, compile_backbone, load_detector
+from od_detr.dotted import flat
 from od_detr.errors import InputError
 from od_detr.hosts import HOSTS
 from od_detr.nn.backbone import Backbone
 from od_detr.options import OptimizerOptions, TrainOptions
 from od_detr.training.callbacks import SECONDS
+from od_detr.training.checkpoint import LEFT_OPEN
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.optimizer import make_optimizer, make_schedule
 from od_detr.training.recipe import Recipe
-from od_detr.training.teacher import Teacher
+from od_detr.training.teacher import Teacher, scaled_decay
 
 Options = Callable[..., TrainOptions]
 
@@ -79,7 +83,12 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
     again = Parser("train", TrainCommand, config=True).parse(["--config", str(run / "config.yaml")])
-    assert dataclasses.asdict(again) == dataclasses.asdict(chosen) | {"json": False}
+    resolved, given = flat(dataclasses.asdict(again)), flat(dataclasses.asdict(chosen))
+    assert resolved.pop("json") is False and resolved.keys() == given.keys()
+    assert all(resolved[name] is not None for name in LEFT_OPEN)
+    assert {name for name in given if resolved[name] != given[name]} <= {
+        name for name in LEFT_OPEN if given[name] is None
+    }
 
 
 def test_best_is_kept_even_where_there_is_nothing_to_find(options: Options, scenes: Path, tmp_path: Path) -> None:
@@ -114,8 +123,51 @@ def test_a_resumed_run_refuses_other_options_by_name(options: Options) -> None:
     fit(options(epochs=1))
     with pytest.raises(InputError, match=r"--hidden-dim is 64 but was 32 .* --config .*config.yaml --resume"):
         fit(options(epochs=1, resume=True, hidden_dim=64))
-    with pytest.raises(InputError, match=r"--opt.lr is 0.5 but was None"):
+    with pytest.raises(InputError, match=r"--opt.lr is 0.5 but was 0.0002"):
         fit(options(epochs=1, resume=True, opt=OptimizerOptions(lr=0.5)))
+    with pytest.raises(InputError, match=r"--devices is 2 but was 1"):
+        fit(options(epochs=1, resume=True, devices=2))
+
+
+def test_a_resumed_run_refuses_data_of_another_number_of_steps(options: Options, scenes: Path, tmp_path: Path) -> None:
+    fit(options(epochs=1))
+    less = tmp_path / "less"
+    shutil.copytree(scenes, less)
+    content = json.loads((less / "train.json").read_text())
+    content["images"] = content["images"][:4]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    (less / "train.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"last\.ckpt: an epoch had 3 steps and would now have 1; give the training"):
+        fit(options(epochs=2, resume=True, data=str(less)))
+
+
+def test_a_longer_run_goes_on_at_the_rate_and_with_the_average_it_had(options: Options) -> None:
+    """Neither the drop nor the decay moves with the epochs: what was trained so far stays as it was meant."""
+    begun = fit(options(epochs=3, recipe="od"))
+    config = begun.directory / "config.yaml"
+    before = yaml.safe_load(config.read_text())
+    assert before["opt"]["drop"] == 2 and before["opt"]["lr"] == 2e-4 and before["hidden_dim"] == 32
+    assert before["ema"]["decay"] == pytest.approx(scaled_decay(9)) and before["qfl"]["lambda_"] == 2
+    fit(options(epochs=4, recipe="od", resume=True))
+    assert yaml.safe_load(config.read_text()) == before | {"epochs": 4}
+    saved = checkpoint(begun.directory)
+    assert saved["lr_schedulers"][0]["_last_lr"][0] == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "said"),
+    [
+        ("recipe", "OD", "--recipe: OD is not a choice; give one of baseline, qfl"),
+        ("md.cost", "theirs", "--md.cost: theirs is not a choice; give one of student, teacher"),
+    ],
+)
+def test_a_misspelt_choice_from_python_is_refused(name: str, word: str, said: str, options: Options) -> None:
+    chosen = options()
+    group, _, field = name.rpartition(".")
+    object.__setattr__(getattr(chosen, group) if group else chosen, field, word)  # tests check types when made
+    with pytest.raises(InputError, match=said):
+        fit(chosen)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(options: Options, tmp_path: Path) -> None:

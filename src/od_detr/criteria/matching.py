@@ -14,6 +14,7 @@ from torch import Tensor
 
 from od_detr.boxes import cxcywh_to_xyxy, overlaps
 from od_detr.structures import GroupOutput, Matching, Targets
+from od_detr.transfers import HostCopy, beside
 
 ALPHA, GAMMA = 0.25, 2.0
 UNMATCHABLE = 1e6  # what a cost that is not a number counts as
@@ -98,7 +99,7 @@ def _closeness(giou: Float[Tensor, "K B R G q"], real: Bool[Tensor, "B #R G #q"]
 def _real_pairs(output: GroupOutput, targets: Targets) -> Bool[Tensor, "B #R G #q"]:
     """Pairs of which neither the target nor the query is padding."""
     device = output.predictions.boxes.device
-    counts = torch.tensor(targets.counts, device=device)
+    counts = beside(targets.counts, output.predictions.boxes, torch.long)
     real = (torch.arange(targets.most, device=device) < counts[:, None])[:, None, :, None]
     if output.group.padding is not None:
         real = real & ~output.group.padding.unflatten(1, (output.group.blocks, -1))[:, :, None]
@@ -143,18 +144,11 @@ class PendingMatching:
         self.shapes = [tuple(output.costs.shape) for output in self.outputs]
         flat = [output.costs.flatten() for output in self.outputs]
         costs = torch.cat(flat) if len(flat) != 1 else flat[0]
-        self.device, event = costs.device, None
-        if costs.is_cuda:
-            pinned = torch.empty(costs.shape, dtype=costs.dtype, pin_memory=True)
-            costs = pinned.copy_(costs, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self.future: Future = self._solver.submit(self._solve, costs, event)
+        self.device = costs.device
+        self.future: Future = self._solver.submit(self._solve, HostCopy(costs))
 
-    def _solve(self, costs: Tensor, event: torch.cuda.Event | None) -> list[Matching]:
-        if event is not None:
-            event.synchronize()
-        matchings, start, values = [], 0, costs.numpy()
+    def _solve(self, costs: HostCopy) -> list[Matching]:
+        matchings, start, values = [], 0, costs.wait().numpy()
         for output, shape in zip(self.outputs, self.shapes, strict=True):
             stop = start + shape[0] * shape[1] * shape[2]
             matchings.append(self._match(values[start:stop].reshape(shape), output.group.blocks))

@@ -6,7 +6,6 @@ training starts.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import reprlib
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from od_detr.errors import InputError
+from od_detr.json_files import read_json
 
 # COCO rounds its coordinates to a hundredth of a pixel, so a box may overshoot by that much in good faith.
 ROUNDING = 0.02
@@ -122,7 +122,7 @@ def read_annotations(
     Raises:
         InputError: anything in the file is missing, malformed, contradictory, or points to no image.
     """
-    document = _read_json(file)
+    document = read_json(file, "COCO file", "export it again")
     categories = _identified(_entries(file, document, "categories", "category"))
     images = _identified(_entries(file, document, "images", "image"))
     boxes = _identified(_entries(file, document, "annotations", "annotation"))
@@ -139,28 +139,6 @@ def read_annotations(
     return Annotations(
         file, tuple(images), paths, sizes, boxes_xyxy[order], labels[order], starts, classes, category_ids, dropped
     )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; give a COCO annotation file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 JSON") from error
-    if not text.strip():
-        raise InputError(f"{file}: the file is empty; export the annotations again")
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise InputError(f"{file}: {place}: {error.msg}; mend the JSON or export it again") from error
-    except (RecursionError, ValueError) as error:
-        raise InputError(f"{file}: the JSON cannot be read ({error}); export it again") from error
-    if not isinstance(document, dict):
-        kind = "list" if isinstance(document, list) else type(document).__name__
-        raise InputError(f"{file}: holds a {kind}; a COCO file is an object with images, annotations, categories")
-    return document
 
 
 def _entries(file: Path, document: dict[str, Any], key: str, kind: str) -> list[_Entry]:
@@ -188,11 +166,15 @@ def _settle_classes(
     file: Path, categories: dict[int, _Entry], classes: Sequence[str] | None, category_ids: Sequence[int] | None
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names and category ids of the labels: the file's own in order of id, or the given ones if they fit."""
-    names = {category: entry.text("name") for category, entry in categories.items()}
+    ids: dict[str, int] = {}
+    for category, entry in categories.items():
+        name = entry.text("name")
+        if (first := ids.setdefault(name, category)) != category:
+            raise entry.wrong("name", f"{name!r} is that of category {first} too", "give each category its own name")
+    names = {category: name for name, category in ids.items()}
     if category_ids is None:
         if classes is None:
             return tuple(names[category] for category in sorted(names)), tuple(sorted(names))
-        ids = {name: category for category, name in sorted(names.items(), reverse=True)}
         absent = [name for name in classes if name not in ids]
         if absent:
             raise InputError(

@@ -17,6 +17,7 @@ from od_detr.nn.encoder import Encoder, Memory
 from od_detr.nn.neck import Neck
 from od_detr.nn.queries import AnchoredQueries, PositionedQueries, SelectedQueries
 from od_detr.structures import Batch, GroupOutput, Outputs, Predictions, QueryGroup, QuerySet
+from od_detr.transfers import beside
 
 
 @runtime_checkable
@@ -101,7 +102,7 @@ class Detector(nn.Module):
         if images.is_floating_point():
             return images
         statistics = (self.backbone.mean, self.backbone.std)
-        mean, std = (images.new_tensor(values, dtype=torch.float32)[:, None, None] for values in statistics)
+        mean, std = (beside(values, images, torch.float32)[:, None, None] for values in statistics)
         scaled = (images.float() / 255 - mean) / std
         # Channels last is what convolution and pooling are fastest with, and what the flattened tokens are.
         return scaled.masked_fill(padding[:, None], 0.0).contiguous(memory_format=torch.channels_last)
@@ -153,5 +154,5 @@ def select_detections(predictions: Predictions, sizes: Iterable[tuple[int, int]]
     classes = scores.shape[-1]
     best, index = scores.flatten(1).topk(min(top_k, scores.shape[1] * classes), dim=1)
     corners = cxcywh_to_xyxy(boxes).gather(1, (index // classes)[..., None].expand(-1, -1, 4))
-    scale = boxes.new_tensor([[width, height, width, height] for height, width in sizes])
+    scale = beside([[width, height, width, height] for height, width in sizes], boxes)
     return Detections(corners * scale[:, None], best, index % classes)

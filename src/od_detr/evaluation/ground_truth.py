@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.errors import InputError
+from od_detr.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def read_ground_truth(annotations: str | Path | dict) -> GroundTruth:
     anew: an evaluation takes 0 for "not matched", and a user's ids may repeat. Raises InputError with the file,
     the id and the field of what is wrong.
     """
-    source, content = _read_json(annotations)
+    if isinstance(annotations, dict):
+        source, content = "the annotations", annotations
+    else:
+        source, content = str(annotations), read_json(Path(annotations), "COCO file", "export it again")
     for section in ("images", "annotations", "categories"):
         if not isinstance(content.get(section), list):
             raise InputError(f"{source}: the list {section!r} is missing; COCO annotations need it")
@@ -76,21 +79,6 @@ def read_ground_truth(annotations: str | Path | dict) -> GroundTruth:
     truth = GroundTruth(source, images, categories, names, dataset)
     dataset["annotations"] += [_object(entry, truth, number) for number, entry in enumerate(content["annotations"], 1)]
     return truth
-
-
-def _read_json(annotations: str | Path | dict) -> tuple[str, dict]:
-    if isinstance(annotations, dict):
-        return "the annotations", annotations
-    path = Path(annotations)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a COCO annotation file") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); export the annotations again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not COCO annotations; give the annotation file")
-    return str(path), content
 
 
 def _numbers(entries: list[dict], kind: str, source: str) -> dict[Any, int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from od_detr.dotted import with_values
 from od_detr.hosts import HOSTS, ModelName
 from od_detr.options import RecipeName, TrainOptions
 
@@ -57,8 +58,8 @@ class Experiment:
             options = replace(options, levels=None)  # these hosts are named after theirs
         if epochs != self.epochs:
             share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs
-            options = with_switches(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
-        return with_switches(options, self.switches)
+            options = with_values(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
+        return with_values(options, self.switches)
 
     @property
     def command(self) -> str:
@@ -82,15 +83,6 @@ class Table:
 
     def experiments(self) -> list[Experiment]:
         return [row() for row in self.rows]
-
-
-def with_switches(options: TrainOptions, switches: Mapping[str, Any]) -> TrainOptions:
-    """The options with some changed, by their dotted names."""
-    for name, value in switches.items():
-        group, _, switch = name.rpartition(".")
-        change = {group: replace(getattr(options, group), **{switch: value})} if group else {switch: value}
-        options = replace(options, **change)
-    return options
 
 
 def _typed(value: Any) -> str:

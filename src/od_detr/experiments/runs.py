@@ -16,6 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from od_detr.dotted import flat
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 
@@ -35,8 +36,7 @@ def finished(options: TrainOptions) -> dict[str, Any] | None:
     directory = Path(options.output)
     config = directory / "config.yaml"
     if config.exists():
-        kept, wanted = yaml.safe_load(config.read_text()), _plain(options)
-        other = _difference(kept, wanted)
+        other = _difference(yaml.safe_load(config.read_text()), options)
         if other:
             raise InputError(
                 f"{directory}: holds a run of other options ({other}); give another --output, or remove it"
@@ -53,6 +53,7 @@ def train(options: TrainOptions) -> None:
     """
     from od_detr.inference.evaluate import evaluate_run
     from od_detr.training.callbacks import LAST, Interrupted
+    from od_detr.training.checkpoint import plain
     from od_detr.training.fit import fit
 
     directory, started = Path(options.output), time.perf_counter()
@@ -70,7 +71,9 @@ def train(options: TrainOptions) -> None:
         figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
     facts = {"run": directory.name, "commit": commit(), "seconds": time.perf_counter() - started, "resumed": resumed}
     partial = directory / (DONE + ".part")
-    partial.write_text(json.dumps(facts | figures | {"last": run.rows[-1], "options": _plain(options)}, indent=1))
+    partial.write_text(
+        json.dumps(facts | figures | {"last": run.rows[-1], "options": plain(asdict(options))}, indent=1)
+    )
     partial.replace(directory / DONE)
 
 
@@ -176,27 +179,12 @@ def commit() -> str | None:
     return said.stdout.strip()
 
 
-def _plain(options: TrainOptions) -> dict[str, Any]:
-    """As a file keeps them: tuples are lists."""
-    return json.loads(json.dumps(asdict(options)))
+def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
+    """The first option, by its dotted name, that a run's `config.yaml` has otherwise; empty if there is none."""
+    from od_detr.training.checkpoint import first_difference, plain
 
-
-def _difference(kept: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first option, by its dotted name, that the two hold differently; empty if there is none."""
-    kept, wanted = _flat(kept), _flat(wanted)
-    for name in kept.keys() & wanted.keys() - {*ELSEWHERE}:  # a run may be older than an option
-        pair = (kept[name], wanted[name])
-        if name in PLACES:
-            pair = (Path(pair[0]).name, Path(pair[1]).name)
-        if pair[0] != pair[1]:
-            return f"--{name.replace('_', '-')} {pair[0]} instead of {pair[1]}"
-    return ""
-
-
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
-    """Options by their dotted names."""
-    flat = {}
-    for name, value in options.items():
-        inner = value if isinstance(value, dict) and name != "backbone_options" else {"": value}
-        flat |= {f"{name}.{key}".rstrip("."): item for key, item in inner.items()}
-    return flat
+    before, wanted = flat(kept), flat(plain(asdict(options)))
+    for name in PLACES:
+        before[name], wanted[name] = Path(before[name]).name, Path(wanted[name]).name
+    name = first_difference(before, {name: value for name, value in wanted.items() if name not in ELSEWHERE})
+    return f"--{name.replace('_', '-')} {before[name]} instead of {wanted[name]}" if name else ""

@@ -21,6 +21,8 @@ def od() -> Experiment:
     """OD-DETR: everything, on Def-DETR+. Paper: 47.7 / 65.2 / 51.4.
 
     od-detr train --data COCO --devices 8 --recipe od
+
+    Ours at scale tiny, 3 seeds: AP 30.3 ± 1.9.
     """
     return Experiment("od", "OD-DETR", "od", Figures(47.7, 65.2, 51.4))
 
@@ -38,6 +40,8 @@ def dab_baseline() -> Experiment:
     """A control that the paper does not have: DAB-Def-DETR for as long as OD-DAB-DETR.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe baseline
+
+    Ours at scale tiny, 1 seed: AP 15.0.
     """
     return Experiment("dab-baseline", "DAB-Def-DETR (control)", "baseline", None, DAB)
 
@@ -46,6 +50,8 @@ def dab_qfl() -> Experiment:
     """A control that the paper does not have: the quality focal loss alone.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe qfl
+
+    Ours at scale tiny, 1 seed: AP 16.9.
     """
     return Experiment("dab-qfl", "DAB-Def-DETR, QFL (control)", "qfl", None, DAB)
 
@@ -54,6 +60,8 @@ def dab_od() -> Experiment:
     """OD-DAB-DETR. Paper: 50.2 / 67.6 / 54.8.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe od
+
+    Ours at scale tiny, 1 seed: AP 20.3.
     """
     return Experiment("dab-od", "OD-DAB-DETR", "od", Figures(50.2, 67.6, 54.8), DAB)
 
@@ -71,6 +79,8 @@ def dino4_baseline() -> Experiment:
     """DINO-4scale, 24 epochs. Paper: 50.4 / 68.3 / 54.8.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe baseline
+
+    Ours at scale tiny, 1 seed: AP 19.6.
     """
     return Experiment("dino4-baseline", "DINO-4scale", "baseline", Figures(50.4, 68.3, 54.8), DINO4)
 
@@ -79,6 +89,8 @@ def dino4_qfl() -> Experiment:
     """A control that the paper does not have: the quality focal loss alone.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe qfl
+
+    Ours at scale tiny, 1 seed: AP 22.8.
     """
     return Experiment("dino4-qfl", "DINO-4scale, QFL (control)", "qfl", None, DINO4)
 
@@ -95,6 +107,8 @@ def dino4_od() -> Experiment:
     """OD-DINO-4scale, 24 epochs. Paper: 51.8 / 69.3 / 56.6.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe od
+
+    Ours at scale tiny, 1 seed: AP 28.6.
     """
     return Experiment("dino4-od", "OD-DINO-4scale", "od", Figures(51.8, 69.3, 56.6), DINO4)
 

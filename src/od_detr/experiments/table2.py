@@ -20,6 +20,8 @@ def baseline() -> Experiment:
     """A control that the paper does not have: the baseline for as long as the other rows.
 
     od-detr train --data COCO --devices 8 --recipe baseline
+
+    Ours at scale tiny, 3 seeds: AP 24.4 ± 1.7.
     """
     return Experiment("baseline", "baseline (control)", "baseline")
 
@@ -36,6 +38,8 @@ def md() -> Experiment:
     """Method 1: matching distillation. Paper: 46.8 / 64.6 / 50.7.
 
     od-detr train --data COCO --devices 8 --recipe md
+
+    Ours at scale tiny, 3 seeds: AP 27.1 ± 2.9.
     """
     return Experiment("md", "1: MD", "md", Figures(46.8, 64.6, 50.7))
 
@@ -44,6 +48,8 @@ def md_pd() -> Experiment:
     """Method 2: matching and prediction distillation. Paper: 47.3 / 65.0 / 51.4.
 
     od-detr train --data COCO --devices 8 --recipe md+pd
+
+    Ours at scale tiny, 3 seeds: AP 29.0 ± 2.0.
     """
     return Experiment("md+pd", "2: MD + PD", "md+pd", Figures(47.3, 65.0, 51.4))
 
@@ -52,6 +58,8 @@ def md_ag() -> Experiment:
     """Method 3: matching distillation and auxiliary groups. Paper: 47.2 / 65.0 / 51.2.
 
     od-detr train --data COCO --devices 8 --recipe md+ag
+
+    Ours at scale tiny, 3 seeds: AP 28.7 ± 1.4.
     """
     return Experiment("md+ag", "3: MD + AG", "md+ag", Figures(47.2, 65.0, 51.2))
 

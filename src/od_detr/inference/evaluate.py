@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import nn
 
 from od_detr.criteria.matching import MatchCost
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
+from od_detr.detectors import Detector
+from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer, score
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, choose_device, open_run
@@ -29,15 +33,49 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """The 12 COCO figures and `per_class` AP of a run's weights; `image_size` None is that of training.
 
+    The detector may know more classes than the data set has categories; what it takes for another is not counted.
     `precision` 32 repeats the figures of training; auto and bf16 tell what `predict` attains.
     """
     detector, config = open_run(run, weights)
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
-    dataset = CocoDataset.from_folder(data, split, transform, classes=config["classes"])
-    annotations, _ = find_split(data, split)
+    dataset = CocoDataset.from_folder(data, split, transform)
+    keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
     sampler = BatchSampler(len(dataset), batch_size, shuffle=False)
-    scorer = Scorer(annotations, dataset.category_ids, MatchCost())
+    scorer = Scorer(dataset.annotations.file, dataset.category_ids, MatchCost())
     place = choose_device(device)
     precision = choose_precision(precision, place)
     with computing(precision, place):
         return score(prepare(detector.to(place), precision), loader(dataset, sampler, workers), scorer)
+
+
+def labels_of(dataset: CocoDataset, classes: Sequence[str], category_ids: Sequence[int]) -> list[int]:
+    """The detector's label of each category of the data set: that of the same id and name, else of the same name.
+
+    `classes` are the detector's and `category_ids` theirs, if known. Their names may repeat: checkpoints of the
+    official code have a class for every id up to the last, whether COCO uses it or not.
+
+    Raises:
+        InputError: a category that the detector does not know.
+    """
+    by_name = {name: label for label, name in reversed(list(enumerate(classes)))}
+    by_both = {both: label for label, both in enumerate(zip(category_ids, classes, strict=False))}
+    labels = []
+    for category, name in zip(dataset.category_ids, dataset.classes, strict=True):
+        if name not in by_name:
+            raise InputError(
+                f"{dataset.annotations.file}: category {category}: name {name!r} is no class of the detector; use its "
+                f"class names {', '.join(classes)}"
+            )
+        labels.append(by_both.get((category, name), by_name[name]))
+    return labels
+
+
+def keep_classes(detector: Detector, labels: Sequence[int]) -> None:
+    """Cuts the decoder's class heads to these labels, in this order, so that no other takes a detection's place.
+
+    Which places a two-stage host proposes is left as it was trained.
+    """
+    for head in detector.decoder.heads.classes:
+        assert isinstance(head, nn.Linear)
+        rows = list(labels)
+        head.weight, head.bias = nn.Parameter(head.weight[rows]), nn.Parameter(head.bias[rows])

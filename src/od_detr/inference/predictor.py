@@ -178,14 +178,15 @@ def find_images(sources: Sequence[str]) -> list[Path]:
 
 def drawn_names(files: Sequence[Path]) -> list[str]:
     """A name for each drawn copy; files of one name get a number."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # a set in the order of the files
+    last: dict[str, int] = {}  # the number a stem came to: the next copy need not try them all again
     for file in files:
-        name, number = f"{file.stem}.jpg", 1
+        name = f"{file.stem}.jpg"
         while name in names:
-            number += 1
-            name = f"{file.stem}-{number}.jpg"
-        names.append(name)
-    return names
+            last[file.stem] = last.get(file.stem, 1) + 1
+            name = f"{file.stem}-{last[file.stem]}.jpg"
+        names[name] = None
+    return list(names)
 
 
 def choose_device(device: str) -> torch.device:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from od_detr.errors import InputError
+from od_detr.json_files import read_json
 
 # Where training scripts keep the weights, the ones that are trained before their moving average.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "ema_model", "ema_state_dict", "ema_state", "ema")
@@ -80,13 +80,7 @@ def _read_directory(directory: Path) -> Checkpoint:
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; a Hugging Face directory has one beside its weights")
-    try:
-        content = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: not a configuration; download it again")
-    return content
+    return read_json(file, "Hugging Face configuration", "download it again")
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 import timm
 import torch
 from jaxtyping import Float
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import Format, PatchEmbed, freeze_batch_norm_2d
 from timm.models._features import FeatureInfo, FeatureListNet
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -29,7 +29,7 @@ class Backbone(nn.Module):
     """Multi-scale features of a timm model.
 
     Args:
-        name: any timm model with `features_only`.
+        name: any timm model with `features_only` that takes images of any size.
         strides: strides of the maps to return, fine to coarse.
         weights: "imagenet" (timm's pretrained weights), "none" (random), or a safetensors file.
         frozen: freezes batch norms, the stem and the first stage. None: only where weights were loaded, since
@@ -52,12 +52,15 @@ class Backbone(nn.Module):
         self.features = create_features(name, strides, weights, dict(options or {}))
         self._info = feature_info(self.features)
         self.channels = list(self._info.channels())
+        # The modules of Swin and its like, from the stem on, hand their maps on with the channels last.
+        self._channels_last = getattr(self.features, "output_fmt", None) == Format.NHWC
         self.frozen = weights != "none" if frozen is None else frozen
         self.shared_modules = 0
         if self.frozen:
             self.features = freeze_batch_norm_2d(self.features)
             _run_in_one_pass(self.features)
             self._freeze_first_stage()
+            self.train()
         self.features.to(memory_format=torch.channels_last)
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         self.mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
@@ -74,6 +77,13 @@ class Backbone(nn.Module):
         modules = list(self.features.keys()) if isinstance(self.features, FeatureListNet) else []
         self.shared_modules = modules.index(last) + 1 if last in modules else 0
 
+    def train(self, mode: bool = True) -> Backbone:
+        """As any module, but what is shared is never drawn at random: a teacher takes it for its own."""
+        super().train(mode)
+        for module in list(self.features.children())[: self.shared_modules]:
+            module.eval()
+        return self
+
     def stem(self, images: Float[Tensor, "B 3 H W"]) -> Tensor:
         """Output of the frozen first modules, the same for teacher and student; the images where none is frozen."""
         with torch.no_grad():
@@ -83,8 +93,11 @@ class Backbone(nn.Module):
 
     def forward(self, stem: Tensor) -> list[Float[Tensor, "B _c _h _w"]]:
         """Feature maps, fine to coarse, from what `stem` returned."""
-        if not self.shared_modules:
-            return self.features(stem)
+        maps = self._finish(stem) if self.shared_modules else self.features(stem)
+        return [features.permute(0, 3, 1, 2) for features in maps] if self._channels_last else maps
+
+    def _finish(self, stem: Tensor) -> list[Tensor]:
+        """The network's own maps, from its output after the shared modules."""
         assert isinstance(self.features, FeatureListNet)
         returned, maps = self.features.return_layers, []
         for index, (name, module) in enumerate(self.features.named_children()):
@@ -129,7 +142,7 @@ def create_features(name: str, strides: tuple[int, ...], weights: str, options: 
     if name in TORCHVISION_RESNETS:
         name += ".tv_in1k"
     try:
-        candidate = timm.create_model(name, features_only=True, pretrained=False, **options)
+        candidate = _create(name, **options)
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -145,9 +158,21 @@ def create_features(name: str, strides: tuple[int, ...], weights: str, options: 
     indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
     if weights == "imagenet":
         return _fetch(name, indices, options)
-    features = timm.create_model(name, features_only=True, pretrained=False, out_indices=indices, **options)
+    features = _create(name, out_indices=indices, **options)
     if weights != "none":
         _load(features, Path(weights), name)
+    return features
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    """timm's feature extractor, told to take images of any size where it would else insist on one."""
+    try:
+        features = timm.create_model(name, **{"features_only": True, "strict_img_size": False, **options})
+    except TypeError:  # most models know no such option and need none
+        return timm.create_model(name, features_only=True, **options)
+    for module in features.modules():
+        if isinstance(module, PatchEmbed) and not module.strict_img_size:
+            module.dynamic_img_pad = True  # nor need the sides be multiples of its patches
     return features
 
 
@@ -158,7 +183,7 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
     logger.setLevel(logging.CRITICAL)
     try:
         with _offline_unless_reachable():
-            return timm.create_model(name, features_only=True, pretrained=True, out_indices=indices, **options)
+            return _create(name, pretrained=True, out_indices=indices, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--backbone-weights imagenet: the weights of {name} cannot be fetched ({type(error).__name__}); "

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from od_detr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from od_detr.structures import Matching, QueryGroup, QuerySet, Targets
+from od_detr.transfers import beside
 
 
 class DenoisingQueries(nn.Module):
@@ -32,7 +33,10 @@ class DenoisingQueries(nn.Module):
         self.labels = nn.Embedding(num_classes + 1, dim)
 
     def blocks(self, most: int) -> int:
-        """Number of blocks for a batch whose fullest image has `most` targets."""
+        """Number of blocks for a batch whose fullest image has `most` targets.
+
+        Below 50 copies the official code takes twice their number for that of the blocks, whatever the targets.
+        """
         doubled = 2 * self.number
         return max(1, doubled // (2 * most) if doubled >= 100 else doubled)
 
@@ -45,7 +49,7 @@ class DenoisingQueries(nn.Module):
         most = max(1, targets.most)
         blocks = self.blocks(most) if len(targets) else 1
         device = targets.boxes.device
-        image, slot = targets.image.to(device), targets.slot.to(device)
+        image, slot = (beside(place, targets.boxes) for place in (targets.image, targets.slot))
         # (block, polarity, target): the order in which noise is drawn
         boxes = targets.boxes.expand(blocks, 2, -1, -1)
         chance = torch.rand(blocks, 2, len(targets), device=device)
@@ -75,7 +79,7 @@ class DenoisingQueries(nn.Module):
     ) -> Float[Tensor, "R 2 N 4"]:
         """Moves every corner by sign (0 or 1) and part (in [0, 1); one more for negatives) of half the box."""
         half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
-        parts = parts + parts.new_tensor([0.0, 1.0])[:, None, None]
+        parts = parts + beside([0.0, 1.0], parts)[:, None, None]
         corners = cxcywh_to_xyxy(boxes) + (2 * signs - 1) * parts * half * self.box_noise
         return xyxy_to_cxcywh(corners.clamp(0.0, 1.0))
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from od_detr.nn.attention import DeformableAttention, Shapes
 from od_detr.nn.position import encode_cells, encode_image
+from od_detr.transfers import beside
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Memory:
             y, x = torch.meshgrid(
                 torch.arange(0.5, height, device=device), torch.arange(0.5, width, device=device), indexing="ij"
             )
-            extent = self.ratios[:, None, level] * self.ratios.new_tensor([width, height])
+            extent = self.ratios[:, None, level] * beside([width, height], self.ratios)
             centres.append(torch.stack([x, y], -1).flatten(0, 1) / extent)
         return torch.cat(centres, 1)
 

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from od_detr.errors import InputError
 from od_detr.nn.encoder import Memory
 from od_detr.nn.heads import Heads
 from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
@@ -80,18 +79,15 @@ class SelectedQueries(nn.Module):
         described = self.norm(self.project(kept))
         scores = self.heads.classify(described, 0)
         if tokens is None:
-            if scores.shape[1] < self.num_queries:
-                raise InputError(
-                    f"--queries {self.num_queries}: images this small have {scores.shape[1]} tokens to select from; "
-                    f"give --queries {scores.shape[1]} or less, or a larger --image-size"
-                )
-            tokens = scores.max(-1).values.topk(self.num_queries, dim=1).indices
+            most = min(self.num_queries, scores.shape[1])  # a small image has fewer tokens than there are queries
+            tokens = scores.max(-1).values.topk(most, dim=1).indices
 
         def gather(values: Tensor) -> Tensor:
             return values.gather(1, tokens[..., None].expand(-1, -1, values.shape[-1]))
 
         deltas = self.heads.box_deltas(gather(described), 0)
         boxes = (deltas + gather(proposals)).sigmoid()
-        queries = QuerySet(self.content.weight.expand(len(boxes), -1, -1), boxes.detach())
+        content = self.content.weight[: tokens.shape[1]].expand(len(boxes), -1, -1)
+        queries = QuerySet(content, boxes.detach())
         predictions = Predictions(gather(scores)[None], boxes[None])
         return queries, GroupOutput(QueryGroup("encoder", queries), [queries], predictions), tokens

@@ -15,6 +15,7 @@ from od_detr.objectives.matching_distillation import MatchingDistillation, Taugh
 from od_detr.objectives.objective import Labels, Terms
 from od_detr.options import AuxiliarySwitches
 from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, QuerySet, Targets
+from od_detr.transfers import beside
 
 GROUP = "auxiliary"
 
@@ -61,7 +62,8 @@ class AuxiliaryGroups(AuxiliarySwitches):
     def _by_stage(self, values: Shaped[Tensor, "I *s"], teacher: GroupOutput) -> Shaped[Tensor, "B T *s"]:
         """What the teacher has of every view, image by image, at the stages that queries are taken from."""
         by_layer = values.unflatten(0, (teacher.layers, -1))
-        return by_layer[[stage - 1 for stage in self._stages(teacher)]].transpose(0, 1)
+        stages = beside([stage - 1 for stage in self._stages(teacher)], teacher.costs, torch.long)
+        return by_layer.index_select(0, stages).transpose(0, 1)
 
     def select(self, teacher: GroupOutput, targets: Targets) -> tuple[Int[Tensor, "B T X"], Bool[Tensor, "B T X"]]:
         """Each stage's queries, chosen on the device: as many slots as the fullest image needs, True where empty."""
@@ -74,7 +76,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
         if self.include_matched:
             matched = self._matched_queries(teacher, targets)[..., None]
             index = torch.cat([index, matched.masked_fill((index == matched).any(-1, keepdim=True), -1)], -1)
-        real = torch.arange(most, device=costs.device) < torch.tensor(targets.counts, device=costs.device)[:, None]
+        real = torch.arange(most, device=costs.device) < beside(targets.counts, costs, torch.long)[:, None]
         empty = ~real[:, None, :, None].expand(index.shape) | (index < 0)
         index, price = index.clamp(min=0).flatten(2), costs.gather(-1, index.clamp(min=0)).flatten(2)
         empty = empty.flatten(2)
@@ -90,7 +92,7 @@ class AuxiliaryGroups(AuxiliarySwitches):
 
     def _matched_queries(self, teacher: GroupOutput, targets: Targets) -> Int[Tensor, "B T G"]:
         matching = teacher.matching
-        slot = targets.slot.to(matching.target.device)[matching.target]
+        slot = beside(targets.slot, matching.target)[matching.target]
         dense = matching.query.new_full((len(teacher.views.boxes), targets.most), -1)
         dense[matching.image, slot] = matching.query
         return self._by_stage(dense, teacher)
@@ -113,9 +115,8 @@ class AuxiliaryGroups(AuxiliarySwitches):
         stages = self._stages(teacher)
         assert output.group.origin is not None and output.group.padding is not None  # set by query_groups
         index, empty = (slots.unflatten(1, (blocks, -1)) for slots in (output.group.origin, output.group.padding))
-        block_of_stage = torch.full((teacher.layers,), -1, device=device)
-        block_of_stage[[stage - 1 for stage in stages]] = torch.arange(blocks, device=device)
-        block = block_of_stage[teacher.matching.image // images]
+        block_of_stage = [stages.index(stage) if stage in stages else -1 for stage in range(1, teacher.layers + 1)]
+        block = beside(block_of_stage, teacher.matching.image)[teacher.matching.image // images]
         image = teacher.matching.image % images
         place = (image, block.clamp(min=0))
         hits = (index[place] == teacher.matching.query[:, None]) & ~empty[place]

@@ -14,6 +14,7 @@ from od_detr.objectives.objective import Labels, Terms, gather_pairs
 from od_detr.objectives.set_prediction import ClassLoss, SetPrediction, scatter_labels
 from od_detr.options import MatchingSwitches
 from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, Targets
+from od_detr.transfers import beside
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class MatchingDistillation(MatchingSwitches):
         second query. Of the two the costlier weighs `wd`; a tie goes to the student's.
         """
         own, pairs = output.matching, taught.matching
-        slot = targets.slot.to(pairs.target.device)[pairs.target]
+        slot = beside(targets.slot, pairs.target)[pairs.target]
         rivals = own.queries_of_targets(len(output.views.boxes), len(targets))[pairs.image, pairs.target]
         joins = taught.kept & (mine < 0)
         contested = joins & (rivals >= 0)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from od_detr.ops.reference import LevelShapes
+from od_detr.transfers import beside
 
 SAMPLES_AT_ONCE = 2**20
 """Numbers sampled before they are summed: few enough to stay in a cache."""
@@ -88,7 +89,7 @@ def corners(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tens
     """The four cells around each sampling point, (B, Q, H, L, P, 4): row in `value.reshape(-1, D)`, and share of it."""
     batch, tokens, heads, _ = value.shape
     dtype = torch.int32 if batch * tokens * heads < 2**31 else torch.int64  # int32 is the faster index
-    height, width = torch.tensor(shapes, device=value.device, dtype=dtype).unsqueeze(-1).unbind(1)
+    height, width = beside(shapes, value, dtype).unsqueeze(-1).unbind(1)
     start = (height * width).cumsum(0, dtype=dtype) - height * width
     image = torch.arange(batch, device=value.device, dtype=dtype).view(-1, 1, 1, 1, 1)
     head = torch.arange(heads, device=value.device, dtype=dtype).view(-1, 1, 1)

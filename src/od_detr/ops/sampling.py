@@ -14,6 +14,7 @@ from torch import Tensor
 from od_detr.ops import cpu
 from od_detr.ops.attention import backend_of, check_attention, deformable_attention
 from od_detr.ops.reference import LevelShapes
+from od_detr.transfers import beside
 
 
 def deformable_sampling(
@@ -53,7 +54,7 @@ def sampling_locations(
     Offsets count cells around a point (A = 2, or a box along an axis it has no extent on), and around a box the
     P-th parts of its half.
     """
-    sizes = torch.tensor(shapes, dtype=offsets.dtype, device=offsets.device).flip(-1)[:, None]
+    sizes = beside(shapes, offsets).flip(-1)[:, None]
     centres = anchors[:, :, None, :, None, :2]
     if anchors.shape[-1] == 2:
         return centres + offsets / sizes

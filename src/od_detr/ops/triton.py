@@ -146,9 +146,9 @@ def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[T
     block = max(1, min(16, 512 // lanes))
     grid = (triton.cdiv(queries, block), batch * heads)
     table = _levels(shapes, value.device)
-    kernel[grid](
-        value, table, locations, *others, tokens, queries, heads, channels, levels, points, block, lanes, num_warps=4
-    )
+    sizes = (tokens, queries, heads, channels, levels, points, block, lanes)
+    with torch.cuda.device_of(value):  # a kernel starts on the current device, whatever device its arguments are on
+        kernel[grid](value, table, locations, *others, *sizes, num_warps=4)
 
 
 @lru_cache(maxsize=64)

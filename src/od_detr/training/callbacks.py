@@ -20,11 +20,12 @@ from od_detr.training.module import ONLINE, TEACHER, Training
 
 LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
 SECONDS = "seconds"
+STOPPED = "stopped; continue with --resume"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """The user stopped the run; everything is saved."""
+    """The user stopped the run; the message says what is saved of it."""
 
 
 class RunDirectory(L.Callback):
@@ -84,7 +85,7 @@ class RunDirectory(L.Callback):
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_asked:  # asked twice: at once, with what the last epoch saved
-            raise Interrupted
+            raise Interrupted(STOPPED if (self.directory / LAST).exists() else "stopped; nothing was saved yet")
         self.stop_asked = True
 
     def on_train_batch_end(
@@ -96,7 +97,7 @@ class RunDirectory(L.Callback):
             pl_module.check_finite()
             self._count_seconds()
             trainer.save_checkpoint(self.directory / LAST)
-            raise Interrupted
+            raise Interrupted(STOPPED)
 
     def _stopping(self, trainer: L.Trainer) -> bool:
         """Whether any rank was asked to stop, so that all do at the same step."""
@@ -106,7 +107,7 @@ class RunDirectory(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
-        pl_module.on_train_epoch_end()
+        pl_module.close_epoch()
         self._count_seconds()
         epoch = trainer.current_epoch + 1
         figures = pl_module.figures
@@ -120,7 +121,7 @@ class RunDirectory(L.Callback):
             self._keep_best(trainer, pl_module)
         trainer.save_checkpoint(self.directory / LAST)
         if self._stopping(trainer) and epoch < (trainer.max_epochs or 0):
-            raise Interrupted
+            raise Interrupted(STOPPED)
 
     def _write_metrics(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))

@@ -12,13 +12,17 @@ import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.training.limits import shown
 
 CONFIG_HEAD = "# Written by od-detr train; `od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
 # What a resumed run may have otherwise, and what is no property of a run at all.
-FREE = ("data", "output", "resume", "dry_run", "epochs", "device", "devices", "precision", "compile", "workers", "eval")
+FREE = ("data", "output", "resume", "dry_run", "epochs", "device", "precision", "compile", "workers", "eval")
+SIZES = ("hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "levels", "dropout")
+# What may be None: the host, the schedule or the detector to start from decide, and `config.yaml` says how.
+LEFT_OPEN = (*SIZES, "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay", "qfl.lambda_", "eval.topk")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,24 +64,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_same_run(options: TrainOptions, config: Path) -> None:
-    """A run goes on as it began: refuses the first option that `config.yaml` has otherwise.
+def as_begun(options: TrainOptions, config: Path) -> TrainOptions:
+    """Options that continue the run of `config`: what they leave open is as it was resolved then.
 
     Raises:
-        InputError: naming the option, both values and the mend.
+        InputError: naming the first option that is given otherwise, both values and the mend.
     """
     if not config.is_file():
-        return
+        return options
     try:
-        before = _flat(yaml.safe_load(config.read_text()))
+        before = flat(yaml.safe_load(config.read_text()))
     except (yaml.YAMLError, ValueError, AttributeError) as error:
         raise InputError(f"{config}: cannot be read ({_first_line(error)}); restore the file") from error
-    for name, value in _flat(plain(dataclasses.asdict(options))).items():
-        if name.split(".")[0] not in FREE and before.get(name, value) != value:
-            raise InputError(
-                f"--{shown(name)} is {value} but was {before[name]} when the run began; "
-                f"continue it with --config {config} --resume"
-            )
+    wanted = flat(plain(dataclasses.asdict(options)))
+    name = first_difference(before, {name: value for name, value in wanted.items() if name.split(".")[0] not in FREE})
+    if name:
+        raise InputError(
+            f"--{shown(name)} is {wanted[name]} but was {before[name]} when the run began; "
+            f"continue it with --config {config} --resume"
+        )
+    left_open = [name for name in LEFT_OPEN if wanted[name] is None and name in before]
+    return with_values(options, {name: before[name] for name in left_open})
+
+
+def first_difference(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first of the wanted options that a `config.yaml` has otherwise; it may be older than an option."""
+    for name, value in wanted.items():
+        if before.get(name, value) != value and not (value is None and name in LEFT_OPEN):
+            return name
+    return None
 
 
 def check_fits(checkpoint: dict[str, Any], module: torch.nn.Module, path: Path) -> None:
@@ -113,14 +128,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict) and key != "backbone_options"
-        found |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -19,23 +20,26 @@ from od_detr.data.dataset import CocoDataset
 from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
 from od_detr.detectors import Detector, build_detector, compile_backbone, load_detector
+from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
 from od_detr.options import TrainOptions
 from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, Progress, RunDirectory
 from od_detr.training.checkpoint import (
+    SIZES,
     AtomicCheckpointIO,
+    as_begun,
     check_fits,
-    check_same_run,
+    plain,
     read_checkpoint,
     write_config,
 )
 from od_detr.training.limits import check_device, check_limits, check_stages, shown
 from od_detr.training.module import Training
+from od_detr.training.optimizer import default_backbone_lr
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher, scaled_decay
 
-SIZES = ("hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "levels", "dropout")
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -96,6 +100,10 @@ def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> Detector:
     other = [name for name in SIZES if getattr(options, name) not in (None, trained.settings.get(name))]
     if other:
         raise InputError(f"--{shown(other[0])}: {directory} has its own sizes; leave it out with --init")
+    if options.backbone not in (TrainOptions.backbone, trained.settings["backbone"]):
+        raise InputError(
+            f"--backbone {options.backbone}: {directory} has a {trained.settings['backbone']}; leave it out with --init"
+        )
     if list(classes) == config["classes"]:
         return trained.train()
     settings = {key: value for key, value in trained.settings.items() if key not in ("model", "num_classes")}
@@ -123,6 +131,8 @@ def fit(options: TrainOptions) -> Run:
     """
     directory = Path(options.output)
     checkpoint = _open_run(options, directory)
+    if checkpoint is not None:
+        options = as_begun(options, directory / "config.yaml")
     _quiet()
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
@@ -141,14 +151,15 @@ def fit(options: TrainOptions) -> Run:
     module = Training(detector, recipe, teacher, options, scorers, steps_per_epoch)
     if checkpoint is not None:
         check_fits(checkpoint, module, directory / LAST)
+        _check_pace(checkpoint, steps_per_epoch, directory / LAST)
         _resume_sampler(sampler, checkpoint)
     facts = {"category_ids": list(train.category_ids), "image_size": options.image_size, "recipe": options.recipe}
     files = RunDirectory(directory, list(train.classes), facts)
     if _rank() == 0:
-        write_config(options, directory / "config.yaml")
+        write_config(resolved(options, detector, teacher), directory / "config.yaml")
     val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **batches)
     trainer = _trainer(options, directory, [files, _EpochOrder(sampler), Progress(leave=True)])
-    workers = max(0, (os.cpu_count() or 1) - 1) if options.workers is None else options.workers
+    workers = _spare_cores(options.devices) if options.workers is None else options.workers
     with files.hearing_signals():
         trainer.fit(
             module,
@@ -165,15 +176,48 @@ def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
     check_limits(options)
     check_device(options)
     if options.resume:
-        checkpoint = read_checkpoint(directory / LAST)
-        check_same_run(options, directory / "config.yaml")
-        return checkpoint
+        return read_checkpoint(directory / LAST)
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--output {directory}: is a file; give a folder")
     there = [directory / name for name in (LAST, BEST) if (directory / name).exists()]
     if there:
         raise InputError(f"{there[0]}: a run is there already; continue it with --resume, or give another --output")
     return None
+
+
+def resolved(options: TrainOptions, detector: Detector, teacher: Teacher | None) -> TrainOptions:
+    """The options with everything filled in that was left to the host, the schedule or a detector to start from."""
+    host, settings = options.host, detector.settings
+    values = {name: settings.get(name, settings.get(f"num_{name}")) for name in SIZES}
+    if isinstance(settings["backbone"], str):
+        values |= {name: settings[name] for name in ("backbone", "backbone_options")}
+        values["backbone_options"] = dict(values["backbone_options"] or {})
+    defaults = {
+        "opt.lr": host.lr,
+        "opt.backbone_lr": default_backbone_lr(detector),
+        "opt.drop": options.drop_epoch,
+        "ema.decay": None if teacher is None else teacher.decay,
+        "qfl.lambda_": host.class_weight,
+        "eval.topk": host.top_k,
+    }
+    chosen = flat(plain(dataclasses.asdict(options)))
+    return with_values(options, values | {key: value for key, value in defaults.items() if chosen[key] is None})
+
+
+def _check_pace(checkpoint: dict[str, Any], steps_per_epoch: int, path: Path) -> None:
+    """The schedule counts steps, so that an epoch must go on having as many."""
+    before = checkpoint.get("steps_per_epoch", steps_per_epoch)
+    if before != steps_per_epoch:
+        raise InputError(
+            f"{path}: an epoch had {before} steps and would now have {steps_per_epoch}; "
+            "give the training images and the batch that the run began with"
+        )
+
+
+def _spare_cores(devices: int) -> int:
+    """Cores of this process but one, shared with those of the other devices."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, cores // devices - 1)
 
 
 class _EpochOrder(L.Callback):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
@@ -52,6 +53,7 @@ def check_limits(options: Any) -> None:
     Raises:
         InputError: naming the option and its range.
     """
+    _check_choices(options)
     for name, (least, most) in LIMITS.items():
         value = options
         for part in name.split("."):
@@ -62,6 +64,19 @@ def check_limits(options: Any) -> None:
     width = getattr(options, "hidden_dim", None)
     if width is not None and width % WIDTH:
         raise InputError(f"--hidden-dim: {width} is not a multiple of {WIDTH}; give {width // WIDTH * WIDTH}")
+
+
+def _check_choices(options: Any, prefix: str = "") -> None:
+    """From Python any text can be given where the command line offers a few words."""
+    if not is_dataclass(options):
+        return
+    hints = get_type_hints(type(options))
+    for name, value in vars(options).items():
+        _check_choices(value, f"{prefix}{name}.")
+        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+            raise InputError(
+                f"--{shown(prefix + name)}: {value} is not a choice; give one of {', '.join(get_args(hints[name]))}"
+            )
 
 
 def check_stages(options: TrainOptions, layers: int) -> None:

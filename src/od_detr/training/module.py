@@ -18,6 +18,7 @@ from od_detr.structures import Batch
 from od_detr.training.optimizer import make_optimizer, make_schedule
 from od_detr.training.recipe import Recipe
 from od_detr.training.teacher import Teacher
+from od_detr.transfers import HostCopy
 
 ONLINE, TEACHER = "online", "teacher"
 
@@ -47,7 +48,7 @@ class Training(L.LightningModule):
         self.records: dict[str, MatchingRecord] = {}
         self.term_sums: dict[str, Tensor] = {}
         self.batches_seen = 0
-        self._doubtful: tuple[Tensor, Tensor, tuple[int, ...]] | None = None
+        self._doubtful: tuple[HostCopy, HostCopy, tuple[int, ...]] | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         fused = self.options.precision != "fp16"
@@ -101,21 +102,22 @@ class Training(L.LightningModule):
         everywhere = own.clone()
         if _distributed():
             torch.distributed.all_reduce(everywhere)  # or one rank would stop and leave the others waiting
-        self._doubtful = (everywhere, own, image_ids)
+        self._doubtful = (HostCopy(everywhere.isfinite()), HostCopy(own.isfinite()), image_ids)
 
     def check_finite(self) -> None:
         """Raises FloatingPointError if the last loss was not finite; before anything is saved, too."""
         doubtful, self._doubtful = self._doubtful, None
-        if doubtful is None or bool(doubtful[0].isfinite()):
+        if doubtful is None or bool(doubtful[0].wait()):
             return
-        images = [] if bool(doubtful[1].isfinite()) else list(doubtful[2])
+        images = [] if bool(doubtful[1].wait()) else list(doubtful[2])
         images = [image for rank in _gathered(images) for image in rank]
         raise FloatingPointError(
             f"the loss is not finite at epoch {self.current_epoch + 1}, images {images}: lower "
             "--opt.lr, or use --precision 32 or bf16; last.ckpt is from before"
         )
 
-    def on_train_epoch_end(self) -> None:
+    def close_epoch(self) -> None:
+        """Adds the epoch's mean loss terms to `figures`; asked for by who writes them, once."""
         self.check_finite()
         means = {name: float(value) / self.batches_seen for name, value in self.term_sums.items()}
         ranks = _gathered(means)  # a rank that saw no object may lack some terms, which are 0 there
@@ -156,7 +158,7 @@ class Training(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["records"] = {name: record.state_dict() for name, record in self.records.items()}
-        checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["batches_seen"], checkpoint["steps_per_epoch"] = self.batches_seen, self.steps_per_epoch
         checkpoint["term_sums"] = dict(self.term_sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -19,10 +19,7 @@ def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host, fu
     A fused step unscales fp16's gradients by itself, so that they could not be clipped before it.
     """
     lr = host.lr if options.lr is None else options.lr
-    # What is frozen was loaded: a backbone from scratch has everything to learn yet.
-    backbone = (
-        (0.1 if detector.settings["backbone_frozen"] else 1.0) if options.backbone_lr is None else options.backbone_lr
-    )
+    backbone = default_backbone_lr(detector) if options.backbone_lr is None else options.backbone_lr
     rates: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
@@ -34,6 +31,11 @@ def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host, fu
             rates.setdefault(share, []).append(parameter)
     groups = [{"params": parameters, "lr": lr * share} for share, parameters in rates.items()]
     return AdamW(groups, lr=lr, weight_decay=options.wd, fused=fused)
+
+
+def default_backbone_lr(detector: Detector) -> float:
+    """As a share of the rate. What is frozen was loaded: a backbone from scratch has everything to learn yet."""
+    return 0.1 if detector.settings["backbone_frozen"] else 1.0
 
 
 def make_schedule(optimizer: Optimizer, steps_per_epoch: int, drop_epoch: int, warmup: int) -> LambdaLR:

@@ -27,6 +27,7 @@ from od_detr.objectives import (
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Outputs, Targets
 from od_detr.training.teacher import Teacher
+from od_detr.transfers import beside
 
 
 @dataclass
@@ -83,8 +84,14 @@ class Recipe:
             tokens = scene.tokens if self.align == "student_topk" else None
             taught = teacher.decode(early or teacher.encode(batch, stem, tokens))
         with torch.no_grad(), torch.autocast(device, enabled=False):
-            begin_matching(list(taught.groups.values()), batch.targets, self.cost)
+            begin_matching([taught[name] for name in self.referred_to], batch.targets, self.cost)
         return scene, taught
+
+    @property
+    def referred_to(self) -> list[str]:
+        """Groups of the teacher whose matching an objective asks for."""
+        distilled = (each.prediction.group for each in self.objectives if isinstance(each, MatchingDistillation))
+        return list(dict.fromkeys(["main", *distilled]))
 
     @contextmanager
     def _teaching(self, device: str) -> Iterator[None]:
@@ -141,6 +148,6 @@ def target_count(targets: Targets) -> Tensor | float:
     """What losses are divided by: targets in the batch, averaged over all ranks, at least 1."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return float(max(1, len(targets)))
-    count = torch.tensor(float(len(targets)), device=targets.boxes.device)
+    count = beside(float(len(targets)), targets.boxes)
     torch.distributed.all_reduce(count)
     return (count / torch.distributed.get_world_size()).clamp(min=1.0)

@@ -1,0 +1,36 @@
+"""JSON that a user gives, read with the place of what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from od_detr.errors import InputError
+
+
+def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
+    """The JSON object in a file; messages call it a `kind` and end with `mend` ("export it again").
+
+    Raises:
+        InputError: the file cannot be read, is empty, or holds no JSON object; with line and column where they are
+            known.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; give a {kind}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 JSON") from error
+    if not text.strip():
+        raise InputError(f"{file}: the file is empty; {mend}")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise InputError(f"{file}: {place}: {error.msg}; mend the JSON or {mend}") from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{file}: the JSON cannot be read ({error}); {mend}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds a {type(content).__name__}; a {kind} is an object, so {mend}")
+    return content
