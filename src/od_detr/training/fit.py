@@ -104,6 +104,8 @@ def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> Detector:
         raise InputError(
             f"--backbone {options.backbone}: {directory} has a {trained.settings['backbone']}; leave it out with --init"
         )
+    if config.get("image_size", options.image_size) != options.image_size and _rank() == 0:
+        print(f"{directory}: was trained at {config['image_size']} pixels, now --image-size is {options.image_size}")
     if list(classes) == config["classes"]:
         return trained.train()
     settings = {key: value for key, value in trained.settings.items() if key not in ("model", "num_classes")}
@@ -133,6 +135,8 @@ def fit(options: TrainOptions) -> Run:
     checkpoint = _open_run(options, directory)
     if checkpoint is not None:
         options = as_begun(options, directory / "config.yaml")
+        if options.opt.drop is not None and _rank() == 0:
+            print(f"{directory}: the learning rate falls after epoch {options.opt.drop}, as when the run began")
     _quiet()
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
