@@ -52,12 +52,17 @@ def _step(recipe: str, usual: Mapping[str, int], sizes: Mapping[str, Any]) -> An
 
 def figures(found: Curves, axes: Mapping[str, Sequence[int]]) -> dict[str, Figure]:
     """Last point over first, and by how much the axis itself has grown."""
-    power = {"image_size": 2}
     return {
-        f"{axis}_{recipe}": cost(seconds[-1], seconds[0], (axes[axis][-1] / axes[axis][0]) ** power.get(axis, 1))
+        f"{axis}_{recipe}": cost(seconds[-1], seconds[0], proportion(axis, axes[axis])[-1])
         for axis, recipes in found.items()
         for recipe, seconds in recipes.items()
     }
+
+
+def proportion(axis: str, points: Sequence[int]) -> list[float]:
+    """By how much what the axis counts has grown since its first point: pixels, where it is the side of an image."""
+    power = 2 if axis == "image_size" else 1
+    return [(point / points[0]) ** power for point in points]
 
 
 def draw(found: Curves, axes: Mapping[str, Sequence[int]], output: Path) -> None:
@@ -73,9 +78,8 @@ def draw(found: Curves, axes: Mapping[str, Sequence[int]], output: Path) -> None
         points = axes[axis]
         for recipe, seconds in recipes.items():
             place.loglog(points, seconds, marker="o", markersize=3, label=recipe)
-        power = 2 if axis == "image_size" else 1
         first = recipes[RECIPES[0]][0]
-        place.loglog(points, [first * (point / points[0]) ** power for point in points], ":", color="grey")
+        place.loglog(points, [first * times for times in proportion(axis, points)], ":", color="grey")
         place.set_title(axis.replace("_", " "), fontsize=10)
         place.set_xticks(points, map(str, points))
         place.set_xticks([], minor=True)
