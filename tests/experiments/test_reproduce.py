@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from PIL import Image
 from od_detr.cli import main
 from od_detr.errors import InputError
 from od_detr.experiments.reproduce import TABLES, ReproduceOptions, reproduce
-from od_detr.experiments.results import mean_curves
+from od_detr.experiments.results import mean_curves, reaching
 from od_detr.experiments.runs import DONE, commit, side_by_side
 from od_detr.options import TrainOptions
 
@@ -115,6 +117,72 @@ def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings) -> None:
     files = [Path(ask.output) / f"od-seed{seed}" / "metrics.csv" for seed in range(3)]
     assert [row["val/AP"] for row in mean_curves(files)] == pytest.approx([0.2, 0.4])  # of 1, 2, 3 times the epoch
     assert [row["epoch"] for row in mean_curves(files)] == [1, 2]
+
+
+class Read(HTMLParser):
+    """A page's cells, headings and pictures, and whatever it would have to fetch; every tag must be closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open, self.cells, self.titles, self.pictures, self.fetched = [], [], [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes) -> None:
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        sources = [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        self.pictures += [value for value in sources if value.startswith("data:image/png;base64,")]
+        self.fetched += [value for value in sources if not value.startswith("data:")]
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, text) -> None:
+        if self.open and self.open[-1] in ("td", "h1"):
+            (self.cells if self.open[-1] == "td" else self.titles).append(text)
+
+
+def test_one_page_holds_all_tables_and_figures_and_needs_no_other_file(ask, trainings) -> None:
+    reproduce(replace(ask, table="fig1", seeds=3))
+    reproduce(ask)
+    page = Read((Path(ask.output) / "report.html").read_text())
+    assert page.titles == [TABLES["table3"].title, TABLES["fig1"].title]
+    assert page.fetched == []
+    (picture,) = page.pictures
+    assert base64.b64decode(picture.partition(",")[2]) == (Path(ask.output) / "fig1.png").read_bytes()
+    for table in ("table3", "fig1"):
+        lines = (Path(ask.output) / f"{table}.md").read_text().splitlines()
+        for line in (line for line in lines if line.startswith("| ") and not line.startswith("| row")):
+            assert all(cell.strip() in page.cells for cell in line.strip("|").split("|"))
+
+
+def rows_of(*aps: float, seconds: float = 10.0) -> list[dict[str, float]]:
+    return [{"epoch": float(n), "seconds": seconds * n, "val/AP": ap} for n, ap in enumerate(aps, 1)]
+
+
+@pytest.mark.parametrize(
+    ("curve", "shares"),
+    [
+        (rows_of(0.1, 0.2, 0.3, 0.4), (1.0, 1.0)),  # the control itself
+        (rows_of(0.2, 0.6, 0.7, 0.8), (1.5 / 4, 1.5 / 4)),  # half way from 0.2 to 0.6
+        (rows_of(0.8, 0.9, 0.9, 0.9, seconds=30.0), (0.5 / 4, 1.5 / 4)),  # from nothing at the start
+        (rows_of(0.1, 0.2, 0.3, 0.39), None),
+    ],
+)
+def test_when_a_curve_has_its_controls_final_ap(curve, shares) -> None:
+    found = reaching(curve, rows_of(0.1, 0.2, 0.3, 0.4))
+    assert found == ({} if shares is None else pytest.approx(dict(zip(("epoch", "seconds"), shares, strict=True))))
+
+
+def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -> None:
+    rows = {row["name"]: row for row in reproduce(replace(ask, table="table2", rows="baseline,qfl", seeds=2))["rows"]}
+    assert rows["qfl"]["control"] == rows["od"]["control"] == "baseline"
+    assert rows["baseline"]["control"] is rows["baseline-50"]["control"] is None
+    assert rows["qfl"]["reaches_control"] == pytest.approx({"epoch": 1})  # both have the same made-up curve
+    assert rows["od"]["reaches_control"] is None
+    rows = {row["name"]: row for row in reproduce(replace(ask, table="table2", rows="qfl", seeds=3))["rows"]}
+    assert rows["qfl"]["reaches_control"] is None  # the control lacks a seed
 
 
 def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from od_detr.errors import InputError
-from od_detr.json_files import read_json
+from od_detr.files import read_json
 
 # COCO rounds its coordinates to a hundredth of a pixel, so a box may overshoot by that much in good faith.
 ROUNDING = 0.02

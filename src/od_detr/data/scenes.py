@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from od_detr.errors import InputError
+from od_detr.files import written_whole
 
 CLASSES = ("disc", "ring", "square", "triangle", "cross")
 LEAST_VISIBLE = 0.6
@@ -132,9 +133,8 @@ def _render_split(output: Path, split: str, count: int, size: int, seed: int) ->
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
     document = {"images": images, "annotations": annotations, "categories": categories}
     # The annotations come into being whole and last: without them a split counts as unfinished.
-    unfinished = output / f"{split}.json.part"
-    unfinished.write_text(json.dumps(document))
-    unfinished.replace(output / f"{split}.json")
+    with written_whole(output / f"{split}.json") as unfinished:
+        unfinished.write_text(json.dumps(document))
 
 
 def _add(scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.ndarray, " 3"]) -> bool:

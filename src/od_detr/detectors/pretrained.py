@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from od_detr.detectors.detector import Detector
 from od_detr.errors import InputError
+from od_detr.files import written_whole
 from od_detr.hosts import HOSTS
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -39,12 +39,10 @@ def save_detector(detector: Detector, directory: Path, classes: list[str], **fac
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     config = {"detector": detector.settings, "classes": classes, **facts}
-    partial = directory / (WEIGHTS + ".part")
-    save_file(weights, partial, metadata={"format": "pt"})
-    os.replace(partial, directory / WEIGHTS)
-    partial = directory / (CONFIG + ".part")
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, directory / CONFIG)
+    with written_whole(directory / WEIGHTS) as partial:
+        save_file(weights, partial, metadata={"format": "pt"})
+    with written_whole(directory / CONFIG) as partial:
+        partial.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.errors import InputError
-from od_detr.json_files import read_json
+from od_detr.files import read_json
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,10 @@ class Experiment:
             options = with_values(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
         return with_values(options, self.switches)
 
+    def is_control_of(self, other: Experiment) -> bool:
+        """Whether another row is to be compared with this one: the plain host, trained as long."""
+        return self.recipe == "baseline" != other.recipe and (self.model, self.epochs) == (other.model, other.epochs)
+
     @property
     def command(self) -> str:
         """The run as the paper has it, on its own: ``od-detr train``."""

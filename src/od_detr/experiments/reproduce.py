@@ -66,7 +66,7 @@ class ReproduceOptions:
 
 
 def reproduce(options: ReproduceOptions) -> dict[str, Any]:
-    """Trains what is missing of a table, seed after seed, and writes `tableN.md` and `.json`, for figures a PNG.
+    """Trains what is missing of a table, seed after seed; writes `tableN.md` and `.json`, `report.html`, figures' PNG.
 
     Raises:
         InputError: an unknown table or row, missing data, or an `output` that holds other runs.
@@ -151,8 +151,9 @@ def plan(
 
 
 def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict[str, Any]:
-    """Writes what all runs in `output` show of the table, whichever of them were asked for now."""
-    from od_detr.experiments.results import mean_curves, summarise, write
+    """Writes what all runs in `output` show of the table, whichever were asked for now, and the page of all tables."""
+    from od_detr.experiments.report import write, write_page
+    from od_detr.experiments.results import mean_curves, summarise
     from od_detr.experiments.runs import DONE, finished
 
     output, rows = Path(options.output), table.experiments()
@@ -166,15 +167,18 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
         f"Scale {options.scale}: data {Path(scale.data).name}, {scale.backbone}, {scale.image_size} px, "
         f"{scale.epochs} epochs for the paper's 24."
     )
-    summary = summarise(rows, done)
+    means = {
+        name: mean_curves([output / f"{name}-seed{seed}" / "metrics.csv" for seed in seeds])
+        for name, seeds in done.items()
+        if seeds
+    }
+    summary = summarise(rows, done, means)
     write(output, options.table, table.title, setting, summary)
-    if table.curves and any(done.values()):
+    if table.curves and means:
         from od_detr.evaluation.figures import curves
 
-        files = {
-            row.label: [output / f"{row.name}-seed{seed}" / "metrics.csv" for seed in done[row.name]] for row in rows
-        }
-        curves({label: mean_curves(of) for label, of in files.items() if of}, output / f"{options.table}.png")
+        curves({row.label: means[row.name] for row in rows if row.name in means}, output / f"{options.table}.png")
+    write_page(output, TABLES)
     return {"table": options.table, "scale": options.scale, "setting": setting, "rows": summary}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,18 +12,23 @@ from typing import Any
 from od_detr.experiments.experiment import Experiment
 
 Done = Mapping[str, Mapping[int, dict[str, Any]]]  # by run's name and seed, the contents of done.json
+Curve = list[dict[str, float]]  # rows of metrics.csv
 COLUMNS = {"AP": 100.0, "AP50": 100.0, "AP75": 100.0, "instability": 1.0, "consistency": 100.0, "seconds": 1.0}
 
 
-def summarise(experiments: Sequence[Experiment], done: Done) -> list[dict[str, Any]]:
+def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     """A row an experiment: the paper's figures, ours of every seed, their mean and half their range.
 
     AP and consistency are in percent, instability in queries an image, seconds those of the whole run.
+    `reaches_control` tells when the mean curve has the final AP of the plain host trained as long, see `reaching`;
+    None where there is none of the same seeds.
     """
     rows = []
     for experiment in experiments:
         runs = {seed: _figures(experiment, facts) for seed, facts in sorted(done.get(experiment.name, {}).items())}
         values = {key: [run[key] for run in runs.values() if run[key] is not None] for key in COLUMNS}
+        control = next((row.name for row in experiments if row.is_control_of(experiment)), "")
+        same = runs and done.get(control, {}).keys() == runs.keys()
         rows.append(
             {
                 "name": experiment.name,
@@ -35,6 +39,8 @@ def summarise(experiments: Sequence[Experiment], done: Done) -> list[dict[str, A
                 "mean": {key: fmean(several) for key, several in values.items() if several},
                 "spread": {key: (max(several) - min(several)) / 2 for key, several in values.items() if several},
                 "seeds": runs,
+                "control": control or None,
+                "reaches_control": reaching(curves[experiment.name], curves[control]) if same else None,
             }
         )
     return rows
@@ -53,32 +59,7 @@ def _figures(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]
     return scaled | {"commit": facts["commit"], "resumed": facts["resumed"]}
 
 
-def as_markdown(title: str, setting: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table, the paper's figures beside ours."""
-    seeds = sorted({seed for row in rows for seed in row["seeds"]})
-    head = ["row", "paper AP / 50 / 75", "AP", "AP50", "AP75", "instability", "consistency %", "seconds", "seeds"]
-    lines = [f"# {title}", "", setting, ""]
-    lines += [
-        f"Ours: mean ± half the range over seeds {', '.join(map(str, seeds)) or '(none yet)'}; after the last epoch."
-    ]
-    lines += ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for row in rows:
-        paper = " / ".join(f"{value:.1f}" for value in row["paper"].values()) if row["paper"] else "-"
-        cells = [row["label"], paper, *(_cell(row, key) for key in COLUMNS), str(len(row["seeds"]))]
-        lines.append(f"| {' | '.join(cells)} |")
-    commits = sorted({run["commit"] or "unknown" for row in rows for run in row["seeds"].values()})
-    return "\n".join([*lines, "", f"Commits: {', '.join(commits) or '-'}.", ""])
-
-
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    if key not in row["mean"]:
-        return "-"
-    digits = {"instability": 2, "seconds": 0}.get(key, 1)
-    spread = f" ± {row['spread'][key]:.{digits}f}" if len(row["seeds"]) > 1 else ""
-    return f"{row['mean'][key]:.{digits}f}{spread}"
-
-
-def mean_curves(files: Sequence[Path]) -> list[dict[str, float]]:
+def mean_curves(files: Sequence[Path]) -> Curve:
     """Several runs' `metrics.csv` as one: epoch by epoch the mean of what all of them recorded."""
     runs = []
     for file in files:
@@ -98,11 +79,17 @@ def _number(text: str | None) -> float:
     return float(text) if text else math.nan
 
 
-def write(output: Path, name: str, title: str, setting: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `name`.md and `name`.json; each appears whole or not at all."""
-    output.mkdir(parents=True, exist_ok=True)
-    facts = json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1)
-    for file, content in ((f"{name}.md", as_markdown(title, setting, rows)), (f"{name}.json", facts)):
-        partial = output / f"{file}.part"
-        partial.write_text(content)
-        partial.replace(output / file)
+def reaching(curve: Sequence[Mapping[str, float]], control: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """When a curve first has the AP that its control ends with, as shares of the control's epochs and seconds.
+
+    Between validations AP is taken to grow evenly, from 0 at the start; empty if it is never reached.
+    """
+    goal = control[-1]
+    before: Mapping[str, float] = {"epoch": 0.0, "seconds": 0.0, "val/AP": 0.0}
+    for row in (row for row in curve if "val/AP" in row):
+        if row["val/AP"] >= goal["val/AP"]:
+            way = (goal["val/AP"] - before["val/AP"]) / max(row["val/AP"] - before["val/AP"], 1e-12)
+            axes = [axis for axis in ("epoch", "seconds") if goal.get(axis) and axis in row]
+            return {axis: (before[axis] + way * (row[axis] - before[axis])) / goal[axis] for axis in axes}
+        before = row
+    return {}

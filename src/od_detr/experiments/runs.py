@@ -18,6 +18,7 @@ from typing import Any
 
 from od_detr.dotted import flat
 from od_detr.errors import InputError
+from od_detr.files import written_whole
 from od_detr.options import TrainOptions
 
 DONE, LOG = "done.json", "train.log"
@@ -70,11 +71,9 @@ def train(options: TrainOptions) -> None:
         summary = run.summaries.get(name) or evaluate_run(directory, Path(options.data), weights=name)
         figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
     facts = {"run": directory.name, "commit": commit(), "seconds": time.perf_counter() - started, "resumed": resumed}
-    partial = directory / (DONE + ".part")
-    partial.write_text(
-        json.dumps(facts | figures | {"last": run.rows[-1], "options": plain(asdict(options))}, indent=1)
-    )
-    partial.replace(directory / DONE)
+    facts |= figures | {"last": run.rows[-1], "options": plain(asdict(options))}
+    with written_whole(directory / DONE) as partial:
+        partial.write_text(json.dumps(facts, indent=1))
 
 
 def trained(todo: Sequence[TrainOptions], jobs: int) -> Iterator[TrainOptions]:

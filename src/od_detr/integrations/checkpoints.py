@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from od_detr.errors import InputError
-from od_detr.json_files import read_json
+from od_detr.files import read_json
 
 # Where training scripts keep the weights, the ones that are trained before their moving average.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "ema_model", "ema_state_dict", "ema_state", "ema")

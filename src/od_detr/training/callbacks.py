@@ -16,6 +16,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from od_detr.detectors import save_detector
+from od_detr.files import written_whole
 from od_detr.training.module import ONLINE, TEACHER, Training
 
 LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
@@ -125,12 +126,10 @@ class RunDirectory(L.Callback):
 
     def _write_metrics(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        partial = self.directory / (METRICS + ".part")
-        with partial.open("w", newline="") as file:
+        with written_whole(self.directory / METRICS) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        partial.replace(self.directory / METRICS)
 
     def _keep_best(self, trainer: L.Trainer, module: Training) -> None:
         """Saves whichever of online and teacher has the highest AP so far."""

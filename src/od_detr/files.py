@@ -1,8 +1,11 @@
-"""JSON that a user gives, read with the place of what is wrong."""
+"""Files: a user's JSON, read with the place of what is wrong; ours, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +37,11 @@ def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file}: holds a {type(content).__name__}; a {kind} is an object, so {mend}")
     return content
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to, renamed to it in the end: `path` appears whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    yield partial
+    os.replace(partial, path)
