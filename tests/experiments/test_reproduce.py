@@ -238,7 +238,7 @@ def test_a_mistake_is_told_in_one_line(arguments, line, tmp_path, trainings, cap
     assert trainings.started == []
 
 
-@pytest.mark.parametrize("change", [{"epochs": 7}, {"data": "others"}, {"backbone": "resnet50"}])
+@pytest.mark.parametrize("change", [{"epochs": 7}, {"image_size": 160}, {"data": "others"}, {"backbone": "resnet50"}])
 def test_runs_of_other_options_are_never_mixed(change, ask, trainings) -> None:
     reproduce(ask)
     with pytest.raises(InputError, match="holds a run of other options"):

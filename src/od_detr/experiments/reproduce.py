@@ -40,6 +40,7 @@ class ReproduceOptions:
         data: folder with images and COCO annotations; not needed by scale tiny.
         output: where each run gets a directory; finished runs found there are not run again.
         epochs: stand for the paper's 24, other schedules in proportion; default that of the scale.
+        image_size: short side of images; default that of the scale.
         backbone: any timm model with features_only; default that of the scale.
         backbone_weights: imagenet, none, or a safetensors file; default that of the scale.
         device: auto, cpu, cuda or mps; default that of the scale.
@@ -56,6 +57,7 @@ class ReproduceOptions:
     data: str | None = None
     output: str = "runs/reproduce"
     epochs: int | None = None
+    image_size: int | None = None
     backbone: str | None = None
     backbone_weights: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
@@ -76,6 +78,8 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     experiments = chosen_rows(table, options.rows)
     if options.list:
         print(listing(table.title, experiments))
+        data = "" if options.scale == "tiny" else " --data DIR"
+        print(f"\nOne of them: od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")
         return {"rows": [experiment.command for experiment in experiments]}
     for name in ("seeds", "jobs", "epochs"):
         value = getattr(options, name)
@@ -112,7 +116,7 @@ def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
 
 
 def listing(title: str, experiments: Iterable[Experiment]) -> str:
-    """Rows, the paper's figures and commands, as text."""
+    """Rows, the paper's figures and the commands of its own runs, as text."""
     lines = [title]
     for row in experiments:
         paper = f"   AP / AP50 / AP75 in the paper: {row.paper}" if row.paper else ""
@@ -127,7 +131,7 @@ def shared_options(options: ReproduceOptions) -> TrainOptions:
 
     data = None if options.data is None else Path(options.data)
     scale = SCALES[options.scale](data, Path(options.output))
-    names = ("epochs", "backbone", "backbone_weights", "device")
+    names = ("epochs", "image_size", "backbone", "backbone_weights", "device")
     scale = replace(scale, **{name: getattr(options, name) for name in names if getattr(options, name) is not None})
     if options.backbone is not None:
         scale = replace(scale, backbone_options={})  # those of the scale belong to its own backbone

@@ -1,0 +1,77 @@
+"""What the documents say was measured is what the records in docs/evidence show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from od_detr.experiments.reproduce import TABLES
+
+DOCS = Path(__file__).parents[2] / "docs"
+NAMES = sorted({row().name for table in TABLES.values() for row in table.rows})
+COLUMNS = {
+    "AP": "val/AP",
+    "AP50": "val/AP50",
+    "instability": "stability/instability",
+    "consistency %": "stability/consistency",
+}
+
+
+@cache
+def record(place: str) -> dict:
+    return json.loads((DOCS / "evidence" / place / "done.json").read_text())
+
+
+def records(folder: str, row: str) -> list[dict]:
+    """A row's finished runs, seed after seed."""
+    places = (DOCS / "evidence" / folder).glob(f"{row}-seed[0-9]*")
+    return [record(f"{folder}/{place.name}") for place in sorted(places)]
+
+
+def mean_and_spread(values: Iterable[float], digits: int = 1) -> str:
+    values = list(values)
+    spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rows_docstrings_say_what_was_measured(name: str) -> None:
+    texts = [" ".join(row.__doc__.split()) for table in TABLES.values() for row in table.rows if row().name == name]
+    claims = {claim for text in texts for claim in re.findall(r"Ours at scale tiny, (.+?): AP (.+?)\.(?:\s|$)", text)}
+    runs = records("scenes", name)
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    assert claims == ({(seeds, mean_and_spread(100 * run["last"]["val/AP"] for run in runs))} if runs else set())
+
+
+def tables_of(text: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
+    """Tables that name their records, `<!-- records: FOLDER -->`, as rows by column."""
+    for folder, table in re.findall(r"<!-- records: (\S+) -->\n\n((?:\|.*\n)+)", text):
+        head, _, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()]
+        yield folder, [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_tables_of_the_evidence_are_its_records() -> None:
+    tables = list(tables_of((DOCS / "evidence.md").read_text()))
+    assert len(tables) > 3
+    for folder, rows in tables:
+        for row in rows:
+            runs = records(folder, row["row"])
+            assert len(runs) == len(row["seeds"].split(", ")), (folder, row)
+            assert row["seeds"] == ", ".join(f"{100 * run['last']['val/AP']:.1f}" for run in runs)
+            for column, key in COLUMNS.items():
+                digits, scale = (2, 1) if column == "instability" else (1, 100)
+                values = [scale * run["last"][key] for run in runs]
+                assert row[column] == mean_and_spread(values, digits), (folder, row["row"], column)
+
+
+def test_every_record_is_finished_and_tells_its_commit() -> None:
+    for place in sorted((DOCS / "evidence").glob("*/*")):
+        facts = record(f"{place.parent.name}/{place.name}")
+        assert re.fullmatch(r"[0-9a-f]{12}", facts["commit"]), place
+        assert (place / "config.yaml").is_file() and (place / "metrics.csv").is_file()
