@@ -1,4 +1,4 @@
-"""Files: a user's JSON, read with the place of what is wrong; ours, written whole or not at all."""
+"""Files: a user's JSON, read with the place of what is wrong; ours, written whole or not at all, or locked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from od_detr.errors import InputError
 
@@ -41,7 +41,37 @@ def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to, renamed to it in the end: `path` appears whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    yield partial
-    os.replace(partial, path)
+    """A place beside `path` to write to, flushed to disk and renamed to it in the end.
+
+    `path` appears whole or not at all, whatever happens meanwhile and whoever else writes it.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Whether this process alone has the lock file `path` meanwhile; it is free again when the process is gone.
+
+    Where files cannot be locked (Windows) nobody is kept out.
+    """
+    with path.open("a") as file:
+        yield _locked(file)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

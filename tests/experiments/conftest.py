@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ class Trainings:
     resumed: list[str] = field(default_factory=list)
     options: dict[str, TrainOptions] = field(default_factory=dict)
     stop_at: str = ""
+    stop_asked: bool = False
 
     def fit(self, options: TrainOptions) -> Run:
         directory = Path(options.output)
@@ -35,24 +37,31 @@ class Trainings:
         if directory.name == self.stop_at:
             self.stop_at = ""
             raise Interrupted
-        rows = [{"epoch": epoch, "train/loss": 9 - epoch, **columns(options, epoch)} for epoch in (1, 2)]
+        ap = self.ap(directory.name)
+        rows = [{"epoch": epoch, "train/loss": 9 - epoch, **columns(ap, options.seed, epoch)} for epoch in (1, 2)]
         with (directory / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        return Run(directory, {"online": figures(options.seed), "teacher": figures(options.seed, 0.01)}, rows)
+        return Run(directory, {"online": figures(ap), "teacher": figures(ap + 0.01)}, rows, self.stop_asked)
+
+    @staticmethod
+    def ap(name: str) -> float:
+        """What a run comes to: for md-cls 40 %, 42 %, 47 % with seeds 0, 1, 2, for any other row something else."""
+        row, _, seed = name.rpartition("-seed")
+        return (0.40, 0.42, 0.47)[int(seed)] + (crc32(row.encode()) - crc32(b"md-cls")) % 97 / 1000
 
 
-def figures(seed: int, more: float = 0.0) -> dict:
-    """AP 40 %, 42 %, 47 % for seeds 0, 1, 2; the teacher's are one above."""
-    ap = (0.40, 0.42, 0.47)[seed] + more
+def figures(ap: float) -> dict:
     return {"AP": ap, "AP50": ap + 0.2, "AP75": ap + 0.05, "per_class": {"cat": ap}}
 
 
-def columns(options: TrainOptions, epoch: int) -> dict[str, float]:
+def columns(ap: float, seed: int, epoch: int) -> dict[str, float]:
+    """AP grows evenly to what it comes to, the teacher's is one above."""
     return {
-        "val/AP": (options.seed + 1) * epoch / 10,
-        "stability/instability": 3.0 / epoch + options.seed,
+        "val/AP": ap * epoch / 2,
+        "val/teacher/AP": (ap + 0.01) * epoch / 2,
+        "stability/instability": 3.0 / epoch + seed,
         "stability/teacher_instability": 1.0 / epoch,
         "stability/consistency": 0.5 * epoch - 0.1,
     }

@@ -11,15 +11,18 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from PIL import Image
 
 from od_detr.cli import main
 from od_detr.errors import InputError
+from od_detr.evaluation.figures import curves as draw
 from od_detr.experiments.reproduce import TABLES, ReproduceOptions, reproduce
-from od_detr.experiments.results import mean_curves, reaching
-from od_detr.experiments.runs import DONE, commit, side_by_side
+from od_detr.experiments.results import reaching
+from od_detr.experiments.runs import DONE, LOCK, commit, side_by_side
+from od_detr.files import held
 from od_detr.options import TrainOptions
 
 
@@ -68,6 +71,46 @@ def test_a_stopped_run_goes_on_and_the_others_follow(ask, trainings, capsys) -> 
     assert json.loads((Path(ask.output) / "conditional-md-seed0" / DONE).read_text())["resumed"]
 
 
+def test_a_request_to_stop_after_the_last_step_stops_the_table(ask, trainings) -> None:
+    trainings.stop_asked = True
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(ask)
+    trainings.stop_asked = False
+    reproduce(ask)
+    assert trainings.started == [*named(*TABLE_3)]
+
+
+def test_a_run_killed_in_its_first_epoch_starts_again(ask, trainings) -> None:
+    """`best/` is written before `last.ckpt`, without which there is nothing to go on from."""
+    reproduce(replace(ask, rows="qfl"))
+    run = Path(ask.output) / "qfl-seed0"
+    for name in (DONE, "last.ckpt"):
+        (run / name).unlink()
+    (run / "best").mkdir()
+    reproduce(replace(ask, rows="qfl"))
+    assert trainings.started == named("qfl") * 2 and trainings.resumed == []
+    assert not (run / "best").exists()
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(ask, trainings, monkeypatch) -> None:
+    run = Path(ask.output) / "qfl-seed0"
+    run.mkdir(parents=True)
+    with held(run / LOCK) as alone:
+        assert alone
+        with pytest.raises(InputError, match="qfl-seed0: another process trains this run; wait"):
+            reproduce(replace(ask, rows="qfl"))
+    assert trainings.started == []
+    reproduce(replace(ask, rows="qfl"))
+    assert trainings.started == named("qfl")
+
+
+def test_a_run_set_aside_is_not_taken_for_one(ask, trainings) -> None:
+    reproduce(replace(ask, rows="qfl"))
+    (Path(ask.output) / "qfl-seed0").rename(Path(ask.output) / "qfl-seed0.old")
+    rows = {row["name"]: row for row in reproduce(replace(ask, rows="md-cls"))["rows"]}
+    assert rows["qfl"]["seeds"] == {}
+
+
 def test_ctrl_c_exits_with_130(ask, trainings) -> None:
     trainings.stop_at = "qfl-seed0"
     assert main(["reproduce", "table3", "--data", "scenes", "--output", ask.output]) == 130
@@ -77,7 +120,7 @@ def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(ask, trai
     result = reproduce(replace(ask, seeds=3))
     row = next(row for row in result["rows"] if row["name"] == "md-cls")
     assert row["paper"] == {"AP": 46.4, "AP50": 64.1, "AP75": 50.5}
-    assert row["mean"]["AP"] == pytest.approx(43.0)  # of 40, 42 and 47
+    assert row["mean"]["AP"] == pytest.approx(43.0)  # of 40, 42 and 47, which are those of this row
     assert row["spread"]["AP"] == pytest.approx(3.5)
     assert row["mean"]["instability"] == pytest.approx(1.5 + 1)
     assert row["mean"]["consistency"] == pytest.approx(90)
@@ -106,17 +149,24 @@ def test_the_table_keeps_rows_and_seeds_that_were_not_asked_for_again(ask, train
 
 def test_table_7_shows_the_teachers(ask, trainings) -> None:
     for row in reproduce(replace(ask, table="table7"))["rows"]:
-        assert row["mean"]["AP"] == pytest.approx(41)
+        assert row["mean"]["AP"] == pytest.approx(100 * trainings.ap(f"{row['name']}-seed0") + 1)
         assert row["mean"]["instability"] == pytest.approx(0.5)
 
 
-def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings) -> None:
-    reproduce(replace(ask, table="fig1", seeds=3))
+def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings, monkeypatch) -> None:
+    drawn = {}
+    monkeypatch.setattr("od_detr.experiments.report.draw", lambda runs, file: (drawn.update(runs), draw(runs, file)))
+    reproduce(replace(ask, table="fig1", rows="baseline"))
+    reproduce(replace(ask, table="fig1", rows="od", seeds=3))
     with Image.open(Path(ask.output) / "fig1.png") as image:
         assert image.format == "PNG"
-    files = [Path(ask.output) / f"od-seed{seed}" / "metrics.csv" for seed in range(3)]
-    assert [row["val/AP"] for row in mean_curves(files)] == pytest.approx([0.2, 0.4])  # of 1, 2, 3 times the epoch
-    assert [row["epoch"] for row in mean_curves(files)] == [1, 2]
+    means = {
+        "baseline (control)": trainings.ap("baseline-seed0"),
+        "OD-DETR, 3 seeds": fmean(trainings.ap(f"od-seed{seed}") for seed in range(3)),
+    }
+    for label, ap in means.items():
+        assert [row["val/AP"] for row in drawn[label]] == pytest.approx([ap / 2, ap])
+        assert [row["epoch"] for row in drawn[label]] == [1, 2]
 
 
 class Read(HTMLParser):
@@ -143,46 +193,54 @@ class Read(HTMLParser):
             (self.cells if self.open[-1] == "td" else self.titles).append(text)
 
 
-def test_one_page_holds_all_tables_and_figures_and_needs_no_other_file(ask, trainings) -> None:
-    reproduce(replace(ask, table="fig1", seeds=3))
-    reproduce(ask)
-    page = Read((Path(ask.output) / "report.html").read_text())
-    assert page.titles == [TABLES["table3"].title, TABLES["fig1"].title]
+@pytest.mark.parametrize("table", ["table3", "fig1"])
+def test_a_page_holds_the_table_and_the_curves_and_needs_no_other_file(table, ask, trainings) -> None:
+    reproduce(replace(ask, table=table, seeds=3))
+    output = Path(ask.output)
+    page = Read((output / f"{table}.html").read_text())
+    assert page.titles == [TABLES[table].title]
     assert page.fetched == []
-    (picture,) = page.pictures
-    assert base64.b64decode(picture.partition(",")[2]) == (Path(ask.output) / "fig1.png").read_bytes()
-    for table in ("table3", "fig1"):
-        lines = (Path(ask.output) / f"{table}.md").read_text().splitlines()
-        for line in (line for line in lines if line.startswith("| ") and not line.startswith("| row")):
-            assert all(cell.strip() in page.cells for cell in line.strip("|").split("|"))
+    pictures = [base64.b64decode(picture.partition(",")[2]) for picture in page.pictures]
+    assert pictures == ([(output / "fig1.png").read_bytes()] if table == "fig1" else [])
+    lines = [line for line in (output / f"{table}.md").read_text().splitlines() if line.startswith("| ")]
+    assert page.cells == [cell.strip() for line in lines[1:] for cell in line.strip("|").split("|")]
 
 
-def rows_of(*aps: float, seconds: float = 10.0) -> list[dict[str, float]]:
-    return [{"epoch": float(n), "seconds": seconds * n, "val/AP": ap} for n, ap in enumerate(aps, 1)]
+def rows_of(*aps: float) -> list[dict[str, float]]:
+    return [{"epoch": float(n), "val/AP": ap, "val/teacher/AP": 2 * ap} for n, ap in enumerate(aps, 1)]
 
 
 @pytest.mark.parametrize(
-    ("curve", "shares"),
+    ("curve", "share"),
     [
-        (rows_of(0.1, 0.2, 0.3, 0.4), (1.0, 1.0)),  # the control itself
-        (rows_of(0.2, 0.6, 0.7, 0.8), (1.5 / 4, 1.5 / 4)),  # half way from 0.2 to 0.6
-        (rows_of(0.8, 0.9, 0.9, 0.9, seconds=30.0), (0.5 / 4, 1.5 / 4)),  # from nothing at the start
+        (rows_of(0.1, 0.2, 0.3, 0.4), 1.0),  # the control itself
+        (rows_of(0.2, 0.6, 0.7, 0.8), 1.5 / 4),  # half way from 0.2 to 0.6
+        (rows_of(0.8, 0.9, 0.9, 0.9), 0.5 / 4),  # from nothing at the start
+        (rows_of(0.1, 0.5, 0.3, 0.5), (1 + 0.75) / 4),  # the first time counts
+        ([{"epoch": 1.0}, *rows_of(0.0, 0.8)[1:]], 1.0 / 4),  # not validated after the first
         (rows_of(0.1, 0.2, 0.3, 0.39), None),
     ],
 )
-def test_when_a_curve_has_its_controls_final_ap(curve, shares) -> None:
-    found = reaching(curve, rows_of(0.1, 0.2, 0.3, 0.4))
-    assert found == ({} if shares is None else pytest.approx(dict(zip(("epoch", "seconds"), shares, strict=True))))
+def test_when_a_curve_has_its_controls_final_ap(curve, share) -> None:
+    control = rows_of(0.1, 0.2, 0.3, 0.4)
+    assert reaching(curve, control) == reaching(curve, control, "val/teacher/AP") == pytest.approx(share)
 
 
 def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -> None:
     rows = {row["name"]: row for row in reproduce(replace(ask, table="table2", rows="baseline,qfl", seeds=2))["rows"]}
-    assert rows["qfl"]["control"] == rows["od"]["control"] == "baseline"
-    assert rows["baseline"]["control"] is rows["baseline-50"]["control"] is None
-    assert rows["qfl"]["reaches_control"] == pytest.approx({"epoch": 1})  # both have the same made-up curve
-    assert rows["od"]["reaches_control"] is None
+    assert rows["qfl"]["control"] == "baseline"
+    assert rows["baseline"]["control"] is rows["baseline-50"]["control"] is rows["od"]["control"] is None
+    ours, plain = (rows[name]["mean"]["AP"] for name in ("qfl", "baseline"))
+    # Made-up curves grow evenly, over two epochs, to what is reported.
+    assert rows["qfl"]["reaches_control"] == (pytest.approx(plain / ours) if ours >= plain else None)
     rows = {row["name"]: row for row in reproduce(replace(ask, table="table2", rows="qfl", seeds=3))["rows"]}
-    assert rows["qfl"]["reaches_control"] is None  # the control lacks a seed
+    assert rows["qfl"]["control"] is None  # it lacks a seed
+
+
+def test_table_7_sets_teachers_against_teachers(ask, trainings) -> None:
+    rows = {row["name"]: row for row in reproduce(replace(ask, table="table7"))["rows"]}
+    ours, plain = (rows[name]["mean"]["AP"] for name in ("dino4-od", "dino4-baseline"))
+    assert rows["dino4-od"]["reaches_control"] == (pytest.approx(plain / ours) if ours >= plain else None)
 
 
 def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None:

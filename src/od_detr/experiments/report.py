@@ -1,23 +1,23 @@
-"""What an output directory shows for a table: Markdown, JSON, a figure, and one page that needs no other file."""
+"""What an output directory shows of a table: Markdown, JSON, a figure, and a page that needs no other file."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from od_detr.experiments.results import COLUMNS
+from od_detr.evaluation.figures import curves as draw
+from od_detr.experiments.results import COLUMNS, Curve
 from od_detr.files import written_whole
 
-PAGE = "report.html"
+Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
     *("row", "paper AP / 50 / 75", "AP", "AP50", "AP75", "instability", "consistency %", "seconds", "seeds"),
     "has its control's final AP in",
 )
-AXES = {"epoch": "epochs", "seconds": "time"}
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
@@ -28,56 +28,55 @@ summary { cursor: pointer; margin: .5rem 0 } section { margin-bottom: 3rem }
 """
 
 
-def write(output: Path, name: str, title: str, setting: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `name`.md and `name`.json; each appears whole or not at all."""
+def write(
+    output: Path, name: str, title: str, setting: str, rows: Sequence[Row], curves: Mapping[str, Curve] | None = None
+) -> None:
+    """Writes `name`.md, .json and .html and, given `curves` by label, .png; each appears whole or not at all."""
     output.mkdir(parents=True, exist_ok=True)
+    picture = None
+    if curves:
+        picture = output / f"{name}.png"
+        draw(curves, picture)
     facts = json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1)
-    for file, content in ((f"{name}.md", as_markdown(title, setting, rows)), (f"{name}.json", facts)):
-        with written_whole(output / file) as partial:
-            partial.write_text(content)
+    contents = {"md": as_markdown(title, setting, rows), "json": facts, "html": as_page(title, setting, rows, picture)}
+    for suffix, content in contents.items():
+        with written_whole(output / f"{name}.{suffix}") as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
-def write_page(output: Path, names: Iterable[str]) -> None:
-    """Writes `report.html`: what `write` left of these tables and, where they were drawn, their curves."""
-    sections = [
-        _section(json.loads(file.read_text()), output / f"{name}.png")
-        for name in names
-        if (file := output / f"{name}.json").is_file()
-    ]
-    head = f'<meta charset="utf-8"><title>OD-DETR, reproduced</title><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
-    with written_whole(output / PAGE) as partial:
-        partial.write_text(page, encoding="utf-8")
-
-
-def as_markdown(title: str, setting: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def as_markdown(title: str, setting: str, rows: Sequence[Row]) -> str:
     """The table, the paper's figures beside ours."""
     lines = [f"# {title}", "", setting, "", _legend(rows), "", f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     return "\n".join([*lines, "", f"Commits: {_commits(rows)}.", ""])
 
 
-def _section(facts: Mapping[str, Any], picture: Path) -> str:
-    rows, title = facts["rows"], escape(facts["title"])
+def as_page(title: str, setting: str, rows: Sequence[Row], picture: Path | None = None) -> str:
+    """The same as a page that needs no other file: table, curves, AP of every seed, the paper's commands."""
     head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows)
-    notes = [facts["setting"], _legend(rows), f"Commits: {_commits(rows)}."]
-    parts = [f"<h1>{title}</h1>", *(f'<p class="note">{escape(note)}</p>' for note in notes)]
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [f"<p>{escape(note)}</p>" for note in (setting, _legend(rows), f"Commits: {_commits(rows)}.")]
     parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-    if picture.is_file():
+    if picture is not None:
         data = base64.b64encode(picture.read_bytes()).decode()
-        parts.append(f'<figure><img alt="{title}" src="data:image/png;base64,{data}"></figure>')
-    items = "".join(f"<li>{escape(row['label'])}: {_by_seed(row)}<br>{_command(row)}</li>" for row in rows)
-    parts.append(f"<details><summary>AP of every seed; the paper's own runs</summary><ul>{items}</ul></details>")
-    return f"<section>{''.join(parts)}</section>"
+        parts.append(f'<figure><img alt="curves" src="data:image/png;base64,{data}"></figure>')
+    items = "".join(
+        f"<li>{escape(row['label'])}: {_by_seed(row)}<br><code>{escape(row['command'])}</code></li>" for row in rows
+    )
+    parts.append(
+        f"<details><summary>AP of every seed; commands of the paper's runs</summary><ul>{items}</ul></details>"
+    )
+    meta = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{meta}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Row) -> list[str]:
     paper = " / ".join(f"{value:.1f}" for value in row["paper"].values()) if row["paper"] else "-"
     return [row["label"], paper, *(_figure(row, key) for key in COLUMNS), str(len(row["seeds"])), _reaches(row)]
 
 
-def _figure(row: Mapping[str, Any], key: str) -> str:
+def _figure(row: Row, key: str) -> str:
     if key not in row["mean"]:
         return "-"
     digits = {"instability": 2, "seconds": 0}.get(key, 1)
@@ -85,25 +84,25 @@ def _figure(row: Mapping[str, Any], key: str) -> str:
     return f"{row['mean'][key]:.{digits}f}{spread}"
 
 
-def _reaches(row: Mapping[str, Any]) -> str:
-    shares = row["reaches_control"]
-    if not shares:
-        return "-" if shares is None else "never"
-    return ", ".join(f"{100 * shares[axis]:.0f} % of its {word}" for axis, word in AXES.items() if axis in shares)
+def _reaches(row: Row) -> str:
+    if row["control"] is None:
+        return "-"
+    share = row["reaches_control"]
+    return "never" if share is None else f"{100 * share:.0f} % of the epochs"
 
 
-def _legend(rows: Sequence[Mapping[str, Any]]) -> str:
-    seeds = sorted({int(seed) for row in rows for seed in row["seeds"]})
-    return f"Ours: mean ± half the range over seeds {', '.join(map(str, seeds)) or '(none yet)'}; after the last epoch."
+def _legend(rows: Sequence[Row]) -> str:
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    return (
+        f"Ours: mean ± half the range over seeds {', '.join(map(str, seeds)) or '(none yet)'}, after the last epoch; "
+        "seconds are those of training alone. The control is the plain host trained as long with the same seeds; "
+        "when a row has its final AP is read off the mean curve, interpolated between validations."
+    )
 
 
-def _commits(rows: Sequence[Mapping[str, Any]]) -> str:
+def _commits(rows: Sequence[Row]) -> str:
     return ", ".join(sorted({run["commit"] or "unknown" for row in rows for run in row["seeds"].values()})) or "-"
 
 
-def _by_seed(row: Mapping[str, Any]) -> str:
+def _by_seed(row: Row) -> str:
     return ", ".join(f"{run['AP']:.1f}" for run in row["seeds"].values()) or "not run"
-
-
-def _command(row: Mapping[str, Any]) -> str:
-    return f"<code>{escape(row['command'])}</code>"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -68,7 +69,7 @@ class ReproduceOptions:
 
 
 def reproduce(options: ReproduceOptions) -> dict[str, Any]:
-    """Trains what is missing of a table, seed after seed; writes `tableN.md` and `.json`, `report.html`, figures' PNG.
+    """Trains what is missing of a table, seed after seed; writes `tableN.md`, `.json` and `.html`, figures as PNG too.
 
     Raises:
         InputError: an unknown table or row, missing data, or an `output` that holds other runs.
@@ -85,18 +86,21 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name}: {value} makes no sense; give 1 or more")
-    from od_detr.experiments.runs import finished, is_chief, trained
+    from od_detr.experiments.runs import LOG, finished, is_chief, trained
 
     scale = shared_options(options)
     runs = plan(experiments, scale, options, range(options.seeds))
     todo = [run for run in runs.values() if finished(run) is None]
     result = report(table, scale, options) if is_chief() else {}
+    before = len(runs) - len(todo)
     if is_chief():
-        print(f"{table.title}: {len(runs) - len(todo)} of {len(runs)} runs are done", flush=True)
+        print(f"{table.title}: {before} of {len(runs)} runs are done", flush=True)
+        if todo and options.jobs > 1:
+            print(f"what they print goes to {Path(todo[0].output) / LOG} and the like", flush=True)
     try:
-        for run in trained(todo, options.jobs):
+        for done, run in enumerate(trained(todo, options.jobs), before + 1):
             if is_chief():
-                print(f"{Path(run.output).name}: done", flush=True)
+                print(f"{_told(run)}; {done} of {len(runs)} runs are done", flush=True)
                 result = report(table, scale, options)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was")
@@ -104,6 +108,19 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     if is_chief():
         print((Path(options.output) / f"{options.table}.md").read_text())
     return result
+
+
+def _told(run: TrainOptions) -> str:
+    """A finished run in a few words."""
+    from od_detr.experiments.runs import finished
+
+    facts = finished(run)
+    assert facts is not None
+    return f"{Path(run.output).name}: AP {100 * facts['online']['AP']:.1f}"
+
+
+def _with_seeds(label: str, seeds: Collection[int]) -> str:
+    return f"{label}, {len(seeds)} seeds" if len(seeds) > 1 else label
 
 
 def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
@@ -155,13 +172,14 @@ def plan(
 
 
 def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict[str, Any]:
-    """Writes what all runs in `output` show of the table, whichever were asked for now, and the page of all tables."""
-    from od_detr.experiments.report import write, write_page
+    """Writes what all runs in `output` show of the table, whichever of them were asked for now."""
+    from od_detr.experiments.report import write
     from od_detr.experiments.results import mean_curves, summarise
     from od_detr.experiments.runs import DONE, finished
 
     output, rows = Path(options.output), table.experiments()
-    seeds = {int(file.parent.name.rpartition("-seed")[2]) for file in output.glob(f"*-seed*/{DONE}")}
+    found = (re.fullmatch(r".+-seed(\d+)", file.parent.name) for file in output.glob(f"*-seed*/{DONE}"))
+    seeds = {int(name[1]) for name in found if name}
     done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in rows}
     for (name, seed), run in plan(rows, scale, options, sorted(seeds)).items():
         facts = finished(run)
@@ -177,12 +195,8 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
         if seeds
     }
     summary = summarise(rows, done, means)
-    write(output, options.table, table.title, setting, summary)
-    if table.curves and means:
-        from od_detr.evaluation.figures import curves
-
-        curves({row.label: means[row.name] for row in rows if row.name in means}, output / f"{options.table}.png")
-    write_page(output, TABLES)
+    curves = {_with_seeds(row.label, done[row.name]): means[row.name] for row in rows if row.name in means}
+    write(output, options.table, table.title, setting, summary, curves if table.curves else None)
     return {"table": options.table, "scale": options.scale, "setting": setting, "rows": summary}
 
 

@@ -19,15 +19,16 @@ COLUMNS = {"AP": 100.0, "AP50": 100.0, "AP75": 100.0, "instability": 1.0, "consi
 def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     """A row an experiment: the paper's figures, ours of every seed, their mean and half their range.
 
-    AP and consistency are in percent, instability in queries an image, seconds those of the whole run.
-    `reaches_control` tells when the mean curve has the final AP of the plain host trained as long, see `reaching`;
-    None where there is none of the same seeds.
+    AP and consistency are in percent, instability in queries an image, seconds those of training alone.
+    `control` is the plain host trained as long with the same seeds, if there is one, and `reaches_control` the share
+    of the epochs after which the mean curve has its final AP, see `reaching`.
     """
     rows = []
     for experiment in experiments:
         runs = {seed: _figures(experiment, facts) for seed, facts in sorted(done.get(experiment.name, {}).items())}
         values = {key: [run[key] for run in runs.values() if run[key] is not None] for key in COLUMNS}
         control = next((row.name for row in experiments if row.is_control_of(experiment)), "")
+        column = "val/teacher/AP" if experiment.weights == "teacher" else "val/AP"
         same = runs and done.get(control, {}).keys() == runs.keys()
         rows.append(
             {
@@ -39,8 +40,8 @@ def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str
                 "mean": {key: fmean(several) for key, several in values.items() if several},
                 "spread": {key: (max(several) - min(several)) / 2 for key, several in values.items() if several},
                 "seeds": runs,
-                "control": control or None,
-                "reaches_control": reaching(curves[experiment.name], curves[control]) if same else None,
+                "control": control if same else None,
+                "reaches_control": reaching(curves[experiment.name], curves[control], column) if same else None,
             }
         )
     return rows
@@ -53,7 +54,7 @@ def _figures(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]
     found = dict(facts[experiment.weights]) | {
         "instability": last.get(f"stability/{prefix}instability"),
         "consistency": last.get("stability/consistency"),
-        "seconds": facts["seconds"],
+        "seconds": last.get("seconds"),
     }
     scaled = {key: None if found.get(key) is None else scale * found[key] for key, scale in COLUMNS.items()}
     return scaled | {"commit": facts["commit"], "resumed": facts["resumed"]}
@@ -79,17 +80,17 @@ def _number(text: str | None) -> float:
     return float(text) if text else math.nan
 
 
-def reaching(curve: Sequence[Mapping[str, float]], control: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """When a curve first has the AP that its control ends with, as shares of the control's epochs and seconds.
+def reaching(curve: Curve, control: Curve, column: str = "val/AP") -> float | None:
+    """The share of the epochs after which a curve has the AP that its control ends with; None if it never has.
 
-    Between validations AP is taken to grow evenly, from 0 at the start; empty if it is never reached.
+    Between validations AP is taken to grow evenly, from 0 at the start. Epochs, because the seconds of runs side by
+    side, on a machine that does other work too, are no measure of what a recipe costs.
     """
-    goal = control[-1]
-    before: Mapping[str, float] = {"epoch": 0.0, "seconds": 0.0, "val/AP": 0.0}
-    for row in (row for row in curve if "val/AP" in row):
-        if row["val/AP"] >= goal["val/AP"]:
-            way = (goal["val/AP"] - before["val/AP"]) / max(row["val/AP"] - before["val/AP"], 1e-12)
-            axes = [axis for axis in ("epoch", "seconds") if goal.get(axis) and axis in row]
-            return {axis: (before[axis] + way * (row[axis] - before[axis])) / goal[axis] for axis in axes}
-        before = row
-    return {}
+    goal, epochs = control[-1][column], control[-1]["epoch"]
+    epoch, before = 0.0, 0.0
+    for row in (row for row in curve if column in row):
+        if row[column] >= goal:
+            way = (goal - before) / max(row[column] - before, 1e-12)
+            return (epoch + way * (row["epoch"] - epoch)) / epochs
+        epoch, before = row["epoch"], row[column]
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,10 @@ from typing import Any
 
 from od_detr.dotted import flat
 from od_detr.errors import InputError
-from od_detr.files import written_whole
+from od_detr.files import held, written_whole
 from od_detr.options import TrainOptions
 
-DONE, LOG = "done.json", "train.log"
+DONE, LOG, LOCK, CONFIG = "done.json", "train.log", "train.lock", "config.yaml"
 ELSEWHERE = ("output", "resume", "workers", "device")  # where a run happens, not what it is
 PLACES = ("data", "backbone_weights")  # which may have moved, but not under another name
 
@@ -35,7 +36,7 @@ def finished(options: TrainOptions) -> dict[str, Any] | None:
     import yaml
 
     directory = Path(options.output)
-    config = directory / "config.yaml"
+    config = directory / CONFIG
     if config.exists():
         other = _difference(yaml.safe_load(config.read_text()), options)
         if other:
@@ -49,16 +50,31 @@ def train(options: TrainOptions) -> None:
     """Trains a run, or what is missing of it, and leaves `done.json`: figures, options, commit, seconds.
 
     Raises:
-        InputError: as `fit` does.
+        InputError: as `fit` does, or another process trains this run.
         KeyboardInterrupt: stopped, everything saved.
     """
+    if not is_chief():
+        _train(options)
+        return
+    directory = Path(options.output)
+    directory.mkdir(parents=True, exist_ok=True)
+    with held(directory / LOCK) as alone:
+        if not alone:
+            raise InputError(f"{directory}: another process trains this run; wait for it, or give other --rows")
+        if finished(options) is None:  # it may have been finished by another since it was planned
+            _train(options)
+
+
+def _train(options: TrainOptions) -> None:
     from od_detr.inference.evaluate import evaluate_run
-    from od_detr.training.callbacks import LAST, Interrupted
+    from od_detr.training.callbacks import BEST, LAST, Interrupted
     from od_detr.training.checkpoint import plain
     from od_detr.training.fit import fit
 
-    directory, started = Path(options.output), time.perf_counter()
+    directory, started, source = Path(options.output), time.perf_counter(), commit()
     resumed = (directory / LAST).exists()
+    if not resumed and (directory / CONFIG).exists():  # killed in its first epoch, between one file and the other
+        shutil.rmtree(directory / BEST, ignore_errors=True)
     try:
         run = fit(replace(options, resume=resumed))
     except Interrupted:
@@ -70,10 +86,12 @@ def train(options: TrainOptions) -> None:
     for name in names:  # a run that was stopped after its last epoch has nothing left to validate
         summary = run.summaries.get(name) or evaluate_run(directory, Path(options.data), weights=name)
         figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
-    facts = {"run": directory.name, "commit": commit(), "seconds": time.perf_counter() - started, "resumed": resumed}
+    facts = {"run": directory.name, "commit": source, "seconds": time.perf_counter() - started, "resumed": resumed}
     facts |= figures | {"last": run.rows[-1], "options": plain(asdict(options))}
     with written_whole(directory / DONE) as partial:
         partial.write_text(json.dumps(facts, indent=1))
+    if run.stop_asked:
+        raise KeyboardInterrupt
 
 
 def trained(todo: Sequence[TrainOptions], jobs: int) -> Iterator[TrainOptions]:

@@ -28,6 +28,8 @@ def boxes_down_weighted() -> Experiment:
     """Method 3: the method, MD of Table 2. Paper: 46.8 / 64.6 / 50.7.
 
     od-detr train --data COCO --devices 8 --recipe md
+
+    Ours at scale tiny, 3 seeds: AP 27.1 ± 2.9.
     """
     return replace(table2.md(), label="3: cls w/o w_d, reg w/ w_d")
 

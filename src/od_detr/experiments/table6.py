@@ -32,6 +32,8 @@ def both() -> Experiment:
     """MD: both, Method 3 of Table 2. Paper: 47.2 / 65.0 / 51.2.
 
     od-detr train --data COCO --devices 8 --recipe md+ag
+
+    Ours at scale tiny, 3 seeds: AP 28.7 ± 1.4.
     """
     return replace(table2.md_ag(), label="MD")
 

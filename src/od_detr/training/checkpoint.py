@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
+from od_detr.files import written_whole
 from od_detr.options import TrainOptions
 from od_detr.training.limits import shown
 
@@ -31,16 +31,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
         try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
+            with written_whole(path) as partial:
+                torch.save(checkpoint, partial)
         except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's archive writer
-            partial.unlink(missing_ok=True)
             raise InputError(f"{path}: cannot be written ({_first_line(error)}); make room, then --resume") from error
-        os.replace(partial, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -120,7 +115,8 @@ def write_config(options: TrainOptions, path: Path) -> None:
     values = plain(dataclasses.asdict(options))
     chosen = {name: value for name, value in values.items() if name not in ("resume", "dry_run")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(CONFIG_HEAD + yaml.safe_dump(chosen, sort_keys=False))
+    with written_whole(path) as partial:
+        partial.write_text(CONFIG_HEAD + yaml.safe_dump(chosen, sort_keys=False))
 
 
 def plain(value: Any) -> Any:

@@ -45,11 +45,15 @@ PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16
 
 @dataclass
 class Run:
-    """A finished run: where it is, the last figures of online and teacher, and the rows of `metrics.csv`."""
+    """A finished run: where it is, the last figures of online and teacher, and the rows of `metrics.csv`.
+
+    `stop_asked` tells that the user asked to stop when there was nothing left to train.
+    """
 
     directory: Path
     summaries: dict[str, dict[str, Any]]
     rows: list[dict[str, Any]]
+    stop_asked: bool = False
 
 
 def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
@@ -172,7 +176,7 @@ def fit(options: TrainOptions) -> Run:
             ckpt_path=str(directory / LAST) if checkpoint is not None else None,
             weights_only=True,
         )
-    return Run(directory, module.summaries, files.rows)
+    return Run(directory, module.summaries, files.rows, files.stop_asked)
 
 
 def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
@@ -183,9 +187,12 @@ def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
         return read_checkpoint(directory / LAST)
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--output {directory}: is a file; give a folder")
-    there = [directory / name for name in (LAST, BEST) if (directory / name).exists()]
-    if there:
-        raise InputError(f"{there[0]}: a run is there already; continue it with --resume, or give another --output")
+    if (directory / LAST).exists():
+        raise InputError(
+            f"{directory / LAST}: a run is there already; continue it with --resume, or give another --output"
+        )
+    if (directory / BEST).exists():
+        raise InputError(f"{directory / BEST}: is there without a {LAST} to go on from; give another --output")
     return None
 
 
