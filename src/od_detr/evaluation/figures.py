@@ -36,7 +36,7 @@ AXES = {"epoch": ("epoch", 1.0), "minutes of training": ("seconds", 1 / 60)}  # 
 PANELS = (
     Panel("AP (%)", AP, scale=100.0),
     Panel("AP (%)", AP, scale=100.0, against="minutes of training"),
-    Panel("Training loss", {"online": "train/loss"}, zero=False),
+    Panel("Training loss (each recipe's own terms)", {"online": "train/loss"}, zero=False),
     Panel(
         "Matching instability (queries per image)",
         {"online": "stability/instability", "teacher": "stability/teacher_instability"},
