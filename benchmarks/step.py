@@ -19,16 +19,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.detectors import Detector, build_detector
 from od_detr.experiments.demo import demo_options
+from od_detr.experiments.experiment import Experiment
+from od_detr.hosts import ModelName
 from od_detr.integrations.huggingface import NAMES, to_huggingface
 from od_detr.objectives import total
-from od_detr.options import TrainOptions
+from od_detr.options import RecipeName, TrainOptions
 from od_detr.structures import Batch, Targets
 from od_detr.training.fit import SIZES
 from od_detr.training.optimizer import make_optimizer
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 
-MODEL, TARGETS = "deformable-detr-plus", 7  # COCO has 7.3 objects an image
+MODEL: ModelName = "deformable-detr-plus"
+SMALL_HOSTS: dict[str, ModelName] = {
+    "small_distilled_over_baseline": MODEL,
+    "small_dab_distilled_over_baseline": "dab-deformable-detr",
+    "small_dino_distilled_over_baseline": "dino-4scale",
+}
+TARGETS = 7  # COCO has 7.3 objects an image
 Step = Callable[[], object]
 
 
@@ -38,17 +46,23 @@ def measure(
     """The figures of `od-detr benchmark step`; `sizes` are those of the large detector."""
     detector, batch = large_detector(**sizes), make_batch(batch_size, image_size, 80)
     steps = {recipe: training_step(copy.deepcopy(detector), batch, recipe) for recipe in ("od", "baseline")}
-    small, small_batch = small_detector(), make_batch(small_batch_size, 128, 8)
-    small_steps = {recipe: training_step(copy.deepcopy(small), small_batch, recipe) for recipe in ("od", "baseline")}
     seconds = interleaved(steps | {"transformers": transformers_step(detector, batch)}, rounds)
-    small_seconds = interleaved(small_steps, 3 * rounds)
+    small = {name: small_distilled(model, small_batch_size, 3 * rounds) for name, model in SMALL_HOSTS.items()}
     flops = {recipe: count_flops(step) for recipe, step in steps.items()}
     return {
         "distilled_over_baseline": cost(seconds["od"], seconds["baseline"], 1.45),
-        "small_distilled_over_baseline": cost(small_seconds["od"], small_seconds["baseline"], 1.7),
+        **small,
         "ideal_flops_ratio": cost(flops["od"], flops["baseline"], expected_flops_ratio(detector, batch), "FLOP"),
         "throughput_over_transformers": speedup(seconds["baseline"], seconds["transformers"], 1.5),
     }
+
+
+def small_distilled(model: ModelName, batch_size: int, rounds: int) -> Figure:
+    """The same of a host at the demo's size."""
+    detector, batch = small_detector(model), make_batch(batch_size, 128, 8)
+    steps = {recipe: training_step(copy.deepcopy(detector), batch, recipe, model) for recipe in ("od", "baseline")}
+    seconds = interleaved(steps, rounds)
+    return cost(seconds["od"], seconds["baseline"], 1.7)
 
 
 def large_detector(**sizes: Any) -> Detector:
@@ -57,12 +71,12 @@ def large_detector(**sizes: Any) -> Detector:
     return build_detector(MODEL, 80, **{"backbone_frozen": True, "dropout": 0.0, **sizes})
 
 
-def small_detector() -> Detector:
-    """The demo's."""
+def small_detector(model: ModelName = MODEL) -> Detector:
+    """The demo's, or another host of its size."""
     torch.manual_seed(0)
-    options = demo_options(Path(), Path())
+    options = Experiment("", "", "od", model=model).options(demo_options(Path(), Path()))
     sizes = {name: getattr(options, name) for name in SIZES}
-    return build_detector(MODEL, 8, backbone=options.backbone, backbone_options=options.backbone_options, **sizes)
+    return build_detector(model, 8, backbone=options.backbone, backbone_options=options.backbone_options, **sizes)
 
 
 def make_batch(images: int, size: int, classes: int, targets: int = TARGETS) -> Batch:
@@ -77,9 +91,9 @@ def make_batch(images: int, size: int, classes: int, targets: int = TARGETS) -> 
     return Batch(pixels, padding, Targets(boxes, labels, (targets,) * images), tuple(range(images)), sizes)
 
 
-def training_step(detector: Detector, batch: Batch, recipe_name: str) -> Step:
+def training_step(detector: Detector, batch: Batch, recipe_name: RecipeName, model: ModelName = MODEL) -> Step:
     """A step of ours. A plain recipe has no teacher to update."""
-    options = TrainOptions(data="", recipe=recipe_name)
+    options = TrainOptions(data="", model=model, recipe=recipe_name)
     teacher = Teacher(detector) if options.distils else None
     recipe = make_recipe(options, teacher)
     optimizer = make_optimizer(detector.train(), options.opt, options.host)

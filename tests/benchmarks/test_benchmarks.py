@@ -29,7 +29,7 @@ FIGURES = {
 KEYS = {
     "step": [
         "distilled_over_baseline",
-        "small_distilled_over_baseline",
+        *step.SMALL_HOSTS,
         "ideal_flops_ratio",
         "throughput_over_transformers",
     ],

@@ -60,7 +60,7 @@ def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> No
     np.testing.assert_allclose(consistency.lines[1].get_ydata(), [50 + 5 * e for e in range(6)])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [9, 8, 7, 6])
     names = [text.get_text() for text in drawn[0].axes[-1].get_legend().get_texts()]
-    assert names == ["baseline", "od", "online", "teacher"]
+    assert names == ["baseline", "od", "online", "moving average (teacher)"]
     assert precision.lines[0].get_color() != precision.lines[2].get_color()
 
 

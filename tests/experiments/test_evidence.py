@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pytest
 
-from od_detr.experiments.reproduce import TABLES
+from od_detr.experiments.tables import TABLES
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS = list({row: None for table in TABLES.values() for row in table.rows})

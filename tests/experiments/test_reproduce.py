@@ -14,21 +14,36 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import torch
 from PIL import Image
 
 from od_detr.cli import main
 from od_detr.errors import InputError
 from od_detr.evaluation.figures import curves as draw
-from od_detr.experiments.reproduce import TABLES, ReproduceOptions, reproduce
+from od_detr.experiments.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments.results import reaching
 from od_detr.experiments.runs import DONE, LOCK, commit, side_by_side
+from od_detr.experiments.tables import TABLES
 from od_detr.files import held
 from od_detr.options import TrainOptions
 
 
+def empty_data(folder: Path) -> str:
+    """A data set as far as `reproduce` looks at it; trainings are made up."""
+    folder.mkdir(parents=True)
+    for split in ("train", "val"):
+        (folder / f"{split}.json").write_text('{"images": []}')
+    return str(folder)
+
+
 @pytest.fixture
-def ask(tmp_path: Path) -> ReproduceOptions:
-    return ReproduceOptions("table3", data="scenes", output=str(tmp_path / "runs"))
+def scenes(tmp_path: Path) -> str:
+    return empty_data(tmp_path / "scenes")
+
+
+@pytest.fixture
+def ask(tmp_path: Path, scenes: str) -> ReproduceOptions:
+    return ReproduceOptions("table3", data=scenes, output=str(tmp_path / "runs"))
 
 
 def named(*rows: str, seeds: int = 1) -> list[str]:
@@ -113,7 +128,7 @@ def test_a_run_set_aside_is_not_taken_for_one(ask, trainings) -> None:
 
 def test_ctrl_c_exits_with_130(ask, trainings) -> None:
     trainings.stop_at = "qfl-seed0"
-    assert main(["reproduce", "table3", "--data", "scenes", "--output", ask.output]) == 130
+    assert main(["reproduce", "table3", "--data", str(ask.data), "--output", ask.output]) == 130
 
 
 def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(ask, trainings, capsys) -> None:
@@ -126,7 +141,10 @@ def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(ask, trai
     assert row["mean"]["consistency"] == pytest.approx(90)
     assert [run["AP"] for run in row["seeds"].values()] == pytest.approx([40, 42, 47])
     text = (Path(ask.output) / "table3.md").read_text()
-    assert "| QFL MD | 46.4 / 64.1 / 50.5 | 43.0 ± 3.5 | 63.0 ± 3.5 | 48.0 ± 3.5 | 2.50 ± 1.00 | 90.0 ± 0.0 |" in text
+    assert (
+        "| QFL MD | md-cls | 46.4 / 64.1 / 50.5 | 43.0 ± 3.5 | 63.0 ± 3.5 | 48.0 ± 3.5 | 2.50 ± 1.00 | 90.0 ± 0.0 |"
+        in text
+    )
     assert "half the range over seeds 0, 1, 2" in text
     assert text in capsys.readouterr().out
     kept = json.loads((Path(ask.output) / "table3.json").read_text())["rows"]
@@ -144,7 +162,10 @@ def test_the_table_keeps_rows_and_seeds_that_were_not_asked_for_again(ask, train
     assert len(rows["qfl"]["seeds"]) == 2
     assert len(rows["md-cls"]["seeds"]) == 1
     assert rows["conditional-md"]["mean"] == {}
-    assert "| Conditional MD | 45.9 / 64.1 / 49.7 | - | - |" in (Path(ask.output) / "table3.md").read_text()
+    assert (
+        "| Conditional MD | conditional-md | 45.9 / 64.1 / 49.7 | - | - |"
+        in (Path(ask.output) / "table3.md").read_text()
+    )
 
 
 def test_table_7_shows_the_teachers(ask, trainings) -> None:
@@ -155,7 +176,7 @@ def test_table_7_shows_the_teachers(ask, trainings) -> None:
 
 def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings, monkeypatch) -> None:
     drawn = {}
-    monkeypatch.setattr("od_detr.experiments.report.draw", lambda runs, file: (drawn.update(runs), draw(runs, file)))
+    monkeypatch.setattr("od_detr.experiments.report.draw", lambda runs, *rest: (drawn.update(runs), draw(runs, *rest)))
     reproduce(replace(ask, table="fig1", rows="baseline"))
     reproduce(replace(ask, table="fig1", rows="od", seeds=3))
     with Image.open(Path(ask.output) / "fig1.png") as image:
@@ -237,6 +258,18 @@ def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -
     assert rows["qfl"]["control"] is None  # it lacks a seed
 
 
+def test_the_control_may_stand_in_another_table(ask, trainings) -> None:
+    reproduce(replace(ask, table="table2", rows="baseline"))
+    rows = {row["name"]: row for row in reproduce(replace(ask, rows="md-cls"))["rows"]}
+    assert rows["md-cls"]["control"] == "baseline" and rows["qfl"]["control"] is None
+
+
+def test_seeds_can_be_shared_among_jobs(ask, trainings) -> None:
+    reproduce(replace(ask, rows="qfl", first_seed=1))
+    reproduce(replace(ask, rows="qfl", seeds=3))
+    assert trainings.started == ["qfl-seed1", "qfl-seed0", "qfl-seed2"]
+
+
 def test_table_7_sets_teachers_against_teachers(ask, trainings) -> None:
     rows = {row["name"]: row for row in reproduce(replace(ask, table="table7"))["rows"]}
     ours, plain = (rows[name]["mean"]["AP"] for name in ("dino4-od", "dino4-baseline"))
@@ -249,6 +282,7 @@ def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None
     assert facts["options"]["qfl"]["loss"] == "focal"
     assert facts["options"]["md"]["cond_iou"] == 0.5
     assert facts["commit"] == commit()
+    assert facts["environment"]["torch"] == torch.__version__
     assert facts["teacher"]["AP"] > facts["online"]["AP"]
     assert "per_class" not in facts["online"]
 
@@ -279,26 +313,40 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(ask, trainings,
     ("arguments", "line"),
     [
         (["tabel3"], "tabel3: no such table; did you mean table3?"),
-        (["table3", "--rows", "qfl,md-clss"], "md-clss: no such row; did you mean md-cls?"),
+        (
+            ["table3", "--rows", "qfl,md-clss"],
+            "of Table 3: matching distillation of classes; did you mean md-cls?",
+        ),
+        (["table3", "--rows", "md-cls,,"], "--rows: '' is no row of Table 3"),
         (["table3", "--seeds", "0"], "--seeds: 0 makes no sense"),
         (["table3", "--epochs", "0"], "--epochs: 0 makes no sense"),
+        (["table3", "--first-seed", "-1"], "--first-seed: -1 makes no sense"),
+        (["table3", "--scale", "paper", "--data", "nowhere"], "nowhere: no such folder"),
         (["table3", "--scale", "small"], "--scale small: needs --data"),
         (["table3", "--devices", "3"], "--devices 3: 8 images"),
         (["table3", "--devices", "2", "--jobs", "2"], "--jobs 2: a run on 2 devices goes alone"),
         (["table3", "--sale", "tiny"], "--sale: no such option; did you mean --scale?"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments, line, tmp_path, trainings, capsys) -> None:
-    data = [] if "small" in arguments else ["--data", "scenes"]
-    assert main(["reproduce", *arguments, *data, "--output", str(tmp_path)]) == 2
+def test_a_mistake_is_told_in_one_line(arguments, line, tmp_path, scenes, trainings, capsys) -> None:
+    data = [] if "--scale" in arguments else ["--data", scenes]
+    assert main(["reproduce", *arguments, *data, "--output", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and line in error and "\n" not in error
-    assert trainings.started == []
+    assert trainings.started == [] and not (tmp_path / "runs").exists()
+
+
+def test_a_file_is_no_output(ask, trainings) -> None:
+    Path(ask.output).touch()
+    with pytest.raises(InputError, match=r"--output .*runs: is a file; give a folder"):
+        reproduce(ask)
 
 
 @pytest.mark.parametrize("change", [{"epochs": 7}, {"image_size": 160}, {"data": "others"}, {"backbone": "resnet50"}])
-def test_runs_of_other_options_are_never_mixed(change, ask, trainings) -> None:
+def test_runs_of_other_options_are_never_mixed(change, ask, trainings, tmp_path) -> None:
     reproduce(ask)
+    if "data" in change:
+        change = {"data": empty_data(tmp_path / change["data"])}
     with pytest.raises(InputError, match="holds a run of other options"):
         reproduce(replace(ask, **change))
     assert trainings.started == named(*TABLE_3)
@@ -307,7 +355,7 @@ def test_runs_of_other_options_are_never_mixed(change, ask, trainings) -> None:
 def test_data_and_output_may_move(ask, trainings, tmp_path) -> None:
     reproduce(ask)
     moved = Path(ask.output).rename(tmp_path / "elsewhere")
-    reproduce(replace(ask, data="mounted/scenes", output=str(moved)))
+    reproduce(replace(ask, data=empty_data(tmp_path / "mounted" / "scenes"), output=str(moved)))
     assert trainings.started == named(*TABLE_3)
 
 

@@ -16,8 +16,8 @@ from od_detr.detectors import Detector, build_detector
 from od_detr.errors import InputError
 from od_detr.experiments.demo import demo_options
 from od_detr.experiments.experiment import Experiment
-from od_detr.experiments.reproduce import TABLES
 from od_detr.experiments.scales import SMALL_IMAGES, on_devices, paper, small, tiny
+from od_detr.experiments.tables import TABLES
 from od_detr.objectives import total
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Targets

@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 
 # Okabe and Ito's colours, told apart with any colour vision; their yellow is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ROLES = {"online": "online", "teacher": "moving average (teacher)"}
 STYLES = {"online": "-", "teacher": (0, (4, 1.6))}
 
 
@@ -45,7 +46,7 @@ PANELS = (
 )
 
 
-def curves(runs: Mapping[str, Sequence[Row]], output: Path) -> None:
+def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> None:
     """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its suffix says).
 
     `runs` maps a run's name to its rows of metrics.csv: numbers or their text; what is missing, empty or not
@@ -56,6 +57,8 @@ def curves(runs: Mapping[str, Sequence[Row]], output: Path) -> None:
 
     figure = Figure(figsize=(12, 6.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     *places, last = figure.subplots(2, 3).flat
     for axes, panel in zip(places, PANELS, strict=True):
         _draw_panel(axes, panel, runs)
@@ -119,5 +122,7 @@ def _legend(names: list[str], teacher: bool) -> list[Any]:
         for number, name in enumerate(names)
     ]
     if teacher:
-        handles += [Line2D([], [], color="#555555", linestyle=style, label=role) for role, style in STYLES.items()]
+        handles += [
+            Line2D([], [], color="#555555", linestyle=style, label=ROLES[role]) for role, style in STYLES.items()
+        ]
     return handles

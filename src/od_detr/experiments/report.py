@@ -15,8 +15,8 @@ from od_detr.files import written_whole
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
-    *("row", "paper AP / 50 / 75", "AP", "AP50", "AP75", "instability", "consistency %", "seconds", "seeds"),
-    "has its control's final AP in",
+    *("row", "--rows", "paper AP / 50 / 75", "AP", "AP50", "AP75", "instability", "consistency %", "seconds", "seeds"),
+    "has the plain host's final AP after",
 )
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
@@ -36,7 +36,7 @@ def write(
     picture = None
     if curves:
         picture = output / f"{name}.png"
-        draw(curves, picture)
+        draw(curves, picture, title)
     facts = json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1)
     contents = {"md": as_markdown(title, setting, rows), "json": facts, "html": as_page(title, setting, rows, picture)}
     for suffix, content in contents.items():
@@ -73,7 +73,8 @@ def as_page(title: str, setting: str, rows: Sequence[Row], picture: Path | None 
 
 def _cells(row: Row) -> list[str]:
     paper = " / ".join(f"{value:.1f}" for value in row["paper"].values()) if row["paper"] else "-"
-    return [row["label"], paper, *(_figure(row, key) for key in COLUMNS), str(len(row["seeds"])), _reaches(row)]
+    seeds = str(len(row["seeds"])) if row["seeds"] else "not run"
+    return [row["label"], row["name"], paper, *(_figure(row, key) for key in COLUMNS), seeds, _reaches(row)]
 
 
 def _figure(row: Row, key: str) -> str:
@@ -94,9 +95,12 @@ def _reaches(row: Row) -> str:
 def _legend(rows: Sequence[Row]) -> str:
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     return (
-        f"Ours: mean ± half the range over seeds {', '.join(map(str, seeds)) or '(none yet)'}, after the last epoch; "
-        "seconds are those of training alone. The control is the plain host trained as long with the same seeds; "
-        "when a row has its final AP is read off the mean curve, interpolated between validations."
+        f"Ours: mean ± half the range over seeds {', '.join(map(str, seeds)) or '(none yet)'}, after the last epoch. "
+        "Instability: queries an image that changed their object since the last validation; fewer is better. "
+        "Consistency: objects matched by the same query of the detector and of its moving average; more is better. "
+        "Seconds: training alone, on whatever the machine did besides, so no comparison. "
+        "Last column: the share of the epochs after which the mean curve, interpolated between validations, has the "
+        "AP that the plain host ends with, trained as long with the same seeds."
     )
 
 

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from od_detr.errors import InputError
-from od_detr.experiments import figures, table1, table2, table3, table4, table5, table6, table7
 from od_detr.experiments.experiment import Experiment, Table
+from od_detr.experiments.tables import chosen_rows, control_of, listing, named_table
 from od_detr.options import TrainOptions
-
-Thing = TypeVar("Thing")
-TABLES: dict[str, Table] = {
-    "table1": table1.TABLE,
-    "table2": table2.TABLE,
-    "table3": table3.TABLE,
-    "table4": table4.TABLE,
-    "table5": table5.TABLE,
-    "table6": table6.TABLE,
-    "table7": table7.TABLE,
-    "fig1": figures.FIGURE_1,
-    "fig5": figures.FIGURE_5,
-    "fig6": figures.FIGURE_6,
-}
 
 
 @dataclass(frozen=True)
@@ -37,7 +22,8 @@ class ReproduceOptions:
         table: table1 to table7, fig1, fig5 or fig6.
         scale: tiny, built-in scenes on a CPU; small, real images on a CPU or a small GPU; paper, COCO on 8 GPUs.
         rows: names of rows, joined by commas; default all, see --list.
-        seeds: how many runs of each row, with seeds from 0.
+        seeds: how many runs of each row, with seeds from --first-seed on.
+        first_seed: 0, or another, to run one seed a job of a cluster.
         data: folder with images and COCO annotations; not needed by scale tiny.
         output: where each run gets a directory; finished runs found there are not run again.
         epochs: stand for the paper's 24, other schedules in proportion; default that of the scale.
@@ -55,6 +41,7 @@ class ReproduceOptions:
     scale: Literal["tiny", "small", "paper"] = "tiny"
     rows: str | None = None
     seeds: int = 1
+    first_seed: int = 0
     data: str | None = None
     output: str = "runs/reproduce"
     epochs: int | None = None
@@ -75,22 +62,23 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
         InputError: an unknown table or row, missing data, or an `output` that holds other runs.
         KeyboardInterrupt: stopped, everything saved; the same call goes on.
     """
-    table = _named(options.table, TABLES, "table")
+    table = named_table(options.table)
     experiments = chosen_rows(table, options.rows)
     if options.list:
         print(listing(table.title, experiments))
         data = "" if options.scale == "tiny" else " --data DIR"
-        print(f"\nOne of them: od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")
+        print(f"\nThe commands are the paper's own runs, on 8 GPUs. At scale {options.scale} a row is")
+        print(f"od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")
         return {"rows": [experiment.command for experiment in experiments]}
-    for name in ("seeds", "jobs", "epochs"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name}: {value} makes no sense; give 1 or more")
+    _check(options)
     from od_detr.experiments.runs import LOG, finished, is_chief, trained
+    from od_detr.experiments.scales import prepare
 
     scale = shared_options(options)
-    runs = plan(experiments, scale, options, range(options.seeds))
+    runs = plan(experiments, scale, options, range(options.first_seed, options.first_seed + options.seeds))
     todo = [run for run in runs.values() if finished(run) is None]
+    if todo:
+        prepare(scale)
     result = report(table, scale, options) if is_chief() else {}
     before = len(runs) - len(todo)
     if is_chief():
@@ -110,6 +98,15 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     return result
 
 
+def _check(options: ReproduceOptions) -> None:
+    for name, least in (("seeds", 1), ("jobs", 1), ("epochs", 1), ("first_seed", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')}: {value} makes no sense; give {least} or more")
+    if Path(options.output).is_file():
+        raise InputError(f"--output {options.output}: is a file; give a folder")
+
+
 def _told(run: TrainOptions) -> str:
     """A finished run in a few words."""
     from od_detr.experiments.runs import finished
@@ -121,25 +118,6 @@ def _told(run: TrainOptions) -> str:
 
 def _with_seeds(label: str, seeds: Collection[int]) -> str:
     return f"{label}, {len(seeds)} seeds" if len(seeds) > 1 else label
-
-
-def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
-    """The rows of these names, in the table's order; all without names."""
-    rows = {experiment.name: experiment for experiment in table.experiments()}
-    if names is None:
-        return [*rows.values()]
-    wanted = [_named(name.strip(), rows, "row").name for name in names.split(",")]
-    return [row for row in rows.values() if row.name in wanted]
-
-
-def listing(title: str, experiments: Iterable[Experiment]) -> str:
-    """Rows, the paper's figures and the commands of its own runs, as text."""
-    lines = [title]
-    for row in experiments:
-        paper = f"   AP / AP50 / AP75 in the paper: {row.paper}" if row.paper else ""
-        teacher = ", the teacher" if row.weights == "teacher" else ""
-        lines += ["", f"{row.name:<20} {row.label}{teacher}{paper}", f"    {row.command}"]
-    return "\n".join(lines)
 
 
 def shared_options(options: ReproduceOptions) -> TrainOptions:
@@ -157,6 +135,16 @@ def shared_options(options: ReproduceOptions) -> TrainOptions:
     if options.jobs > 1 and scale.devices > 1:
         raise InputError(f"--jobs {options.jobs}: a run on {scale.devices} devices goes alone; give --devices 1")
     return scale
+
+
+def _setting(name: str, scale: TrainOptions) -> str:
+    weights = "from scratch" if scale.backbone_weights == "none" else f"weights {Path(scale.backbone_weights).name}"
+    backbone = f"a narrower {scale.backbone}" if scale.backbone_options else scale.backbone
+    images = scale.batch_size * scale.devices * scale.accumulate
+    return (
+        f"Scale {name}: data {Path(scale.data).name}, {backbone}, {weights}, {scale.image_size} px, {images} images a "
+        f"step, {scale.epochs} epochs for the paper's 24, other schedules in proportion. The paper's figures: COCO."
+    )
 
 
 def plan(
@@ -178,17 +166,15 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
     from od_detr.experiments.runs import DONE, finished
 
     output, rows = Path(options.output), table.experiments()
+    controls = [control for row in rows if (control := control_of(row)) is not None]
     found = (re.fullmatch(r".+-seed(\d+)", file.parent.name) for file in output.glob(f"*-seed*/{DONE}"))
     seeds = {int(name[1]) for name in found if name}
-    done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in rows}
-    for (name, seed), run in plan(rows, scale, options, sorted(seeds)).items():
+    done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in [*rows, *controls]}
+    for (name, seed), run in plan([*rows, *controls], scale, options, sorted(seeds)).items():
         facts = finished(run)
         if facts is not None:
             done[name][seed] = facts
-    setting = (
-        f"Scale {options.scale}: data {Path(scale.data).name}, {scale.backbone}, {scale.image_size} px, "
-        f"{scale.epochs} epochs for the paper's 24."
-    )
+    setting = _setting(options.scale, scale)
     means = {
         name: mean_curves([output / f"{name}-seed{seed}" / "metrics.csv" for seed in seeds])
         for name, seeds in done.items()
@@ -198,11 +184,3 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
     curves = {_with_seeds(row.label, done[row.name]): means[row.name] for row in rows if row.name in means}
     write(output, options.table, table.title, setting, summary, curves if table.curves else None)
     return {"table": options.table, "scale": options.scale, "setting": setting, "rows": summary}
-
-
-def _named(name: str, known: Mapping[str, Thing], what: str) -> Thing:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise InputError(f"{name}: no such {what}; {hint}")
-    return known[name]

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from od_detr.experiments.experiment import Experiment
+from od_detr.experiments.tables import control_of
 
 Done = Mapping[str, Mapping[int, dict[str, Any]]]  # by run's name and seed, the contents of done.json
 Curve = list[dict[str, float]]  # rows of metrics.csv
@@ -27,7 +28,8 @@ def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str
     for experiment in experiments:
         runs = {seed: _figures(experiment, facts) for seed, facts in sorted(done.get(experiment.name, {}).items())}
         values = {key: [run[key] for run in runs.values() if run[key] is not None] for key in COLUMNS}
-        control = next((row.name for row in experiments if row.is_control_of(experiment)), "")
+        plain = control_of(experiment)
+        control = plain.name if plain else ""
         column = "val/teacher/AP" if experiment.weights == "teacher" else "val/AP"
         same = runs and done.get(control, {}).keys() == runs.keys()
         rows.append(

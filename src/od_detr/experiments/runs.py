@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,8 @@ def _train(options: TrainOptions) -> None:
     for name in names:  # a run that was stopped after its last epoch has nothing left to validate
         summary = run.summaries.get(name) or evaluate_run(directory, Path(options.data), weights=name)
         figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
-    facts = {"run": directory.name, "commit": source, "seconds": time.perf_counter() - started, "resumed": resumed}
+    facts = {"run": directory.name, "commit": source, "environment": environment(options.device)}
+    facts |= {"seconds": time.perf_counter() - started, "resumed": resumed}
     facts |= figures | {"last": run.rows[-1], "options": plain(asdict(options))}
     with written_whole(directory / DONE) as partial:
         partial.write_text(json.dumps(facts, indent=1))
@@ -194,6 +196,18 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return said.stdout.strip()
+
+
+def environment(device: str) -> dict[str, str]:
+    """What the figures of a run depend on besides its options and its source."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else ""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+    } | ({"gpu": gpu} if gpu else {})
 
 
 def _difference(kept: dict[str, Any], options: TrainOptions) -> str:

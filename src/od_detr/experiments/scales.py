@@ -11,21 +11,33 @@ from od_detr.errors import InputError
 from od_detr.experiments.experiment import DEVICES, SCHEDULE
 from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
 
+SCENES = "scenes"  # their folder in the output of scale tiny
 TINY_EPOCHS = 4  # of 125 steps: a row takes two to three minutes on two cores
-SMALL_IMAGES = 2400  # images a row is trained on, however large the data set: ten minutes on two cores
+SMALL_IMAGES = 2400  # images a row is trained on, or two epochs of a larger data set: ten minutes on two cores
 SMALL_BACKBONE = "mobilenetv1_100.ra4_e3600_r224_in1k"
 
 
 def tiny(data: Path | None, output: Path) -> TrainOptions:
-    """The demo's scenes and detector, from scratch, on a CPU; rendered into `output` unless there is other `data`."""
-    from od_detr.experiments.demo import SCENE_SIZE, TRAIN_SCENES, UNSEEN_SCENES, demo_options
+    """The demo's detector, from scratch, on a CPU; its scenes lie in `output` unless there is other `data`."""
+    from od_detr.experiments.demo import demo_options
 
-    if data is None:
-        from od_detr.data.scenes import render_scenes
+    return replace(demo_options(data or output / SCENES, output), epochs=TINY_EPOCHS, eval=EvalOptions())
 
-        data = output / "scenes"
-        render_scenes(data, TRAIN_SCENES, UNSEEN_SCENES, SCENE_SIZE)
-    return replace(demo_options(data, output), epochs=TINY_EPOCHS, eval=EvalOptions())
+
+def prepare(scale: TrainOptions) -> None:
+    """Renders the built-in scenes, if those are the data of a scale and are not there yet; looks for any other data.
+
+    Raises:
+        InputError: there is no data set in that folder.
+    """
+    from od_detr.data.formats import find_split
+    from od_detr.data.scenes import render_scenes
+    from od_detr.experiments.demo import SCENE_SIZE, TRAIN_SCENES, UNSEEN_SCENES
+
+    if Path(scale.data) == Path(scale.output) / SCENES:
+        render_scenes(Path(scale.data), TRAIN_SCENES, UNSEEN_SCENES, SCENE_SIZE)
+    for split in ("train", "val"):
+        find_split(Path(scale.data), split)
 
 
 def small(data: Path | None, output: Path) -> TrainOptions:
