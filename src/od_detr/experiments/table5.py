@@ -41,6 +41,8 @@ def listen2stu() -> Experiment:
     """TOOD-weight + Listen2stu. Paper: 46.6 / 64.4 / 50.6.
 
     od-detr train --data COCO --devices 8 --recipe md+pd --ema.stop off
+
+    Ours at scale tiny, 1 seed: AP 32.8.
     """
     paper = Figures(46.6, 64.4, 50.6)
     return Experiment("pd-no-stop", "TOOD-weight + Listen2stu", "md+pd", paper, switches={"ema.stop": "off"})
