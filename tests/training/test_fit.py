@@ -108,6 +108,12 @@ def test_the_last_epoch_is_validated_whatever_the_interval(options: Options) -> 
     assert ["val/AP" in row for row in result.rows] == [False, True, True]
 
 
+def test_a_saved_detector_without_a_checkpoint_is_never_written_over(options: Options) -> None:
+    (Path(options().output) / "best").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"best: is there without a last\.ckpt to go on from; give another --output"):
+        fit(options())
+
+
 def test_a_finished_run_is_left_alone_and_told_again_by_resume(options: Options) -> None:
     first = fit(options(epochs=1))
     before = checkpoint(first.directory)["state_dict"]
