@@ -23,15 +23,15 @@ body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b; max-width: 84rem; 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
 th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #ddd; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555; font-weight: 600 }
-figure { margin: 1.5rem 0 } img { max-width: 100% } code { font-size: 13px } .note { color: #555 }
-summary { cursor: pointer; margin: .5rem 0 } section { margin-bottom: 3rem }
+figure { margin: 1.5rem 0 } img { max-width: 100% } code { font-size: 13px }
+summary { cursor: pointer; margin: .5rem 0 }
 """
 
 
 def write(
     output: Path, name: str, title: str, setting: str, rows: Sequence[Row], curves: Mapping[str, Curve] | None = None
 ) -> None:
-    """Writes `name`.md, .json and .html and, given `curves` by label, .png; each appears whole or not at all."""
+    """Writes `name`.md, .json and .html, each whole or not at all, and, given `curves` by label, .png before."""
     output.mkdir(parents=True, exist_ok=True)
     picture = None
     if curves:
