@@ -68,6 +68,6 @@ def listing(title: str, experiments: Iterable[Experiment]) -> str:
 def _named(name: str, known: Mapping[str, Thing], problem: str) -> Thing:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "there are"
-        raise InputError(f"{problem}; {hint} {'' if near else ', '.join(known)}".rstrip())
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise InputError(f"{problem}; {hint}")
     return known[name]
