@@ -320,6 +320,8 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(ask, trainings,
         (["table3", "--rows", "md-cls,,"], "--rows: '' is no row of Table 3"),
         (["table3", "--seeds", "0"], "--seeds: 0 makes no sense"),
         (["table3", "--epochs", "0"], "--epochs: 0 makes no sense"),
+        (["table3", "--image-size", "8"], "--image-size: 8 makes no sense; give 16 or more"),
+        (["table3", "--lr", "-0.1"], "--lr: -0.1 makes no sense"),
         (["table3", "--first-seed", "-1"], "--first-seed: -1 makes no sense"),
         (["table3", "--scale", "paper", "--data", "nowhere"], "nowhere: no such folder"),
         (["table3", "--scale", "small"], "--scale small: needs --data"),
@@ -342,7 +344,9 @@ def test_a_file_is_no_output(ask, trainings) -> None:
         reproduce(ask)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 7}, {"image_size": 160}, {"data": "others"}, {"backbone": "resnet50"}])
+@pytest.mark.parametrize(
+    "change", [{"epochs": 7}, {"image_size": 160}, {"lr": 1e-3}, {"data": "others"}, {"backbone": "resnet50"}]
+)
 def test_runs_of_other_options_are_never_mixed(change, ask, trainings, tmp_path) -> None:
     reproduce(ask)
     if "data" in change:

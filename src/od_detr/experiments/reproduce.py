@@ -28,6 +28,7 @@ class ReproduceOptions:
         output: where each run gets a directory; finished runs found there are not run again.
         epochs: stand for the paper's 24, other schedules in proportion; default that of the scale.
         image_size: short side of images; default that of the scale.
+        lr: the learning rate of all rows; default that of the scale.
         backbone: any timm model with features_only; default that of the scale.
         backbone_weights: imagenet, none, or a safetensors file; default that of the scale.
         device: auto, cpu, cuda or mps; default that of the scale.
@@ -46,6 +47,7 @@ class ReproduceOptions:
     output: str = "runs/reproduce"
     epochs: int | None = None
     image_size: int | None = None
+    lr: float | None = None
     backbone: str | None = None
     backbone_weights: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
@@ -99,10 +101,9 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
 
 
 def _check(options: ReproduceOptions) -> None:
-    for name, least in (("seeds", 1), ("jobs", 1), ("epochs", 1), ("first_seed", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name.replace('_', '-')}: {value} makes no sense; give {least} or more")
+    from od_detr.training.limits import check_limits
+
+    check_limits(options)
     if Path(options.output).is_file():
         raise InputError(f"--output {options.output}: is a file; give a folder")
 
@@ -128,6 +129,8 @@ def shared_options(options: ReproduceOptions) -> TrainOptions:
     scale = SCALES[options.scale](data, Path(options.output))
     names = ("epochs", "image_size", "backbone", "backbone_weights", "device")
     scale = replace(scale, **{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    if options.lr is not None:
+        scale = replace(scale, opt=replace(scale.opt, lr=options.lr))
     if options.backbone is not None:
         scale = replace(scale, backbone_options={})  # those of the scale belong to its own backbone
     if options.devices is not None:
@@ -141,9 +144,11 @@ def _setting(name: str, scale: TrainOptions) -> str:
     weights = "from scratch" if scale.backbone_weights == "none" else f"weights {Path(scale.backbone_weights).name}"
     backbone = f"a narrower {scale.backbone}" if scale.backbone_options else scale.backbone
     images = scale.batch_size * scale.devices * scale.accumulate
+    rate = "each host's own learning rate" if scale.opt.lr is None else f"learning rate {scale.opt.lr:g}"
     return (
         f"Scale {name}: data {Path(scale.data).name}, {backbone}, {weights}, {scale.image_size} px, {images} images a "
-        f"step, {scale.epochs} epochs for the paper's 24, other schedules in proportion. The paper's figures: COCO."
+        f"step, {rate}, {scale.epochs} epochs for the paper's 24, other schedules in proportion. "
+        "The paper's figures: COCO."
     )
 
 
