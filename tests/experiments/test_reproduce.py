@@ -21,7 +21,7 @@ from od_detr.cli import main
 from od_detr.errors import InputError
 from od_detr.evaluation.figures import curves as draw
 from od_detr.experiments.reproduce import ReproduceOptions, reproduce
-from od_detr.experiments.results import reaching
+from od_detr.experiments.results import mean_curves, reaching
 from od_detr.experiments.runs import DONE, LOCK, commit, side_by_side
 from od_detr.experiments.tables import TABLES
 from od_detr.files import held
@@ -245,6 +245,19 @@ def rows_of(*aps: float) -> list[dict[str, float]]:
 def test_when_a_curve_has_its_controls_final_ap(curve, share) -> None:
     control = rows_of(0.1, 0.2, 0.3, 0.4)
     assert reaching(curve, control) == reaching(curve, control, "val/teacher/AP") == pytest.approx(share)
+
+
+def test_several_runs_are_one_curve_with_its_range_where_all_recorded_it(tmp_path) -> None:
+    texts = "epoch,val/AP,loss\n1,0.1,\n2,0.5,3\n", "epoch,val/AP,loss\n1,0.3,4\n2,0.6,5\n3,0.7,1\n"
+    files = [tmp_path / "0.csv", tmp_path / "1.csv"]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    first, second = mean_curves(files)
+    assert first == pytest.approx(
+        {"epoch": 1, "epoch/least": 1, "epoch/most": 1, "val/AP": 0.2, "val/AP/least": 0.1, "val/AP/most": 0.3}
+    )
+    assert second["loss"] == 4 and second["loss/least"] == 3 and second["loss/most"] == 5
+    assert mean_curves(files[:1])[1] == {"epoch": 2, "val/AP": 0.5, "loss": 3}
 
 
 def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -> None:

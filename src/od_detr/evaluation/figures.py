@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ROLES = {"online": "online", "teacher": "moving average (teacher)"}
 STYLES = {"online": "-", "teacher": (0, (4, 1.6))}
+LEAST, MOST = "/least", "/most"  # ends of the names of columns that hold the range of several runs
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> 
     """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its suffix says).
 
     `runs` maps a run's name to its rows of metrics.csv: numbers or their text; what is missing, empty or not
-    finite leaves a gap.
+    finite leaves a gap. Where rows are the mean of several runs and also hold a column's range over them (its name
+    and `LEAST`, `MOST`), that is shaded.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -74,11 +76,15 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
 
     for number, rows in enumerate(runs.values()):
         for role in panel.columns:
+            colour = COLOURS[number % len(COLOURS)]
             places, values = _series(rows, panel, role)
+            (least_at, least), (_, most) = _series(rows, panel, role, LEAST), _series(rows, panel, role, MOST)
+            if least:
+                axes.fill_between(least_at, least, most, color=colour, alpha=0.13, linewidth=0)
             axes.plot(
                 places,
                 values,
-                color=COLOURS[number % len(COLOURS)],
+                color=colour,
                 linestyle=STYLES[role],
                 linewidth=1.6,
                 marker="o" if len(places) < 3 else None,
@@ -100,9 +106,9 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#808080", fontsize=9)
 
 
-def _series(rows: Sequence[Row], panel: Panel, role: str) -> tuple[list[float], list[float]]:
-    """Where on the axis and how high a column lies, where both are finite numbers."""
-    column = panel.columns.get(role, "")
+def _series(rows: Sequence[Row], panel: Panel, role: str, end: str = "") -> tuple[list[float], list[float]]:
+    """Where on the axis and how high a column, or its range's `end`, lies, where both are finite numbers."""
+    column = panel.columns.get(role, "") + end
     axis, unit = AXES[panel.against]
     points = [(unit * _number(row.get(axis)), panel.scale * _number(row.get(column))) for row in rows]
     finite = [point for point in points if all(map(math.isfinite, point))]

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from od_detr.evaluation.figures import LEAST, MOST
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.tables import control_of
 
@@ -63,7 +64,7 @@ def _figures(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mean_curves(files: Sequence[Path]) -> Curve:
-    """Several runs' `metrics.csv` as one: epoch by epoch the mean of what all of them recorded."""
+    """Several runs' `metrics.csv` as one: epoch by epoch the mean of what all of them recorded, and its range."""
     runs = []
     for file in files:
         with file.open(newline="") as stream:
@@ -73,8 +74,12 @@ def mean_curves(files: Sequence[Path]) -> Curve:
         same = [run[epoch] for run in runs if epoch in run]
         if len(same) < len(runs):
             continue
-        means = {key: fmean(_number(row.get(key)) for row in same) for key in same[0]}
-        rows.append({key: value for key, value in means.items() if math.isfinite(value)})
+        values = {key: [_number(row.get(key)) for row in same] for key in same[0]}
+        recorded = {key: several for key, several in values.items() if all(map(math.isfinite, several))}
+        rows.append({key: fmean(several) for key, several in recorded.items()})
+        if len(runs) > 1:
+            rows[-1] |= {key + LEAST: min(several) for key, several in recorded.items()}
+            rows[-1] |= {key + MOST: max(several) for key, several in recorded.items()}
     return rows
 
 
