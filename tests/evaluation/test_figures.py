@@ -72,6 +72,7 @@ def test_the_range_of_several_runs_is_shaded(tmp_path: Path, drawn) -> None:
         (band,) = axes.collections
         np.testing.assert_allclose(band.get_paths()[0].get_extents().bounds, (0, 10, wide, 40))
     assert not loss.collections
+    assert drawn[0].axes[-1].get_legend().get_texts()[-1].get_text() == "range of the runs"
 
 
 def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) -> None:

@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ROLES = {"online": "online", "teacher": "moving average (teacher)"}
 STYLES = {"online": "-", "teacher": (0, (4, 1.6))}
+SHADE = 0.13
 LEAST, MOST = "/least", "/most"  # ends of the names of columns that hold the range of several runs
 
 
@@ -64,7 +65,10 @@ def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> 
     *places, last = figure.subplots(2, 3).flat
     for axes, panel in zip(places, PANELS, strict=True):
         _draw_panel(axes, panel, runs)
-    handles = _legend([*runs], any(_series(rows, panel, "teacher")[0] for rows in runs.values() for panel in PANELS))
+    drawn = [(rows, panel) for rows in runs.values() for panel in PANELS]
+    teacher = any(_series(rows, panel, "teacher")[0] for rows, panel in drawn)
+    ranges = any(_series(rows, panel, "online", LEAST)[0] for rows, panel in drawn)
+    handles = _legend([*runs], teacher, ranges)
     last.axis("off")
     last.legend(handles=handles, loc="center left", frameon=False, fontsize=10)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,7 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
             places, values = _series(rows, panel, role)
             (least_at, least), (_, most) = _series(rows, panel, role, LEAST), _series(rows, panel, role, MOST)
             if least:
-                axes.fill_between(least_at, least, most, color=colour, alpha=0.13, linewidth=0)
+                axes.fill_between(least_at, least, most, color=colour, alpha=SHADE, linewidth=0)
             axes.plot(
                 places,
                 values,
@@ -119,11 +123,12 @@ def _number(text: Any) -> float:
     return math.nan if text in (None, "") else float(text)
 
 
-def _legend(names: list[str], teacher: bool) -> list[Any]:
-    """A coloured line a run, and the two line styles where a teacher has curves."""
+def _legend(names: list[str], teacher: bool, ranges: bool) -> list[Any]:
+    """A coloured line a run, the two line styles where a teacher has curves, and what is shaded."""
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    handles = [
+    handles: list[Any] = [
         Line2D([], [], color=COLOURS[number % len(COLOURS)], linewidth=2, label=name)
         for number, name in enumerate(names)
     ]
@@ -131,4 +136,4 @@ def _legend(names: list[str], teacher: bool) -> list[Any]:
         handles += [
             Line2D([], [], color="#555555", linestyle=style, label=ROLES[role]) for role, style in STYLES.items()
         ]
-    return handles
+    return handles + [Patch(color="#555555", alpha=SHADE, linewidth=0, label="range of the runs")] * ranges
