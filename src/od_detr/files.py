@@ -55,6 +55,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def clear_unfinished(directory: Path) -> None:
+    """Removes what killed processes left of files that were to be `written_whole` anywhere below `directory`."""
+    for partial in directory.rglob("*.[0-9]*.part"):
+        partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def held(path: Path) -> Iterator[bool]:
     """Whether this process alone has the lock file `path` meanwhile; it is free again when the process is gone.

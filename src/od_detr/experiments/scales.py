@@ -13,7 +13,7 @@ from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
 
 SCENES = "scenes"  # their folder in the output of scale tiny
 TINY_EPOCHS = 4  # of 125 steps: a row takes two to three minutes on two cores
-SMALL_IMAGES = 2400  # images a row is trained on, or two epochs of a larger data set: ten minutes on two cores
+SMALL_IMAGES = 1500  # images a row is trained on, or two epochs of a larger data set: ten minutes on two cores
 SMALL_BACKBONE = "mobilenetv1_100.ra4_e3600_r224_in1k"
 
 

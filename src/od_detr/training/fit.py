@@ -23,6 +23,7 @@ from od_detr.detectors import Detector, build_detector, compile_backbone, load_d
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
+from od_detr.files import clear_unfinished
 from od_detr.options import TrainOptions
 from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, Progress, RunDirectory
 from od_detr.training.checkpoint import (
@@ -164,6 +165,7 @@ def fit(options: TrainOptions) -> Run:
     facts = {"category_ids": list(train.category_ids), "image_size": options.image_size, "recipe": options.recipe}
     files = RunDirectory(directory, list(train.classes), facts)
     if _rank() == 0:
+        clear_unfinished(directory)
         write_config(resolved(options, detector, teacher), directory / "config.yaml")
     val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **batches)
     trainer = _trainer(options, directory, [files, _EpochOrder(sampler), Progress(leave=True)])
