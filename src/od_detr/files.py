@@ -55,10 +55,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def clear_unfinished(directory: Path) -> None:
-    """Removes what killed processes left of files that were to be `written_whole` anywhere below `directory`."""
-    for partial in directory.rglob("*.[0-9]*.part"):
-        partial.unlink(missing_ok=True)
+def clear_unfinished(path: Path) -> None:
+    """Removes what killed processes left of a file that was to be `written_whole`, and nothing else."""
+    for partial in path.parent.glob("*.part"):
+        owner = partial.name.removeprefix(f"{path.name}.").removesuffix(".part")
+        if owner.isdigit() and partial.is_file():
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

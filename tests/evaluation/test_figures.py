@@ -65,14 +65,16 @@ def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> No
 
 
 def test_the_range_of_several_runs_is_shaded(tmp_path: Path, drawn) -> None:
-    several = [row | {f"val/AP{LEAST}": "0.1", f"val/AP{MOST}": "0.5"} for row in rows(4)]
+    several = [
+        row | {f"val/AP{LEAST}": "0.1", f"val/AP{MOST}": "0.5", f"val/teacher/AP{LEAST}": "0"} for row in rows(4)
+    ]
     curves({"one run": rows(4), "mean of three": several}, tmp_path / "curves.png")
     precision, timed, loss, *_ = drawn[0].axes
     for axes, wide in ((precision, 3), (timed, 4.5)):  # epochs, minutes
         (band,) = axes.collections
         np.testing.assert_allclose(band.get_paths()[0].get_extents().bounds, (0, 10, wide, 40))
     assert not loss.collections
-    assert drawn[0].axes[-1].get_legend().get_texts()[-1].get_text() == "range of the runs"
+    assert drawn[0].axes[-1].get_legend().get_texts()[-1].get_text() == "range of the runs, online"
 
 
 def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) -> None:

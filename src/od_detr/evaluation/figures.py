@@ -52,8 +52,8 @@ def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> 
     """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its suffix says).
 
     `runs` maps a run's name to its rows of metrics.csv: numbers or their text; what is missing, empty or not
-    finite leaves a gap. Where rows are the mean of several runs and also hold a column's range over them (its name
-    and `LEAST`, `MOST`), that is shaded.
+    finite is left out. Where rows are the mean of several runs and also hold a column's range over them (its name
+    and `LEAST`, `MOST`), that of the online detector is shaded.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -79,12 +79,12 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
     from matplotlib.ticker import MaxNLocator
 
     for number, rows in enumerate(runs.values()):
+        colour = COLOURS[number % len(COLOURS)]
+        (places, least), (_, most) = (_series(rows, panel, "online", end) for end in (LEAST, MOST))
+        if places:
+            axes.fill_between(places, least, most, color=colour, alpha=SHADE, linewidth=0)
         for role in panel.columns:
-            colour = COLOURS[number % len(COLOURS)]
             places, values = _series(rows, panel, role)
-            (least_at, least), (_, most) = _series(rows, panel, role, LEAST), _series(rows, panel, role, MOST)
-            if least:
-                axes.fill_between(least_at, least, most, color=colour, alpha=SHADE, linewidth=0)
             axes.plot(
                 places,
                 values,
@@ -136,4 +136,6 @@ def _legend(names: list[str], teacher: bool, ranges: bool) -> list[Any]:
         handles += [
             Line2D([], [], color="#555555", linestyle=style, label=ROLES[role]) for role, style in STYLES.items()
         ]
-    return handles + [Patch(color="#555555", alpha=SHADE, linewidth=0, label="range of the runs")] * ranges
+    if ranges:
+        handles.append(Patch(color="#555555", alpha=SHADE, linewidth=0, label="range of the runs, online"))
+    return handles

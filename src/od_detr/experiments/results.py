@@ -77,9 +77,9 @@ def mean_curves(files: Sequence[Path]) -> Curve:
         values = {key: [_number(row.get(key)) for row in same] for key in same[0]}
         recorded = {key: several for key, several in values.items() if all(map(math.isfinite, several))}
         rows.append({key: fmean(several) for key, several in recorded.items()})
-        if len(runs) > 1:
-            rows[-1] |= {key + LEAST: min(several) for key, several in recorded.items()}
-            rows[-1] |= {key + MOST: max(several) for key, several in recorded.items()}
+        measured = {key: several for key, several in recorded.items() if "/" in key and len(runs) > 1}
+        for end, extreme in ((LEAST, min), (MOST, max)):
+            rows[-1] |= {key + end: extreme(several) for key, several in measured.items()}
     return rows
 
 
