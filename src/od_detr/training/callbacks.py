@@ -16,7 +16,8 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from od_detr.detectors import save_detector
-from od_detr.files import written_whole
+from od_detr.detectors.pretrained import WEIGHTS
+from od_detr.files import clear_unfinished, written_whole
 from od_detr.training.module import ONLINE, TEACHER, Training
 
 LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
@@ -68,6 +69,9 @@ class RunDirectory(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask_to_stop)  # without Lightning's own handler, which saves nothing
+        if trainer.is_global_zero:
+            for large in (self.directory / LAST, self.directory / BEST / WEIGHTS):
+                clear_unfinished(large)  # of a run that was killed before this one went on
         self.since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
