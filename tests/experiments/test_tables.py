@@ -257,10 +257,10 @@ def test_devices_that_cannot_share_a_batch_are_refused() -> None:
         on_devices(paper(Path("COCO"), Path()), 3)
 
 
-def test_the_small_scale_trains_on_as_many_images_of_any_data_set(tmp_path: Path) -> None:
-    for images in (100, 800):
+def test_the_small_scale_trains_on_as_many_images_of_any_small_data_set_and_two_epochs_of_others(tmp_path) -> None:
+    for images, epochs in ((100, SMALL_IMAGES / 100), (500, SMALL_IMAGES / 500), (5000, 2)):
         (tmp_path / "train.json").write_text('{"images": [' + ", ".join(["{}"] * images) + "]}")
-        assert small(tmp_path, Path()).epochs == SMALL_IMAGES / images
+        assert small(tmp_path, Path()).epochs == epochs
 
 
 @pytest.mark.parametrize("scale", [small, paper])
