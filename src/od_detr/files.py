@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,7 +58,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def clear_unfinished(path: Path) -> None:
     """Removes what killed processes left of a file that was to be `written_whole`, and nothing else."""
-    for partial in path.parent.glob("*.part"):
+    for partial in path.parent.glob(f"{escape(path.name)}.*.part"):
         owner = partial.name.removeprefix(f"{path.name}.").removesuffix(".part")
         if owner.isdigit() and partial.is_file():
             partial.unlink(missing_ok=True)

@@ -98,12 +98,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     per_epoch = -(-STEPS // accumulate)
     assert steps == epoch * per_epoch + (batch // accumulate + 1)
     spent = read_checkpoint(run / "last.ckpt")["callbacks"]["RunDirectory"]["seconds"]
-    for half in ("last.ckpt.4711.part", "best/model.safetensors.4711.part", "mine.2024.part", "last.ckpt.mine.part"):
+    mine = {"mine.2024.part", "last.ckpt.mine.part", "1.part"}
+    for half in ("last.ckpt.4711.part", "best/model.safetensors.4711.part", *mine):
         (run / half).parent.mkdir(exist_ok=True)
         (run / half).touch()  # the first two as a process leaves them that is killed while it writes
     rows = fit(make(resume=True)).rows
     assert_same_run(run, expected)
-    assert {partial.name for partial in run.rglob("*.part")} == {"mine.2024.part", "last.ckpt.mine.part"}
+    assert {partial.name for partial in run.rglob("*.part")} == mine
     seconds = [row[SECONDS] for row in rows]
     assert 0 < spent < seconds[-1] and seconds == sorted(seconds), "the time before the stop counts too"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from od_detr.dotted import with_values
 from od_detr.errors import InputError
 from od_detr.experiments.experiment import Experiment, Table
 from od_detr.experiments.tables import chosen_rows, control_of, listing, named_table
@@ -128,9 +129,8 @@ def shared_options(options: ReproduceOptions) -> TrainOptions:
     data = None if options.data is None else Path(options.data)
     scale = SCALES[options.scale](data, Path(options.output))
     names = ("epochs", "image_size", "backbone", "backbone_weights", "device")
-    scale = replace(scale, **{name: getattr(options, name) for name in names if getattr(options, name) is not None})
-    if options.lr is not None:
-        scale = replace(scale, opt=replace(scale.opt, lr=options.lr))
+    chosen = {name: getattr(options, name) for name in names} | {"opt.lr": options.lr}
+    scale = with_values(scale, {name: value for name, value in chosen.items() if value is not None})
     if options.backbone is not None:
         scale = replace(scale, backbone_options={})  # those of the scale belong to its own backbone
     if options.devices is not None:
