@@ -31,7 +31,9 @@ def measure(rounds: int = 15) -> dict[str, Figure]:
     candidates = {"ours": deformable_sampling, "fallback": fallback, "peer": public_form}
     encoder, decoder = workload(queries=None), workload(queries=QUERIES)
     in_encoder, in_decoder = (
-        interleaved({name: forward_and_backward(each, inputs) for name, each in candidates.items()}, rounds)
+        interleaved(
+            {name: forward_and_backward(each, inputs) for name, each in candidates.items()}, rounds
+        )
         for inputs in (encoder, decoder)
     )
     saved = {name: saved_bytes(candidates[name], encoder) for name in ("ours", "peer")}
@@ -44,12 +46,16 @@ def measure(rounds: int = 15) -> dict[str, Figure]:
     }
 
 
-def fallback(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+def fallback(
+    value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
     with attention_backend("torch"):
         return deformable_sampling(value, shapes, anchors, offsets, logits)
 
 
-def public_form(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+def public_form(
+    value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
     """Softmax, places and `grid_sample`, as the module of Deformable DETR does them in PyTorch."""
     weights = F.softmax(logits.flatten(3), -1).view_as(logits)
     centres, extents = anchors[:, :, None, :, None, :2], anchors[:, :, None, :, None, 2:]
@@ -72,7 +78,13 @@ def workload(queries: int | None) -> tuple[Tensor, LevelShapes, Tensor, Tensor, 
     offsets = torch.randn(*samples, 2, generator=generator) * 2
     logits = torch.randn(samples, generator=generator)
     anchors = anchors[None, :, None].expand(BATCH, -1, len(SHAPES), -1).contiguous()
-    return value.requires_grad_(), SHAPES, anchors, offsets.requires_grad_(), logits.requires_grad_()
+    return (
+        value.requires_grad_(),
+        SHAPES,
+        anchors,
+        offsets.requires_grad_(),
+        logits.requires_grad_(),
+    )
 
 
 def cell_centres(height: int, width: int) -> Tensor:

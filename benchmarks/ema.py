@@ -25,7 +25,10 @@ def measure(rounds: int = 15, **sizes: Any) -> dict[str, Figure]:
                 weight.add_(torch.randn_like(weight), alpha=0.01)
     peer.update_parameters(average.detector)  # its first update only copies
     seconds = interleaved(
-        {"ours": lambda: average.follow(detector, PAPER_DECAY), "peer": lambda: peer.update_parameters(detector)},
+        {
+            "ours": lambda: average.follow(detector, PAPER_DECAY),
+            "peer": lambda: peer.update_parameters(detector),
+        },
         rounds,
     )
     for mine, theirs in zip(average.detector.parameters(), peer.module.parameters(), strict=True):

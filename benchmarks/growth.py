@@ -25,7 +25,9 @@ RECIPES = ("baseline", "od")
 Curves = dict[str, dict[str, list[float]]]  # seconds by axis and recipe, along AXES
 
 
-def measure(rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any) -> dict[str, Figure]:
+def measure(
+    rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any
+) -> dict[str, Figure]:
     """The figures of `od-detr benchmark growth`: by how much a step grows from an axis's first point to its last.
 
     The goal is the growth of what varies, in pixels for image sizes: nothing should cost more than in proportion.
@@ -38,7 +40,9 @@ def curves(rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: A
     found: Curves = {}
     for axis, points in axes.items():
         steps = {
-            (recipe, point): _step(recipe, {**USUAL, axis: point}, sizes) for point in points for recipe in RECIPES
+            (recipe, point): _step(recipe, {**USUAL, axis: point}, sizes)
+            for point in points
+            for recipe in RECIPES
         }
         seconds = interleaved(steps, rounds)
         found[axis] = {recipe: [seconds[recipe, point] for point in points] for recipe in RECIPES}
@@ -47,7 +51,9 @@ def curves(rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: A
 
 def _step(recipe: str, usual: Mapping[str, int], sizes: Mapping[str, Any]) -> Any:
     detector = large_detector(**{"queries": usual["queries"], **sizes})
-    return training_step(detector, make_batch(usual["batch"], usual["image_size"], 80, usual["targets"]), recipe)
+    return training_step(
+        detector, make_batch(usual["batch"], usual["image_size"], 80, usual["targets"]), recipe
+    )
 
 
 def figures(found: Curves, axes: Mapping[str, Sequence[int]]) -> dict[str, Figure]:
@@ -72,14 +78,20 @@ def draw(found: Curves, axes: Mapping[str, Sequence[int]], output: Path) -> None
 
     picture = Picture(figsize=(11, 3.2), dpi=150, layout="constrained")
     FigureCanvasAgg(picture)
-    every = [second for recipes in found.values() for seconds in recipes.values() for second in seconds]
+    every = [
+        second for recipes in found.values() for seconds in recipes.values() for second in seconds
+    ]
     lowest, highest = min(every), max(every)
-    for place, (axis, recipes) in zip(picture.subplots(1, len(found), sharey=True), found.items(), strict=True):
+    for place, (axis, recipes) in zip(
+        picture.subplots(1, len(found), sharey=True), found.items(), strict=True
+    ):
         points = axes[axis]
         for recipe, seconds in recipes.items():
             place.loglog(points, seconds, marker="o", markersize=3, label=recipe)
         first = recipes[RECIPES[0]][0]
-        place.loglog(points, [first * times for times in proportion(axis, points)], ":", color="grey")
+        place.loglog(
+            points, [first * times for times in proportion(axis, points)], ":", color="grey"
+        )
         place.set_title(axis.replace("_", " "), fontsize=10)
         place.set_xticks(points, map(str, points))
         place.set_xticks([], minor=True)

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.step import large_detector, make_batch, training_step
 from benchmarks.timing import Figure, cost, interleaved, speedup
-from od_detr.detectors import Detector, load_detector
-from od_detr.detectors.pretrained import save_detector
+from od_detr.detectors import DetectionTransformer, load_detector
+from od_detr.detectors.saved import save_detector
 from od_detr.inference.predictor import Predictor
 from od_detr.integrations.huggingface import to_huggingface
 
@@ -34,17 +34,24 @@ def measure(rounds: int = 6, image_size: int = 640, **sizes: Any) -> dict[str, F
     def transformers() -> None:
         model(pixel_values=images, pixel_mask=mask)
 
-    trained = {recipe: Predictor(after_training(detector, recipe), CLASSES) for recipe in ("od", "baseline")}
-    seconds = interleaved({"ours": lambda: predictor.detect(batch), "transformers": transformers}, rounds)
+    trained = {
+        recipe: Predictor(after_training(detector, recipe), CLASSES)
+        for recipe in ("od", "baseline")
+    }
+    seconds = interleaved(
+        {"ours": lambda: predictor.detect(batch), "transformers": transformers}, rounds
+    )
     # These two run the same program, so that only noise is between them: more rounds.
-    seconds |= interleaved({name: lambda p=each: p.detect(batch) for name, each in trained.items()}, 3 * rounds)
+    seconds |= interleaved(
+        {name: lambda p=each: p.detect(batch) for name, each in trained.items()}, 3 * rounds
+    )
     return {
         "speedup_over_transformers": speedup(seconds["ours"], seconds["transformers"], 2.5),
         "distilled_over_baseline": cost(seconds["od"], seconds["baseline"], 1.02),
     }
 
 
-def after_training(detector: Detector, recipe: str) -> Detector:
+def after_training(detector: DetectionTransformer, recipe: str) -> DetectionTransformer:
     """The detector as it is saved and loaded again after a step of training by the recipe."""
     student = copy.deepcopy(detector)
     training_step(student, make_batch(2, 64, len(CLASSES)), recipe)()

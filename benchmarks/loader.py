@@ -77,8 +77,16 @@ def measure(images: int = 40, rounds: int = 3) -> dict[str, Figure]:
                     differences.append((mine.int() - theirs.int()).abs().double().mean().item())
     difference = statistics.fmean(differences)
     return {
-        "speedup_over_pil": speedup(statistics.fmean(ours), statistics.fmean(peer), 2.5, "seconds an image"),
-        "mean_difference": {"ratio": difference, "ours": difference, "peer": 0.0, "goal": 0.01, "unit": "1/255"},
+        "speedup_over_pil": speedup(
+            statistics.fmean(ours), statistics.fmean(peer), 2.5, "seconds an image"
+        ),
+        "mean_difference": {
+            "ratio": difference,
+            "ours": difference,
+            "peer": 0.0,
+            "goal": 0.01,
+            "unit": "1/255",
+        },
     }
 
 

@@ -21,7 +21,7 @@ from benchmarks.step import make_batch, small_detector
 from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.criteria import matching
 from od_detr.criteria.matching import MatchCost, begin_matching, match
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.nn import encoder
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, GroupOutput, Predictions, QueryGroup, QuerySet, Targets
@@ -32,7 +32,11 @@ COST = MatchCost()
 
 
 def measure(
-    rounds: int = 40, layers: int = 6, queries: int = 300, targets: tuple[int, int] = (7, 60), classes: int = 80
+    rounds: int = 40,
+    layers: int = 6,
+    queries: int = 300,
+    targets: tuple[int, int] = (7, 60),
+    classes: int = 80,
 ) -> dict[str, Figure]:
     """The figures of `od-detr benchmark matching`."""
     figures = {}
@@ -40,22 +44,31 @@ def measure(
         groups, truth = trained_like_step(layers, queries, count, classes)
         check_costs(groups, truth)
         seconds = interleaved(
-            {"ours": lambda g=groups, t=truth: whole_step(g, t), "peer": lambda g=groups, t=truth: by_layer(g, t)},
+            {
+                "ours": lambda g=groups, t=truth: whole_step(g, t),
+                "peer": lambda g=groups, t=truth: by_layer(g, t),
+            },
             rounds,
         )
         figures[f"speedup_{count}_targets"] = speedup(seconds["ours"], seconds["peer"], goal)
     copies = sum(output.layers * output.group.blocks for output in groups)
     waits = exposed_waits(small_detector(), make_batch(2, 128, 8))
-    figures["synchronisations"] = cost(waits, copies, 1, "waits for the device") | {"ratio": float(waits)}
+    figures["synchronisations"] = cost(waits, copies, 1, "waits for the device") | {
+        "ratio": float(waits)
+    }
     return figures
 
 
-def trained_like_step(layers: int, queries: int, count: int, classes: int) -> tuple[list[GroupOutput], Targets]:
+def trained_like_step(
+    layers: int, queries: int, count: int, classes: int
+) -> tuple[list[GroupOutput], Targets]:
     """Teacher's and student's main group and the auxiliary groups, with `count` targets in each of two images."""
     generator = torch.Generator().manual_seed(0)
     truth = make_batch(2, 1, classes, count).targets
     sizes = {"teacher": queries, "main": queries, "auxiliary": layers * 2 * count}
-    return [predict(name, layers, size, truth, classes, generator) for name, size in sizes.items()], truth
+    return [
+        predict(name, layers, size, truth, classes, generator) for name, size in sizes.items()
+    ], truth
 
 
 def predict(
@@ -75,7 +88,9 @@ def predict(
     logits.scatter_add_(-1, label, sure)
     content = torch.zeros(images, queries, 1)
     return GroupOutput(
-        QueryGroup(name, QuerySet(content, torch.zeros(images, queries, 4)), blocks), [], Predictions(logits, boxes)
+        QueryGroup(name, QuerySet(content, torch.zeros(images, queries, 4)), blocks),
+        [],
+        Predictions(logits, boxes),
     )
 
 
@@ -88,13 +103,17 @@ def whole_step(groups: list[GroupOutput], truth: Targets) -> None:
 
 
 @torch.no_grad()
-def by_layer(groups: list[GroupOutput], truth: Targets) -> list[tuple[Tensor, np.ndarray, np.ndarray]]:
+def by_layer(
+    groups: list[GroupOutput], truth: Targets
+) -> list[tuple[Tensor, np.ndarray, np.ndarray]]:
     """One layer of one group after the other. Per image, cost matrix (queries, its targets) and what was assigned."""
     assigned = []
     for output in groups:
         blocks = output.group.blocks
         for logits, boxes in zip(output.predictions.logits, output.predictions.boxes, strict=True):
-            for few_logits, few_boxes in zip(logits.chunk(blocks, 1), boxes.chunk(blocks, 1), strict=True):
+            for few_logits, few_boxes in zip(
+                logits.chunk(blocks, 1), boxes.chunk(blocks, 1), strict=True
+            ):
                 costs = layer_costs(few_logits, few_boxes, truth).cpu()
                 for image, part in enumerate(costs.split(truth.counts, -1)):
                     assigned.append((part[image], *linear_sum_assignment(part[image])))
@@ -108,7 +127,9 @@ def layer_costs(logits: Tensor, boxes: Tensor, truth: Targets) -> Tensor:
     positive = 0.25 * (1 - scores) ** 2 * -(scores + 1e-8).log()
     classes = positive[:, truth.labels] - negative[:, truth.labels]
     distance = torch.cdist(flat, truth.boxes, p=1)
-    overlap = generalized_box_iou(box_convert(flat, "cxcywh", "xyxy"), box_convert(truth.boxes, "cxcywh", "xyxy"))
+    overlap = generalized_box_iou(
+        box_convert(flat, "cxcywh", "xyxy"), box_convert(truth.boxes, "cxcywh", "xyxy")
+    )
     return (5 * distance + 2 * classes - 2 * overlap).view(*logits.shape[:2], -1)
 
 
@@ -124,7 +145,9 @@ def check_costs(groups: list[GroupOutput], truth: Targets) -> None:
         pairs += len(target)
     wanted = sum(len(rows) for _, rows, _ in theirs)
     if pairs != wanted or abs(ours - optimum) > 1e-4 * abs(optimum):
-        raise AssertionError(f"{pairs} pairs at cost {ours}, but scipy's {wanted} pairs cost {optimum}")
+        raise AssertionError(
+            f"{pairs} pairs at cost {ours}, but scipy's {wanted} pairs cost {optimum}"
+        )
 
 
 class Waits(TorchDispatchMode):
@@ -149,11 +172,19 @@ class Waits(TorchDispatchMode):
 
 BLOCKING = {
     getattr(torch.ops.aten, name)
-    for name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
+    for name in (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "equal",
+        "is_nonzero",
+    )
 }
 
 
-def exposed_waits(detector: Detector, batch: Batch) -> int:
+def exposed_waits(detector: DetectionTransformer, batch: Batch) -> int:
     """Waits of a distilled step up to its losses; later ones, of the optimiser, are everyone's."""
     options = TrainOptions(data="", recipe="od")
     recipe, waits = make_recipe(options, Teacher(detector)), Waits()

@@ -16,13 +16,17 @@ from timm.models.efficientnet import EfficientNet, _gen_mobilenet_v1
 
 from od_detr.cli import main
 
-default_cfgs = generate_default_cfgs({"mobilenetv1_075.local": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}})
+default_cfgs = generate_default_cfgs(
+    {"mobilenetv1_075.local": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}
+)
 
 
 @register_model
 def mobilenetv1_075(pretrained: bool = False, **options: Any) -> EfficientNet:
     """MobileNetV1, width 0.75, with TensorFlow's padding and norms."""
-    return _gen_mobilenet_v1("mobilenetv1_100", 0.75, pretrained=False, pad_type="same", bn_eps=1e-3, **options)
+    return _gen_mobilenet_v1(
+        "mobilenetv1_100", 0.75, pretrained=False, pad_type="same", bn_eps=1e-3, **options
+    )
 
 
 if __name__ == "__main__":

@@ -17,15 +17,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import Figure, cost, interleaved, speedup
-from od_detr.detectors import Detector, build_detector
+from od_detr.architectures import ModelName
+from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.experiments.demo import demo_options
 from od_detr.experiments.experiment import Experiment
-from od_detr.hosts import ModelName
 from od_detr.integrations.huggingface import NAMES, to_huggingface
 from od_detr.objectives import total
-from od_detr.options import RecipeName, TrainOptions
+from od_detr.options import SIZES, RecipeName, TrainOptions
 from od_detr.structures import Batch, Targets
-from od_detr.training.fit import SIZES
 from od_detr.training.optimizer import make_optimizer
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
@@ -41,18 +40,30 @@ Step = Callable[[], object]
 
 
 def measure(
-    rounds: int = 4, image_size: int = 320, batch_size: int = 2, small_batch_size: int = 16, **sizes: Any
+    rounds: int = 4,
+    image_size: int = 320,
+    batch_size: int = 2,
+    small_batch_size: int = 16,
+    **sizes: Any,
 ) -> dict[str, Figure]:
     """The figures of `od-detr benchmark step`; `sizes` are those of the large detector."""
     detector, batch = large_detector(**sizes), make_batch(batch_size, image_size, 80)
-    steps = {recipe: training_step(copy.deepcopy(detector), batch, recipe) for recipe in ("od", "baseline")}
+    steps = {
+        recipe: training_step(copy.deepcopy(detector), batch, recipe)
+        for recipe in ("od", "baseline")
+    }
     seconds = interleaved(steps | {"transformers": transformers_step(detector, batch)}, rounds)
-    small = {name: small_distilled(model, small_batch_size, 3 * rounds) for name, model in SMALL_HOSTS.items()}
+    small = {
+        name: small_distilled(model, small_batch_size, 3 * rounds)
+        for name, model in SMALL_HOSTS.items()
+    }
     flops = {recipe: count_flops(step) for recipe, step in steps.items()}
     return {
         "distilled_over_baseline": cost(seconds["od"], seconds["baseline"], 1.45),
         **small,
-        "ideal_flops_ratio": cost(flops["od"], flops["baseline"], expected_flops_ratio(detector, batch), "FLOP"),
+        "ideal_flops_ratio": cost(
+            flops["od"], flops["baseline"], expected_flops_ratio(detector, batch), "FLOP"
+        ),
         "throughput_over_transformers": speedup(seconds["baseline"], seconds["transformers"], 1.5),
     }
 
@@ -60,23 +71,28 @@ def measure(
 def small_distilled(model: ModelName, batch_size: int, rounds: int) -> Figure:
     """The same of a host at the demo's size."""
     detector, batch = small_detector(model), make_batch(batch_size, 128, 8)
-    steps = {recipe: training_step(copy.deepcopy(detector), batch, recipe, model) for recipe in ("od", "baseline")}
+    steps = {
+        recipe: training_step(copy.deepcopy(detector), batch, recipe, model)
+        for recipe in ("od", "baseline")
+    }
     seconds = interleaved(steps, rounds)
     return cost(seconds["od"], seconds["baseline"], 1.7)
 
 
-def large_detector(**sizes: Any) -> Detector:
+def large_detector(**sizes: Any) -> DetectionTransformer:
     """Deformable-DETR+ on a ResNet-50 frozen as usual, with random weights and without dropout."""
     torch.manual_seed(0)
     return build_detector(MODEL, 80, **{"backbone_frozen": True, "dropout": 0.0, **sizes})
 
 
-def small_detector(model: ModelName = MODEL) -> Detector:
+def small_detector(model: ModelName = MODEL) -> DetectionTransformer:
     """The demo's, or another host of its size."""
     torch.manual_seed(0)
     options = Experiment("", "", "od", model=model).options(demo_options(Path(), Path()))
     sizes = {name: getattr(options, name) for name in SIZES}
-    return build_detector(model, 8, backbone=options.backbone, backbone_options=options.backbone_options, **sizes)
+    return build_detector(
+        model, 8, backbone=options.backbone, backbone_options=options.backbone_options, **sizes
+    )
 
 
 def make_batch(images: int, size: int, classes: int, targets: int = TARGETS) -> Batch:
@@ -88,15 +104,19 @@ def make_batch(images: int, size: int, classes: int, targets: int = TARGETS) -> 
     pixels = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
     padding = torch.zeros(images, size, size, dtype=torch.bool)
     sizes = ((size, size),) * images
-    return Batch(pixels, padding, Targets(boxes, labels, (targets,) * images), tuple(range(images)), sizes)
+    return Batch(
+        pixels, padding, Targets(boxes, labels, (targets,) * images), tuple(range(images)), sizes
+    )
 
 
-def training_step(detector: Detector, batch: Batch, recipe_name: RecipeName, model: ModelName = MODEL) -> Step:
+def training_step(
+    detector: DetectionTransformer, batch: Batch, recipe_name: RecipeName, model: ModelName = MODEL
+) -> Step:
     """A step of ours. A plain recipe has no teacher to update."""
     options = TrainOptions(data="", model=model, recipe=recipe_name)
     teacher = Teacher(detector) if options.distils else None
     recipe = make_recipe(options, teacher)
-    optimizer = make_optimizer(detector.train(), options.opt, options.host)
+    optimizer = make_optimizer(detector.train(), options.opt, options.architecture)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -109,10 +129,12 @@ def training_step(detector: Detector, batch: Batch, recipe_name: RecipeName, mod
     return step
 
 
-def transformers_step(detector: Detector, batch: Batch) -> Step:
+def transformers_step(detector: DetectionTransformer, batch: Batch) -> Step:
     """A step of transformers' model with the detector's weights, on images normalised beforehand."""
     model = to_huggingface(detector).train()
-    frozen = {NAMES.left(name) for name, weight in detector.named_parameters() if not weight.requires_grad}
+    frozen = {
+        NAMES.left(name) for name, weight in detector.named_parameters() if not weight.requires_grad
+    }
     for name, weight in model.named_parameters():
         weight.requires_grad_(name not in frozen)
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
@@ -122,8 +144,12 @@ def transformers_step(detector: Detector, batch: Batch) -> Step:
     model.config.auxiliary_loss = True
     optimizer = torch.optim.AdamW(trainable, lr=2e-4, weight_decay=1e-4, fused=True)
     images, mask = detector.normalise(batch.images, batch.padding), (~batch.padding).long()
-    boxes, labels = (part.split(batch.targets.counts) for part in (batch.targets.boxes, batch.targets.labels))
-    wanted = [{"boxes": box, "class_labels": label} for box, label in zip(boxes, labels, strict=True)]
+    boxes, labels = (
+        part.split(batch.targets.counts) for part in (batch.targets.boxes, batch.targets.labels)
+    )
+    wanted = [
+        {"boxes": box, "class_labels": label} for box, label in zip(boxes, labels, strict=True)
+    ]
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -141,7 +167,7 @@ def count_flops(step: Step) -> int:
     return counter.get_total_flops()
 
 
-def expected_flops_ratio(detector: Detector, batch: Batch) -> float:
+def expected_flops_ratio(detector: DetectionTransformer, batch: Batch) -> float:
     """What a distilled step should cost if nothing were computed twice, from FLOPs of single forward passes.
 
     A plain step costs the forward F and, for what is not frozen (F - S, with S the stem and the first stage), twice

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from od_detr.errors import InputError
-from od_detr.training.limits import check_limits, shown
+from od_detr.training.limits import check_limits, flag_name
 
 Options = TypeVar("Options")
 NAME = re.compile(r"--[a-z][a-z0-9_.-]*")
@@ -27,31 +27,45 @@ KINDS = {
 }
 # jsonargparse's messages and how they are said here.
 WORDINGS = [
-    (r'Parser key "([a-z0-9_.]+)":', lambda m: f"--{shown(m[1])}:"),
-    (r'[Kk]ey "([a-z0-9_.]+)" is required', lambda m: f"--{shown(m[1])} is missing"),
+    (r'Parser key "([a-z0-9_.]+)":', lambda m: f"--{flag_name(m[1])}:"),
+    (r'[Kk]ey "([a-z0-9_.]+)" is required', lambda m: f"--{flag_name(m[1])} is missing"),
     (r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)", lambda m: _one_of(m[2], m[1])),
     (r"Expected a (.*?)\. Got value: (.*)", lambda m: f"{m[2]!r} is not {_kinds(m[1])}"),
-    (r"Does not validate against .*? Subtypes: \[(.*)\] Errors: .* Given value: (.*)", lambda m: _neither(m[2], m[1])),
+    (
+        r"Does not validate against .*? Subtypes: \[(.*)\] Errors: .* Given value: (.*)",
+        lambda m: _neither(m[2], m[1]),
+    ),
     (r"argument (--\S+): expected one argument", lambda m: f"{m[1]}: has no value; give one"),
-    (r"unrecognized arguments: (.*)", lambda m: f"{m[1]}: not expected here; options begin with --"),
+    (
+        r"unrecognized arguments: (.*)",
+        lambda m: f"{m[1]}: not expected here; options begin with --",
+    ),
 ]
 
 
 class Parser(ArgumentParser):
     """Parses one verb into one dataclass. Its fields are flags; those named in `positional` come without a name."""
 
-    def __init__(self, verb: str, options: type, positional: Sequence[str] = (), config: bool = False) -> None:
+    def __init__(
+        self, verb: str, options: type, positional: Sequence[str] = (), config: bool = False
+    ) -> None:
         super().__init__(
-            prog=f"od-detr {verb}", description=(options.__doc__ or verb).split("\n\n")[0], exit_on_error=True
+            prog=f"od-detr {verb}",
+            description=(options.__doc__ or verb).split("\n\n")[0],
+            exit_on_error=True,
         )
         self.positional = positional
-        self.usage = " ".join([f"od-detr {verb}", *(name.upper() for name in positional), "[options]"])
+        self.usage = " ".join(
+            [f"od-detr {verb}", *(name.upper() for name in positional), "[options]"]
+        )
         self.options_class = options
         self.config: Path | None = None
         self.typed: set[str] = set()
         named: set[str | int] = set(positional)
         if config:
-            self.add_argument("--config", action=ActionConfigFile, help="YAML of any of these options")
+            self.add_argument(
+                "--config", action=ActionConfigFile, help="YAML of any of these options"
+            )
         self.flags = set(_flags(options))
         hints, help_texts = get_type_hints(options), _descriptions(options)
         for field in dataclasses.fields(options):
@@ -65,7 +79,9 @@ class Parser(ArgumentParser):
     def parse(self, arguments: Sequence[str]) -> Any:
         """The options, or InputError with one line that names the nearest known option."""
         parsed = self.parse_args(self._spelt(arguments))
-        values = self.instantiate(parsed).as_dict() if hasattr(self, "instantiate") else parsed.as_dict()
+        values = (
+            self.instantiate(parsed).as_dict() if hasattr(self, "instantiate") else parsed.as_dict()
+        )
         values.pop("config", None)
         options = self.options_class(**values)
         check_limits(options)
@@ -92,13 +108,22 @@ class Parser(ArgumentParser):
         return spelt
 
     def _known(self) -> list[str]:
-        return [string[2:] for action in self._actions for string in action.option_strings if string.startswith("--")]
+        return [
+            string[2:]
+            for action in self._actions
+            for string in action.option_strings
+            if string.startswith("--")
+        ]
 
     def _expect(self, key: str, where: str, dashes: str = "--") -> None:
         """Refuses an option that does not exist with the nearest one that does."""
         if key not in self._known():
             near = difflib.get_close_matches(key, self._known(), 1)
-            hint = f"did you mean {dashes}{shown(near[0]) if dashes else near[0]}?" if near else "see --help"
+            hint = (
+                f"did you mean {dashes}{flag_name(near[0]) if dashes else near[0]}?"
+                if near
+                else "see --help"
+            )
             raise InputError(f"{where}: no such option; {hint}")
 
     def _check_config(self, file: Path) -> None:
@@ -109,11 +134,15 @@ class Parser(ArgumentParser):
         try:
             content = yaml.safe_load(file.read_text())
         except OSError as error:
-            raise InputError(f"--config {file}: {error.strerror}; give a YAML file of options") from error
+            raise InputError(
+                f"--config {file}: {error.strerror}; give a YAML file of options"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             place = f" at line {mark.line + 1}" if mark else ""
-            raise InputError(f"--config {file}: is not YAML{place}; mend it or write a new one") from error
+            raise InputError(
+                f"--config {file}: is not YAML{place}; mend it or write a new one"
+            ) from error
         if not isinstance(content, dict):
             raise InputError(f"--config {file}: holds no options; write lines such as 'epochs: 24'")
         for key in _keys(content, self._known()):
@@ -121,21 +150,28 @@ class Parser(ArgumentParser):
 
     def format_help(self) -> str:
         """The help with the flags as they are typed, and without the groups' own config files."""
-        text = re.sub(r"\n  --[a-z_]+ CONFIG +Path to a configuration file\.", "", super().format_help())
-        return NAME.sub(lambda match: "--" + shown(match.group()[2:]), text)
+        text = re.sub(
+            r"\n  --[a-z_]+ CONFIG +Path to a configuration file\.", "", super().format_help()
+        )
+        return NAME.sub(lambda match: "--" + flag_name(match.group()[2:]), text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(str(message).split())
         required = re.match(r"the following arguments are required: (.*)", line)
         if required:
-            missing = [name if name in self.positional else f"--{shown(name)}" for name in required[1].split(", ")]
+            missing = [
+                name if name in self.positional else f"--{flag_name(name)}"
+                for name in required[1].split(", ")
+            ]
             line = f"{' and '.join(missing)} missing; the usage is {self.usage}"
         for pattern, wording in WORDINGS:
             line = re.sub(pattern, wording, line)
         option = NAME.match(line)
         if self.config and option and option.group().rstrip(":") not in self.typed:
             line = f"--config {self.config}: {line[2:]}"
-        raise InputError(f"{NAME.sub(lambda match: '--' + shown(match.group()[2:]), line)} (see {self.prog} --help)")
+        raise InputError(
+            f"{NAME.sub(lambda match: '--' + flag_name(match.group()[2:]), line)} (see {self.prog} --help)"
+        )
 
 
 def _flags(options: type, prefix: str = "") -> Iterator[str]:
@@ -161,14 +197,19 @@ def _keys(content: Mapping[Any, Any], known: Sequence[str], prefix: str = "") ->
 def _kinds(types: str) -> str:
     """Python types in words."""
     found = re.findall(r"<class '(\w+)'>|\b(tuple|dict|list)\[|typing\.Literal\[(.*?)\]", types)
-    words = [KINDS.get(name or other, name or other) or choices.replace("'", "") for name, other, choices in found]
+    words = [
+        KINDS.get(name or other, name or other) or choices.replace("'", "")
+        for name, other, choices in found
+    ]
     return " or ".join(words) or types
 
 
 def _one_of(value: str, choices: str) -> str:
     names = [name.strip(" '\"") for name in choices.split(",")]
     near = difflib.get_close_matches(value, names, 1)
-    return f"{value!r} is none of {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{value!r} is none of {', '.join(names)}" + (
+        f"; did you mean {near[0]}?" if near else ""
+    )
 
 
 def _neither(value: str, types: str) -> str:

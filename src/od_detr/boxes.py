@@ -24,7 +24,9 @@ def xyxy_to_cxcywh(boxes_xyxy: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*bat
 
 
 def overlaps(
-    first_xyxy: Float[Tensor, "*#batch 4"], second_xyxy: Float[Tensor, "*#batch 4"], eps: float = 0.0
+    first_xyxy: Float[Tensor, "*#batch 4"],
+    second_xyxy: Float[Tensor, "*#batch 4"],
+    eps: float = 0.0,
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """IoU in [0, 1] and generalised IoU in [-1, 1] of boxes that broadcast against each other.
 
@@ -37,7 +39,9 @@ def overlaps(
         torch.minimum(y2, v2) - torch.maximum(y1, v1)
     ).clamp(min=0)
     union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - inter
-    hull = (torch.maximum(x2, u2) - torch.minimum(x1, u1)) * (torch.maximum(y2, v2) - torch.minimum(y1, v1))
+    hull = (torch.maximum(x2, u2) - torch.minimum(x1, u1)) * (
+        torch.maximum(y2, v2) - torch.minimum(y1, v1)
+    )
     iou = inter / (union + eps).clamp(min=tiny)
     return iou, iou - (hull - union) / (hull + eps).clamp(min=tiny)
 

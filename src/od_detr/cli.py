@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from od_detr.architectures import ModelName
 from od_detr.errors import InputError
 from od_detr.experiments.reproduce import ReproduceOptions, reproduce
-from od_detr.hosts import ModelName
 from od_detr.options import TrainOptions
 
 
@@ -40,7 +40,9 @@ class TrainCommand(TrainOptions):
 
 
 # The help of the verb is the options' own, and one line more.
-TrainCommand.__doc__ = f"{TrainOptions.__doc__}    json: print the result as one JSON object on the last line.\n"
+TrainCommand.__doc__ = (
+    f"{TrainOptions.__doc__}    json: print the result as one JSON object on the last line.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ class BenchmarkOptions:
         json: print the figures as one JSON object on the last line.
     """
 
-    figures: Literal["step", "attention", "matching", "ema", "loader", "inference", "memory", "startup", "growth"]
+    figures: Literal[
+        "step", "attention", "matching", "ema", "loader", "inference", "memory", "startup", "growth"
+    ]
     rounds: int | None = None
     json: bool = False
 
@@ -160,7 +164,12 @@ def train(options: TrainCommand) -> dict[str, Any]:
     facts = json.loads((run.directory / "best" / "config.json").read_text())
     which = f"{facts['weights']} weights of epoch {facts['epoch']}, AP {100 * facts['AP']:.1f}"
     print(f"best: {which}, in {run.directory / 'best'}")
-    return {"AP": facts["AP"], "weights": facts["weights"], "run": str(run.directory), **run.rows[-1]}
+    return {
+        "AP": facts["AP"],
+        "weights": facts["weights"],
+        "run": str(run.directory),
+        **run.rows[-1],
+    }
 
 
 def _announce(options: TrainOptions) -> dict[str, Any]:
@@ -171,9 +180,15 @@ def _announce(options: TrainOptions) -> dict[str, Any]:
         f"{cost['images']} training and {cost['validation_images']} validation images, {len(cost['classes'])} classes"
     )
     millions, trained = cost["parameters"] / 1e6, cost["trainable_parameters"] / 1e6
-    print(f"{options.model}, {options.backbone}: {millions:.1f} M parameters, {trained:.1f} M of them trained")
-    print(f"{cost['flops_per_image'] / 1e9:.1f} GFLOPs an image of {options.image_size} px (short side, 4:3)")
-    print(f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images, in 32 bit")
+    print(
+        f"{options.model}, {options.backbone}: {millions:.1f} M parameters, {trained:.1f} M of them trained"
+    )
+    print(
+        f"{cost['flops_per_image'] / 1e9:.1f} GFLOPs an image of {options.image_size} px (short side, 4:3)"
+    )
+    print(
+        f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images, in 32 bit"
+    )
     return cost
 
 
@@ -195,7 +210,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         device=options.device,
         precision=options.precision,
     )
-    Console().print(format_table(summary, f"{options.run}, {options.split} split, {options.weights} weights"))
+    Console().print(
+        format_table(summary, f"{options.run}, {options.split} split, {options.weights} weights")
+    )
     return summary
 
 
@@ -207,7 +224,9 @@ def predict(options: PredictOptions) -> dict[str, Any]:
         Path(options.run), options.weights, options.device, options.precision, options.compile
     )
     found = predictor.predict_files(options.sources, Path(options.output), options.threshold)
-    print(f"{found['detections']} detections in {found['images']} images, drawn in {options.output}")
+    print(
+        f"{found['detections']} detections in {found['images']} images, drawn in {options.output}"
+    )
     return found
 
 
@@ -222,7 +241,12 @@ def convert(options: ConvertOptions) -> dict[str, Any]:
     else:
         done = convert_weights(source, options.model, output, options.num_classes, options.classes)
     print(done)
-    return {"output": options.output, "taken": done.taken, "fresh": done.fresh, "unused": done.unused}
+    return {
+        "output": options.output,
+        "taken": done.taken,
+        "fresh": done.fresh,
+        "unused": done.unused,
+    }
 
 
 def benchmark(options: BenchmarkOptions) -> dict[str, Any]:
@@ -246,7 +270,14 @@ def benchmark(options: BenchmarkOptions) -> dict[str, Any]:
     table = Table(*("figure", "ours", "peer", "unit", "ratio", "goal"), box=None)
     for name, figure in figures.items():
         numbers = {key: f"{figure[key]:.4g}" for key in ("ours", "peer", "ratio", "goal")}
-        table.add_row(name, numbers["ours"], numbers["peer"], figure["unit"], numbers["ratio"], numbers["goal"])
+        table.add_row(
+            name,
+            numbers["ours"],
+            numbers["peer"],
+            figure["unit"],
+            numbers["ratio"],
+            numbers["goal"],
+        )
     Console().print(table)
     return figures
 
@@ -264,8 +295,15 @@ VERBS: dict[str, tuple[Callable[[Any], dict[str, Any]], type, tuple[str, ...]]] 
 
 def overview() -> str:
     """The verbs, a line each."""
-    lines = [f"  {name:<10} {(options.__doc__ or '').splitlines()[0]}" for name, (_, options, _) in VERBS.items()]
-    return "usage: od-detr VERB [options]\n\n" + "\n".join(lines) + "\n\nod-detr VERB --help tells a verb's options."
+    lines = [
+        f"  {name:<10} {(options.__doc__ or '').splitlines()[0]}"
+        for name, (_, options, _) in VERBS.items()
+    ]
+    return (
+        "usage: od-detr VERB [options]\n\n"
+        + "\n".join(lines)
+        + "\n\nod-detr VERB --help tells a verb's options."
+    )
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -283,7 +321,10 @@ def run(arguments: Sequence[str]) -> None:
         return
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, 1)
-        raise InputError(f"{verb}: no such verb; " + (f"did you mean {near[0]}?" if near else "see od-detr --help"))
+        raise InputError(
+            f"{verb}: no such verb; "
+            + (f"did you mean {near[0]}?" if near else "see od-detr --help")
+        )
     from od_detr.arguments import Parser
 
     command, options_class, positional = VERBS[verb]
@@ -297,7 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a defect of ours, 2 the user's input, 130 stopped by Ctrl-C after saving."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    beside = os.environ.get("LOCAL_RANK", "0") != "0"  # a process that training started on another device
+    beside = (
+        os.environ.get("LOCAL_RANK", "0") != "0"
+    )  # a process that training started on another device
     silence = contextlib.redirect_stdout(None) if beside else contextlib.nullcontext()
     try:
         with silence:

@@ -22,6 +22,10 @@ def with_values(options: Options, values: Mapping[str, Any]) -> Options:
     """A dataclass of options with some of them changed."""
     for name, value in values.items():
         group, _, switch = name.rpartition(".")
-        change = {group: replace(getattr(options, group), **{switch: value})} if group else {switch: value}
+        change = (
+            {group: replace(getattr(options, group), **{switch: value})}
+            if group
+            else {switch: value}
+        )
         options = replace(options, **change)  # type: ignore[type-var]
     return options

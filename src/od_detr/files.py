@@ -25,7 +25,9 @@ def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a {kind}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 JSON") from error
+        raise InputError(
+            f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 JSON"
+        ) from error
     if not text.strip():
         raise InputError(f"{file}: the file is empty; {mend}")
     try:
@@ -36,12 +38,14 @@ def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{file}: the JSON cannot be read ({error}); {mend}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{file}: holds a {type(content).__name__}; a {kind} is an object, so {mend}")
+        raise InputError(
+            f"{file}: holds a {type(content).__name__}; a {kind} is an object, so {mend}"
+        )
     return content
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to, flushed to disk and renamed to it in the end.
 
     `path` appears whole or not at all, whatever happens meanwhile and whoever else writes it.
@@ -57,7 +61,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def clear_unfinished(path: Path) -> None:
-    """Removes what killed processes left of a file that was to be `written_whole`, and nothing else."""
+    """Removes what killed processes left of a file that was to be `atomic_write`, and nothing else."""
     for partial in path.parent.glob(f"{escape(path.name)}.*.part"):
         owner = partial.name.removeprefix(f"{path.name}.").removesuffix(".part")
         if owner.isdigit() and partial.is_file():

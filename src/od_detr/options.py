@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from od_detr.hosts import HOSTS, Host, ModelName
+from od_detr.architectures import ARCHITECTURES, Architecture, ModelName
 
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
 
@@ -20,13 +20,13 @@ class QflOptions:
 
     Args:
         loss: quality focal, or focal with hard labels (Conditional MD, Table 3).
-        lambda_: weight of the classification losses; default the host's own (2, 1, 1).
+        class_weight: weight of the classification losses; default the architecture's own (2, 1, 1).
         alpha: weight of positives against negatives; none in the paper.
         gamma: exponent of the modulation.
     """
 
     loss: Literal["qfl", "focal"] = "qfl"
-    lambda_: float | None = None
+    class_weight: float | None = None
     alpha: float | None = None
     gamma: float = 2.0
 
@@ -67,8 +67,8 @@ class PredictionSwitches:
     """Prediction distillation, section 3.3.
 
     Args:
-        pe: whose position the group's queries carry.
-        ref: whose anchors the group's queries carry.
+        position: whose position the group's queries carry.
+        anchors: whose anchors the group's queries carry.
         tood: the TOOD-weight of Eq. 5; without it the teacher's scores are the labels as they are.
         tood_norm: rescale that weight to the IoU.
         listen2stu: distil a box only where the teacher's is the better one, Eq. 6.
@@ -79,8 +79,8 @@ class PredictionSwitches:
         reg_unmatched: box loss of queries without a target, weighed by their best score or by one.
     """
 
-    pe: Literal["teacher", "student"] = "teacher"
-    ref: Literal["teacher", "student"] = "teacher"
+    position: Literal["teacher", "student"] = "teacher"
+    anchors: Literal["teacher", "student"] = "teacher"
     tood: bool = True
     tood_norm: bool = False
     listen2stu: bool = True
@@ -109,10 +109,10 @@ class AuxiliarySwitches:
     """Auxiliary groups, section 3.4.
 
     Args:
-        ref: what their queries start from; auto is the centre for hosts that start from points, else the box.
-        pe: position of hosts whose queries bring their own.
+        anchors: what their queries start from; auto is the centre for architectures that start from points, else the box.
+        position: position of architectures whose queries bring their own.
         stages: teacher layers to take queries from, counted from 1; default all.
-        dup: a query cheapest for several targets is kept once, as often, or never shared.
+        duplicates: a query cheapest for several targets is kept once, as often, or never shared.
         include_matched: add the query the teacher matched where it is not among the two cheapest.
         max_queries: keep only the cheapest so many queries of a group.
         match: matching of the groups: both, the teacher's, or the student's.
@@ -120,10 +120,10 @@ class AuxiliarySwitches:
         weight: factor on all of these losses.
     """
 
-    ref: Literal["auto", "center", "box"] = "auto"
-    pe: Literal["teacher_index", "sine"] = "teacher_index"
+    anchors: Literal["auto", "center", "box"] = "auto"
+    position: Literal["teacher_index", "sine"] = "teacher_index"
     stages: tuple[int, ...] | None = None
-    dup: Literal["unique", "keep", "disjoint"] = "unique"
+    duplicates: Literal["unique", "keep", "disjoint"] = "unique"
     include_matched: bool = False
     max_queries: int | None = None
     match: Literal["md", "original", "rematch"] = "md"
@@ -178,7 +178,7 @@ class DistillOptions:
 
 @dataclass(frozen=True)
 class DinoOptions:
-    """Two-stage hosts.
+    """Two-stage architectures.
 
     Args:
         align: whose memory tokens queries come from: the student's or the teacher's for both, or each its own.
@@ -189,7 +189,7 @@ class DinoOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """The encoder's own predictions of two-stage hosts.
+    """The encoder's own predictions of two-stage architectures.
 
     Args:
         loss: their classification loss under every recipe but baseline.
@@ -202,7 +202,7 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class DenoisingOptions:
-    """The denoising group of hosts that have one.
+    """The denoising group of architectures that have one.
 
     Args:
         loss: its classification loss under every recipe but baseline.
@@ -216,7 +216,7 @@ class OptimizerOptions:
     """AdamW as the originals use it.
 
     Args:
-        lr: learning rate; default the host's own (2e-4, 1e-4, 1e-4).
+        lr: learning rate; default the architecture's own (2e-4, 1e-4, 1e-4).
         backbone_lr: the backbone's, as a share of lr; default 0.1 with pretrained weights, 1 from scratch.
         wd: weight decay.
         clip: largest gradient norm.
@@ -238,7 +238,7 @@ class EvalOptions:
 
     Args:
         every: epochs between validations; the last epoch is always validated.
-        topk: detections an image; default the host's own (100, 100, 300).
+        topk: detections an image; default the architecture's own (100, 100, 300).
     """
 
     every: int = 1
@@ -251,7 +251,7 @@ class TrainOptions:
 
     Args:
         data: folder with images and COCO annotations.
-        model: the host.
+        model: the architecture.
         output: the run's directory.
         recipe: how it is supervised; od is the whole method.
         resume: continue the run in --output where it stopped.
@@ -270,7 +270,7 @@ class TrainOptions:
         decoder_layers: number of them.
         queries: number of them.
         feedforward: hidden width of the feed-forward layers.
-        levels: levels of the feature pyramid.
+        num_levels: levels of the feature pyramid.
         dropout: of the transformer.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
@@ -300,7 +300,7 @@ class TrainOptions:
     decoder_layers: int | None = None
     queries: int | None = None
     feedforward: int | None = None
-    levels: int | None = None
+    num_levels: int | None = None
     dropout: float | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -314,23 +314,27 @@ class TrainOptions:
     qfl: QflOptions = field(default_factory=QflOptions)
     md: MatchingSwitches = field(default_factory=MatchingSwitches)
     pd: PredictionSwitches = field(default_factory=PredictionSwitches)
-    qpad: PriorSwitches = field(default_factory=PriorSwitches)
+    query_prior: PriorSwitches = field(default_factory=PriorSwitches)
     ag: AuxiliarySwitches = field(default_factory=AuxiliarySwitches)
     distill: DistillOptions = field(default_factory=DistillOptions)
     dino: DinoOptions = field(default_factory=DinoOptions)
-    enc: EncoderOptions = field(default_factory=EncoderOptions)
-    dn: DenoisingOptions = field(default_factory=DenoisingOptions)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    denoising: DenoisingOptions = field(default_factory=DenoisingOptions)
     eval: EvalOptions = field(default_factory=EvalOptions)
 
     @property
-    def host(self) -> Host:
-        return HOSTS[self.model]
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.model]
 
     @property
     def drop_epoch(self) -> int:
         """First epoch (counted from 0) with the reduced learning rate."""
         usual = {12: 11, 24: 20, 36: 30, 50: 40}
-        return usual.get(self.epochs, max(1, round(self.epochs * 5 / 6))) if self.opt.drop is None else self.opt.drop
+        return (
+            usual.get(self.epochs, max(1, round(self.epochs * 5 / 6)))
+            if self.opt.drop is None
+            else self.opt.drop
+        )
 
     @property
     def distils(self) -> bool:
@@ -342,3 +346,37 @@ class TrainOptions:
         if self.ema.stop == "auto":
             return self.recipe in ("md+pd", "od")
         return self.ema.stop == "on"
+
+
+# What a resumed run may have otherwise, and what is no property of a run at all.
+MAY_CHANGE_ON_RESUME = (
+    "data",
+    "output",
+    "resume",
+    "dry_run",
+    "epochs",
+    "device",
+    "precision",
+    "compile",
+    "workers",
+    "eval",
+)
+SIZES = (
+    "hidden_dim",
+    "encoder_layers",
+    "decoder_layers",
+    "queries",
+    "feedforward",
+    "num_levels",
+    "dropout",
+)
+# What may be None: the architecture, the schedule or the detector to start from decide, and `config.yaml` says how.
+RESOLVED_LATER = (
+    *SIZES,
+    "opt.lr",
+    "opt.backbone_lr",
+    "opt.drop",
+    "ema.decay",
+    "qfl.class_weight",
+    "eval.topk",
+)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,31 @@ class Targets:
     @cached_property
     def image(self) -> Int[Tensor, " N"]:
         """Batch index of the image each target belongs to (on the host)."""
-        return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts, dtype=torch.long))
+        return torch.repeat_interleave(
+            torch.arange(len(self.counts)), torch.tensor(self.counts, dtype=torch.long)
+        )
 
     @cached_property
     def slot(self) -> Int[Tensor, " N"]:
         """Place of each target among the targets of its own image (on the host)."""
-        return torch.tensor([slot for count in self.counts for slot in range(count)], dtype=torch.long)
+        return torch.tensor(
+            [slot for count in self.counts for slot in range(count)], dtype=torch.long
+        )
 
     @cached_property
     def padded(self) -> tuple[Float[Tensor, "B G 4"], Int[Tensor, "B G"]]:
         """Boxes and labels of every image in a row of equal length; the padding is a zero box of class 0."""
         shape = (len(self.counts), self.most)
-        place = beside(self.image * self.most + self.slot, self.boxes)
+        place = to_device_of(self.image * self.most + self.slot, self.boxes)
         boxes = self.boxes.new_zeros(shape[0] * shape[1], 4).index_copy(0, place, self.boxes)
         labels = self.labels.new_zeros(shape[0] * shape[1]).index_copy(0, place, self.labels)
         return boxes.view(*shape, 4), labels.view(shape)
 
     def to(self, device: torch.device | str) -> Targets:
         return replace(
-            self, boxes=self.boxes.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True)
+            self,
+            boxes=self.boxes.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
         )
 
 
@@ -96,8 +102,17 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        targets = replace(self.targets, boxes=self.targets.boxes.pin_memory(), labels=self.targets.labels.pin_memory())
-        return replace(self, images=self.images.pin_memory(), padding=self.padding.pin_memory(), targets=targets)
+        targets = replace(
+            self.targets,
+            boxes=self.targets.boxes.pin_memory(),
+            labels=self.targets.labels.pin_memory(),
+        )
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            padding=self.padding.pin_memory(),
+            targets=targets,
+        )
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,9 @@ class QuerySet:
 
     def __getitem__(self, part: slice) -> QuerySet:
         return QuerySet(
-            self.content[:, part], self.anchors[:, part], None if self.position is None else self.position[:, part]
+            self.content[:, part],
+            self.anchors[:, part],
+            None if self.position is None else self.position[:, part],
         )
 
     def take(self, index: Int[Tensor, "B P"]) -> QuerySet:
@@ -138,12 +155,16 @@ class QuerySet:
             return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
         return QuerySet(
-            gather(self.content), gather(self.anchors), None if self.position is None else gather(self.position)
+            gather(self.content),
+            gather(self.anchors),
+            None if self.position is None else gather(self.position),
         )
 
     def detach(self) -> QuerySet:
         return QuerySet(
-            self.content.detach(), self.anchors.detach(), None if self.position is None else self.position.detach()
+            self.content.detach(),
+            self.anchors.detach(),
+            None if self.position is None else self.position.detach(),
         )
 
 
@@ -164,7 +185,9 @@ class Predictions:
     def views(self, blocks: int = 1) -> Views:
         """Folds layers, images and blocks into one axis: (K, B, blocks * q, ·) -> (K * B * blocks, q, ·)."""
         queries = self.logits.shape[2] // blocks
-        return Views(*(part.reshape(-1, queries, part.shape[-1]) for part in (self.logits, self.boxes)))
+        return Views(
+            *(part.reshape(-1, queries, part.shape[-1]) for part in (self.logits, self.boxes))
+        )
 
 
 class Matching(NamedTuple):

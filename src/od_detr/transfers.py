@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 
-def beside(values: Tensor | Sequence[Any] | float, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def to_device_of(
+    values: Tensor | Sequence[Any] | float, like: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """A few numbers of the host on the device of `like`, in its dtype unless they have their own.
 
     They queue behind what the device is doing, where `torch.tensor(values, device=...)` would wait for all of it.
     """
-    tensor = values if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype or like.dtype)
+    tensor = (
+        values if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype or like.dtype)
+    )
     return tensor.to(like.device, non_blocking=like.is_cuda)
 
 

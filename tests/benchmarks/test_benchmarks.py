@@ -16,7 +16,13 @@ sys.path.append(str(ROOT))
 from benchmarks import ema, growth, inference, matching, memory, startup, step  # noqa: E402
 from od_detr.cli import main  # noqa: E402
 
-SMALL = {"backbone": "resnet18", "encoder_layers": 1, "decoder_layers": 2, "queries": 20, "hidden_dim": 64}
+SMALL = {
+    "backbone": "resnet18",
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "queries": 20,
+    "hidden_dim": 64,
+}
 AXES = {"image_size": (64, 96), "targets": (1, 3)}
 FIGURES = {
     "step": lambda: step.measure(rounds=1, image_size=64, small_batch_size=2, **SMALL),
@@ -47,7 +53,10 @@ def test_a_measurement_gives_its_figures_as_finite_ratios(verb: str) -> None:
     assert list(figures) == KEYS[verb]
     for figure in figures.values():
         assert set(figure) == {"ratio", "ours", "peer", "goal", "unit"}
-        assert all(math.isfinite(figure[key]) and figure[key] > 0 for key in ("ratio", "ours", "peer", "goal"))
+        assert all(
+            math.isfinite(figure[key]) and figure[key] > 0
+            for key in ("ratio", "ours", "peer", "goal")
+        )
 
 
 def test_a_distilled_step_waits_for_one_copy_only() -> None:
@@ -56,7 +65,9 @@ def test_a_distilled_step_waits_for_one_copy_only() -> None:
 
 def test_growth_is_drawn_with_an_axis_a_plot(tmp_path: Path) -> None:
     seconds = {axis: {"baseline": [1.0, 2.0], "od": [1.5, 2.5]} for axis in AXES}
-    assert growth.figures(seconds, AXES)["image_size_od"]["goal"] == pytest.approx(2.25)  # grows as pixels do
+    assert growth.figures(seconds, AXES)["image_size_od"]["goal"] == pytest.approx(
+        2.25
+    )  # grows as pixels do
     growth.draw(seconds, AXES, tmp_path / "growth.png")
     with Image.open(tmp_path / "growth.png") as image:
         assert image.width > 3 * image.height

@@ -17,7 +17,7 @@ from od_detr.data.scenes import render_scenes
 TINY = [
     "--backbone", "resnet18", "--backbone-weights", "none",
     "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}', "--hidden-dim", "32",
-    "--encoder-layers", "1", "--decoder-layers", "2", "--queries", "12", "--feedforward", "64", "--levels", "3",
+    "--encoder-layers", "1", "--decoder-layers", "2", "--queries", "12", "--feedforward", "64", "--num-levels", "3",
     "--image-size", "64", "--batch-size", "4", "--workers", "0", "--device", "cpu",
 ]  # fmt: skip
 
@@ -69,7 +69,10 @@ def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fingerprint(folder: Path) -> dict[str, str]:
     """Every file below a folder and what is in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.fixture

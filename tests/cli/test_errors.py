@@ -87,7 +87,12 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("fault", SPOILED)
 def test_spoiled_data_is_refused_before_anything_is_written(
-    fault: str, data: Path, tiny: list[str], od_detr: Command, fingerprint: Fingerprint, tmp_path: Path
+    fault: str,
+    data: Path,
+    tiny: list[str],
+    od_detr: Command,
+    fingerprint: Fingerprint,
+    tmp_path: Path,
 ) -> None:
     spoil, pattern = SPOILED[fault]
     spoil(data)
@@ -130,7 +135,12 @@ FLAGS: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize("fault", FLAGS)
 def test_a_wrong_option_is_refused_by_its_name(
-    fault: str, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str,
+    scenes: Path,
+    tiny: list[str],
+    od_detr: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if fault == "no GPU" and torch.cuda.is_available():
         pytest.skip("a GPU is here")
@@ -157,7 +167,10 @@ def test_a_wrong_configuration_is_refused_with_its_place(
 ) -> None:
     (tmp_path / "own.yaml").write_text(content)
     run = tmp_path / "run"
-    assert_refused(od_detr("train", "--config", tmp_path / "own.yaml", "--data", scenes, "--output", run), pattern)
+    assert_refused(
+        od_detr("train", "--config", tmp_path / "own.yaml", "--data", scenes, "--output", run),
+        pattern,
+    )
     assert not run.exists()
 
 
@@ -170,13 +183,26 @@ def test_a_wrong_configuration_is_refused_with_its_place(
         (["evaluate"], r"run and --data missing; the usage is od-detr evaluate RUN"),
         (["evaluate", "nowhere", "--data", "x"], r"nowhere: no such directory; give the --output"),
         (["predict", "nowhere", "x.jpg"], r"nowhere: no such directory; give the --output"),
-        (["predict", "nowhere", "x.jpg", "--threshold", "2"], r"--threshold: 2\.0 makes no sense; give a value"),
-        (["evaluate", "nowhere", "--data", "x", "--batch-size", "0"], r"--batch-size: 0 makes no sense"),
-        (["evaluate", "nowhere", "--data", "x", "--weights", "worst"], r"--weights: 'worst' is none of best, online"),
+        (
+            ["predict", "nowhere", "x.jpg", "--threshold", "2"],
+            r"--threshold: 2\.0 makes no sense; give a value",
+        ),
+        (
+            ["evaluate", "nowhere", "--data", "x", "--batch-size", "0"],
+            r"--batch-size: 0 makes no sense",
+        ),
+        (
+            ["evaluate", "nowhere", "--data", "x", "--weights", "worst"],
+            r"--weights: 'worst' is none of best, online",
+        ),
     ],
 )
 def test_a_wrong_command_is_refused(
-    arguments: list[str], pattern: str, od_detr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    pattern: str,
+    od_detr: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(od_detr(*arguments), pattern)
@@ -184,7 +210,12 @@ def test_a_wrong_command_is_refused(
 
 
 def test_a_run_is_never_written_over(
-    trained: Path, scenes: Path, tiny: list[str], od_detr: Command, fingerprint: Fingerprint, tmp_path: Path
+    trained: Path,
+    scenes: Path,
+    tiny: list[str],
+    od_detr: Command,
+    fingerprint: Fingerprint,
+    tmp_path: Path,
 ) -> None:
     before = fingerprint(trained)
     assert_refused(
@@ -192,18 +223,22 @@ def test_a_run_is_never_written_over(
         r"last\.ckpt: a run is there already; continue it with --resume, or give another --output",
     )
     assert_refused(
-        od_detr("train", "--data", scenes, "--output", trained, *tiny, "--resume", "--hidden-dim", "64"),
+        od_detr(
+            "train", "--data", scenes, "--output", trained, *tiny, "--resume", "--hidden-dim", "64"
+        ),
         r"--hidden-dim is 64 but was 32 .*; continue it with --config .*config\.yaml --resume",
     )
     assert fingerprint(trained) == before
     own = tmp_path / "config.yaml"
     own.write_text("epochs: 3  # my own\n")
     assert_refused(
-        od_detr("train", "--data", scenes, "--output", tmp_path, *tiny), r"config\.yaml: is there already .*; give"
+        od_detr("train", "--data", scenes, "--output", tmp_path, *tiny),
+        r"config\.yaml: is there already .*; give",
     )
     assert own.read_text() == "epochs: 3  # my own\n" and list(tmp_path.iterdir()) == [own]
     assert_refused(
-        od_detr("train", "--data", scenes, "--output", own, *tiny), r"config\.yaml: is a file; give a folder"
+        od_detr("train", "--data", scenes, "--output", own, *tiny),
+        r"config\.yaml: is a file; give a folder",
     )
 
 
@@ -238,8 +273,16 @@ def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
 @pytest.mark.parametrize(
     ("part", "weights", "pattern"),
     [
-        ("shape", "best", r"model\.safetensors: 'decoder\.heads\.classes\.0\.weight' is \(2, 32\), .*\(5, 32\); give"),
-        ("missing", "best", r"model\.safetensors: has no 'decoder\.heads\.classes\.0\.weight'; these are"),
+        (
+            "shape",
+            "best",
+            r"model\.safetensors: 'decoder\.heads\.classes\.0\.weight' is \(2, 32\), .*\(5, 32\); give",
+        ),
+        (
+            "missing",
+            "best",
+            r"model\.safetensors: has no 'decoder\.heads\.classes\.0\.weight'; these are",
+        ),
         ("cut", "best", r"model\.safetensors: cannot be read \(.*\); the file is damaged"),
         ("config", "best", r"config\.json: not a detector's configuration"),
         ("model", "best", r"config\.json: not a detector's configuration .*yolo"),
@@ -248,7 +291,13 @@ def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
     ],
 )
 def test_a_damaged_run_is_refused_by_its_file(
-    part: str, weights: str, pattern: str, trained: Path, scenes: Path, od_detr: Command, tmp_path: Path
+    part: str,
+    weights: str,
+    pattern: str,
+    trained: Path,
+    scenes: Path,
+    od_detr: Command,
+    tmp_path: Path,
 ) -> None:
     run = spoiled_run(trained, tmp_path, part)
     assert_refused(od_detr("evaluate", run, "--data", scenes, "--weights", weights), pattern)
@@ -275,13 +324,19 @@ def test_a_wrong_source_is_refused_and_no_picture_drawn_over(
     for source, output, pattern in (
         (tmp_path / "none.jpg", "out", r"none\.jpg: no such file, folder or glob; give"),
         (tmp_path / "empty", "out", r"empty: holds no image; known are"),
-        (mine, "photos", r"scene\.jpg: is one of the images and would be drawn over; give another --output"),
+        (
+            mine,
+            "photos",
+            r"scene\.jpg: is one of the images and would be drawn over; give another --output",
+        ),
     ):
         assert_refused(od_detr("predict", trained, source, "--output", tmp_path / output), pattern)
     assert fingerprint(tmp_path) == before and not (tmp_path / "out").exists()
     (mine / "cut.png").write_bytes((mine / "scene.jpg").read_bytes()[:300])
     answer = od_detr("predict", trained, mine / "cut.png", "--output", tmp_path / "out")
-    assert_refused(answer, r"cut\.png: cannot be read as an image \(.*\); replace or remove the file")
+    assert_refused(
+        answer, r"cut\.png: cannot be read as an image \(.*\); replace or remove the file"
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -295,14 +350,21 @@ def test_an_image_that_breaks_in_mid_training_stops_it_in_one_line_with_the_chec
     victim.write_bytes(victim.read_bytes()[:400])
     answer = od_detr(*flags, "--epochs", 2, "--resume")
     assert_refused(
-        answer, rf"train\.json: image \d+: .*{victim.name}: cannot be read as an image .*; replace or remove"
+        answer,
+        rf"train\.json: image \d+: .*{victim.name}: cannot be read as an image .*; replace or remove",
     )
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == saved
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
-def test_weights_that_cannot_be_fetched_are_told_in_one_line(scenes: Path, tiny: list[str], tmp_path: Path) -> None:
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "TORCH_HOME": str(tmp_path / "torch")}
+def test_weights_that_cannot_be_fetched_are_told_in_one_line(
+    scenes: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hub"),
+        "TORCH_HOME": str(tmp_path / "torch"),
+    }
     command = ["train", "--data", str(scenes), "--output", str(tmp_path / "run"), *tiny, "--backbone-options", "{}",
                "--backbone-weights", "imagenet"]  # fmt: skip
     result = subprocess.run(
@@ -311,7 +373,8 @@ def test_weights_that_cannot_be_fetched_are_told_in_one_line(scenes: Path, tiny:
     )  # fmt: skip
     assert result.returncode == 2
     assert re.fullmatch(
-        r"error: --backbone-weights imagenet: the weights of resnet18\S* cannot be fetched .*; .*\n", result.stderr
+        r"error: --backbone-weights imagenet: the weights of resnet18\S* cannot be fetched .*; .*\n",
+        result.stderr,
     ), result.stderr
     assert not (tmp_path / "run").exists()
 

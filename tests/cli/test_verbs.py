@@ -34,14 +34,20 @@ def test_help_and_overview_need_neither_torch_nor_lightning() -> None:
         "heavy = {'torch', 'lightning', 'timm', 'supervision'} & set(sys.modules)\nassert not heavy, heavy"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script, "--help"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert all(re.search(rf"^  {verb} +\S", result.stdout, re.MULTILINE) for verb in VERBS)
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
-def test_every_option_of_a_verb_is_explained_as_it_is_typed(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_of_a_verb_is_explained_as_it_is_typed(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, options, positional = VERBS[verb]
     with pytest.raises(SystemExit) as left:
         Parser(verb, options, positional, config=verb == "train").parse(["--help"])
@@ -56,8 +62,10 @@ def test_every_option_of_a_verb_is_explained_as_it_is_typed(verb: str, capsys: p
 
 
 def test_hyphens_and_underscores_name_the_same_option() -> None:
-    assert parsed("--batch-size", "7", "--pd.iou-from=main") == parsed("--batch_size=7", "--pd.iou_from", "main")
-    assert parsed("--qfl.lambda", "1.5").qfl.lambda_ == 1.5
+    assert parsed("--batch-size", "7", "--pd.iou-from=main") == parsed(
+        "--batch_size=7", "--pd.iou_from", "main"
+    )
+    assert parsed("--qfl.class-weight", "1.5").qfl.class_weight == 1.5
 
 
 def test_a_flag_without_a_value_means_true() -> None:
@@ -69,9 +77,16 @@ def test_a_flag_without_a_value_means_true() -> None:
 
 def test_a_flag_typed_after_a_configuration_wins(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
-    file.write_text(yaml.safe_dump({"epochs": 3, "opt": {"lr": 0.5, "drop": 2}, "ag": {"stages": [1, 2]}}))
+    file.write_text(
+        yaml.safe_dump({"epochs": 3, "opt": {"lr": 0.5, "drop": 2}, "ag": {"stages": [1, 2]}})
+    )
     options = parsed("--config", str(file), "--epochs", "9", "--opt.drop", "7")
-    assert (options.epochs, options.opt.lr, options.opt.drop, options.ag.stages) == (9, 0.5, 7, (1, 2))
+    assert (options.epochs, options.opt.lr, options.opt.drop, options.ag.stages) == (
+        9,
+        0.5,
+        7,
+        (1, 2),
+    )
 
 
 def test_train_tells_of_its_run_and_nothing_else(
@@ -83,7 +98,9 @@ def test_train_tells_of_its_run_and_nothing_else(
     content["annotations"][1]["bbox"][2] = 0
     content["annotations"][2]["bbox"] = [-5, -5, 30, 30]
     (data / "train.json").write_text(json.dumps(content))
-    answer = od_detr("train", "--data", data, "--output", tmp_path / "run", "--epochs", 2, *tiny, "--json")
+    answer = od_detr(
+        "train", "--data", data, "--output", tmp_path / "run", "--epochs", 2, *tiny, "--json"
+    )
     assert (answer.status, answer.error) == (0, "")
     lines = answer.out.splitlines()
     assert lines[0] == (
@@ -101,7 +118,10 @@ def test_a_runs_configuration_repeats_it(trained: Path, od_detr: Command, tmp_pa
     answer = od_detr("train", "--config", trained / "config.yaml", "--output", tmp_path / "again")
     assert answer.status == 0
     rows = [
-        [row | {"seconds": ""} for row in csv.DictReader((run / "metrics.csv").read_text().splitlines())]
+        [
+            row | {"seconds": ""}
+            for row in csv.DictReader((run / "metrics.csv").read_text().splitlines())
+        ]
         for run in (trained, tmp_path / "again")
     ]
     assert len(rows[0]) == 2 and rows[0] == rows[1]
@@ -110,11 +130,16 @@ def test_a_runs_configuration_repeats_it(trained: Path, od_detr: Command, tmp_pa
 def test_a_dry_run_tells_the_cost_and_writes_nothing(
     scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path
 ) -> None:
-    answer = od_detr("train", "--data", scenes, "--output", tmp_path / "run", *tiny, "--dry-run", "--json")
+    answer = od_detr(
+        "train", "--data", scenes, "--output", tmp_path / "run", *tiny, "--dry-run", "--json"
+    )
     assert answer.status == 0 and answer.error == "" and list(tmp_path.iterdir()) == []
     assert answer.json["images"] == 12 and answer.json["classes"] == list(CLASSES)
     assert 0 < answer.json["trainable_parameters"] <= answer.json["parameters"]
-    assert answer.json["flops_per_image"] > 0 and answer.json["batch_bytes"] > 4 * answer.json["parameters"]
+    assert (
+        answer.json["flops_per_image"] > 0
+        and answer.json["batch_bytes"] > 4 * answer.json["parameters"]
+    )
 
 
 @pytest.mark.parametrize("weights", ["best", "online", "teacher"])
@@ -124,7 +149,10 @@ def test_evaluate_gives_the_figures_that_training_gave(
     answer = od_detr("evaluate", trained, "--data", scenes, "--weights", weights, "--json")
     assert (answer.status, answer.error) == (0, "")
     last = dict(
-        zip(*(line.split(",") for line in (trained / "metrics.csv").read_text().splitlines()[::2]), strict=True)
+        zip(
+            *(line.split(",") for line in (trained / "metrics.csv").read_text().splitlines()[::2]),
+            strict=True,
+        )
     )
     best = json.loads((trained / "best" / "config.json").read_text())["AP"]
     expected = {"best": best, "online": last["val/AP"], "teacher": last["val/teacher/AP"]}[weights]
@@ -134,7 +162,10 @@ def test_evaluate_gives_the_figures_that_training_gave(
 
 
 def test_evaluate_takes_any_split(trained: Path, scenes: Path, od_detr: Command) -> None:
-    assert od_detr("evaluate", trained / "best", "--data", scenes, "--split", "train", "--json").status == 0
+    assert (
+        od_detr("evaluate", trained / "best", "--data", scenes, "--split", "train", "--json").status
+        == 0
+    )
 
 
 def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
@@ -142,37 +173,65 @@ def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
 ) -> None:
     folder = scenes / "images" / "val"
     files = sorted(folder.iterdir())
-    sources = {"file": [files[0]], "folder": [folder], "glob": [f"{folder}/*.png"], "mixed": [files[0], folder]}
+    sources = {
+        "file": [files[0]],
+        "folder": [folder],
+        "glob": [f"{folder}/*.png"],
+        "mixed": [files[0], folder],
+    }
     for name, arguments in sources.items():
         output = tmp_path / name
-        answer = od_detr("predict", trained, *arguments, "--output", output, "--threshold", "0", "--json")
+        answer = od_detr(
+            "predict", trained, *arguments, "--output", output, "--threshold", "0", "--json"
+        )
         assert (answer.status, answer.error) == (0, "")
         expected = files[:1] if name == "file" else files
-        assert {path.name for path in output.iterdir()} == {f"{file.stem}.jpg" for file in expected} | {
-            "detections.json"
-        }
+        assert {path.name for path in output.iterdir()} == {
+            f"{file.stem}.jpg" for file in expected
+        } | {"detections.json"}
         results = json.loads((output / "detections.json").read_text())
-        assert answer.json["images"] == len(expected) and answer.json["detections"] == len(results) > 0
+        assert (
+            answer.json["images"] == len(expected) and answer.json["detections"] == len(results) > 0
+        )
         assert {row["image_id"] for row in results} == {str(file) for file in expected}
         for row in results:
-            assert row["category_id"] in range(1, 6) and row["category"] in CLASSES and 0 <= row["score"] <= 1
+            assert (
+                row["category_id"] in range(1, 6)
+                and row["category"] in CLASSES
+                and 0 <= row["score"] <= 1
+            )
             assert len(row["bbox"]) == 4 and row["bbox"][2] >= 0 and row["bbox"][3] >= 0
         with Image.open(output / f"{expected[0].stem}.jpg") as picture:
             assert min(picture.size) >= 64
 
 
-def test_predict_compiles_on_a_gpu_only(trained: Path, scenes: Path, od_detr: Command, tmp_path: Path) -> None:
-    answer = od_detr("predict", trained, scenes, "--output", tmp_path / "out", "--device", "cpu", "--compile")
+def test_predict_compiles_on_a_gpu_only(
+    trained: Path, scenes: Path, od_detr: Command, tmp_path: Path
+) -> None:
+    answer = od_detr(
+        "predict", trained, scenes, "--output", tmp_path / "out", "--device", "cpu", "--compile"
+    )
     assert answer.status == 2 and "--compile: on a cpu steps gain 5 %" in answer.error
     assert not (tmp_path / "out").exists()
 
 
 def test_predict_says_nothing_but_its_result(trained: Path, scenes: Path, tmp_path: Path) -> None:
     image = sorted((scenes / "images" / "val").iterdir())[0]
-    command = [sys.executable, "-m", "od_detr.cli", "predict", trained, image, "--output", tmp_path / "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "od_detr.cli",
+        "predict",
+        trained,
+        image,
+        "--output",
+        tmp_path / "out",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.fullmatch(rf"\d+ detections in 1 images, drawn in {tmp_path / 'out'}\n", result.stdout)
+    assert re.fullmatch(
+        rf"\d+ detections in 1 images, drawn in {tmp_path / 'out'}\n", result.stdout
+    )
 
 
 def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr: Command) -> None:
@@ -180,7 +239,9 @@ def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr:
     assert list(detector.classes) == list(CLASSES)
     image = sorted((scenes / "images" / "val").iterdir())[0]
     found = detector.predict(image, threshold=0.0)
-    assert len(found) > 0 and (found.xyxy[:, 2:] >= found.xyxy[:, :2]).all() and found.xyxy.max() <= 80
+    assert (
+        len(found) > 0 and (found.xyxy[:, 2:] >= found.xyxy[:, :2]).all() and found.xyxy.max() <= 80
+    )
     assert (found.confidence[:-1] >= found.confidence[1:]).all()
     assert set(found.data["class_name"]) <= set(CLASSES)
     assert len(detector.predict(image, threshold=1.0)) == 0
@@ -190,10 +251,20 @@ def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr:
 
 @pytest.mark.parametrize("model", ["deformable-detr-plus", "dino-4scale"])
 def test_fit_fine_tunes_and_gives_other_classes_new_heads(
-    model: str, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    model: str,
+    scenes: Path,
+    tiny: list[str],
+    od_detr: Command,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     start = tmp_path / "start"
-    assert od_detr("train", "--data", scenes, "--output", start, *tiny, "--model", model, "--epochs", 1).status == 0
+    assert (
+        od_detr(
+            "train", "--data", scenes, "--output", start, *tiny, "--model", model, "--epochs", 1
+        ).status
+        == 0
+    )
     detector = Detector.from_pretrained(start)
     settings = {"epochs": 1, "batch_size": 4, "device": "cpu", "workers": 0}
     same = detector.fit(scenes, output=str(tmp_path / "same"), **settings)
@@ -208,7 +279,9 @@ def test_fit_fine_tunes_and_gives_other_classes_new_heads(
     other = detector.fit(data, output=str(tmp_path / "other"), **settings)
     told = capfd.readouterr().out
     assert f"{start}: was trained for 5 other classes; new are " in told
-    assert "decoder.heads.classes.0.weight" in told and ("queries.heads" in told) == (model == "dino-4scale")
+    assert "decoder.heads.classes.0.weight" in told and ("queries.heads" in told) == (
+        model == "dino-4scale"
+    )
     assert list(other.classes) == [*CLASSES, "ghost"]
     before, after = (one.predictor.detector.state_dict() for one in (detector, other))
     assert after["decoder.heads.classes.0.weight"].shape[0] == 6
@@ -224,8 +297,21 @@ def test_fine_tuning_refuses_another_host_and_other_sizes(
     for flags, mend in (
         (["--model", "dino-4scale"], "give --model deformable-detr-plus"),
         (["--queries", "30"], "--queries: .* has its own sizes; leave it out with --init"),
-        (["--backbone", "resnet34"], "--backbone resnet34: .* has a resnet18; leave it out with --init"),
+        (
+            ["--backbone", "resnet34"],
+            "--backbone resnet34: .* has a resnet18; leave it out with --init",
+        ),
     ):
-        answer = od_detr("train", "--data", scenes, "--output", tmp_path / "run", *tiny, "--init", trained, *flags)
+        answer = od_detr(
+            "train",
+            "--data",
+            scenes,
+            "--output",
+            tmp_path / "run",
+            *tiny,
+            "--init",
+            trained,
+            *flags,
+        )
         assert answer.status == 2 and re.search(mend, answer.error)
         assert not (tmp_path / "run").exists()

@@ -48,7 +48,10 @@ HOSTILE = {
     "null box": (box(bbox=None), ["annotation 5", "bbox"]),
     "crowd as text": (box(iscrowd="0"), ["annotation 5", "iscrowd"]),
     "box missing": (drop("annotations", "bbox"), ["annotation 5", "bbox", "missing"]),
-    "category missing": (drop("annotations", "category_id"), ["annotation 5", "category_id", "missing"]),
+    "category missing": (
+        drop("annotations", "category_id"),
+        ["annotation 5", "category_id", "missing"],
+    ),
     "annotation id missing": (drop("annotations", "id"), ["annotation number 0", "id", "missing"]),
     "annotation twice": (again("annotations"), ["annotation number 3", "id 5", "twice"]),
     "image twice": (again("images"), ["image number 3", "id 30", "twice"]),
@@ -78,7 +81,10 @@ HOSTILE = {
     "images no list": (whole(images={"a": 1}), ["images", "list"]),
     "images null": (whole(images=None), ["images", "list"]),
     "image no object": (whole(images=[3]), ["image number 0", "object"]),
-    "annotations missing": (lambda document: document.pop("annotations"), ["annotations", "missing"]),
+    "annotations missing": (
+        lambda document: document.pop("annotations"),
+        ["annotations", "missing"],
+    ),
     "categories missing": (lambda document: document.pop("categories"), ["categories", "missing"]),
 }
 
@@ -109,7 +115,9 @@ def test_a_faulty_entry_is_one_line_with_file_id_and_field(case: str, sound: dic
         ('{"images": [{"id": ' + "9" * 5000 + "}]}", ["JSON"]),
     ],
 )
-def test_a_file_that_is_no_coco_json_is_one_line_with_the_place(text: str, named: list[str], write) -> None:
+def test_a_file_that_is_no_coco_json_is_one_line_with_the_place(
+    text: str, named: list[str], write
+) -> None:
     with pytest.raises(InputError) as error:
         CocoDataset.from_folder(write(text), "train")
     assert len(str(error.value).splitlines()) == 1
@@ -130,7 +138,9 @@ def test_a_byte_order_mark_does_no_harm(sound: dict, write) -> None:
     assert len(CocoDataset.from_folder(folder, "train")) == 3
 
 
-def test_a_missing_annotation_file_or_image_folder_is_said_so(sound: dict, write, tmp_path: Path) -> None:
+def test_a_missing_annotation_file_or_image_folder_is_said_so(
+    sound: dict, write, tmp_path: Path
+) -> None:
     folder = write(sound)
     with pytest.raises(InputError, match=r"nothing\.json"):
         CocoDataset(folder / "nothing.json", folder / "images")
@@ -144,7 +154,11 @@ def test_labels_follow_the_category_ids_and_lead_back(sound: dict, write) -> Non
     dataset = CocoDataset.from_folder(write(sound), "train")
     assert dataset.category_ids == (7, 90)
     assert dataset.classes == ("cat", "zebra")
-    seen = {(s.image_id, dataset.category_ids[label]) for s in map(dataset.__getitem__, range(3)) for label in s.labels}
+    seen = {
+        (s.image_id, dataset.category_ids[label])
+        for s in map(dataset.__getitem__, range(3))
+        for label in s.labels
+    }
     assert seen == {(a["image_id"], a["category_id"]) for a in sound["annotations"]}
 
 
@@ -195,8 +209,14 @@ def test_names_that_repeat_are_refused_whoever_gives_the_classes(sound: dict, wr
     """Otherwise training would take one of the two for the class, and validation stumble over the other's boxes."""
     sound["categories"].append({"id": 8, "name": "cat"})
     folder = write(sound)
-    for given in ({}, {"classes": ("cat", "zebra")}, {"classes": ("cat", "zebra", "cat"), "category_ids": (7, 90, 8)}):
-        with pytest.raises(InputError, match=r"category 8: name 'cat' is that of category 7 too; give each"):
+    for given in (
+        {},
+        {"classes": ("cat", "zebra")},
+        {"classes": ("cat", "zebra", "cat"), "category_ids": (7, 90, 8)},
+    ):
+        with pytest.raises(
+            InputError, match=r"category 8: name 'cat' is that of category 7 too; give each"
+        ):
             CocoDataset.from_folder(folder, "train", **given)
 
 

@@ -25,13 +25,23 @@ def made_up(height: int, width: int, boxes: int, image_id: int) -> Sample:
     generator = torch.Generator().manual_seed(image_id)
     image = torch.randint(1, 256, (3, height, width), dtype=torch.uint8, generator=generator)
     return Sample(
-        image, torch.rand(boxes, 4, generator=generator), torch.arange(boxes), image_id, (2 * height, 2 * width)
+        image,
+        torch.rand(boxes, 4, generator=generator),
+        torch.arange(boxes),
+        image_id,
+        (2 * height, 2 * width),
     )
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(0, 3)), min_size=1, max_size=4))
-def test_every_sample_comes_back_out_of_its_padded_batch(shapes: list[tuple[int, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(0, 3)), min_size=1, max_size=4
+    )
+)
+def test_every_sample_comes_back_out_of_its_padded_batch(
+    shapes: list[tuple[int, int, int]],
+) -> None:
     samples = [made_up(*shape, image_id) for image_id, shape in enumerate(shapes)]
     batch = collate(samples)
     assert batch.images.shape[2:] == (max(s[0] for s in shapes), max(s[1] for s in shapes))
@@ -76,11 +86,14 @@ def test_the_ranks_share_out_an_epoch(split: tuple[int, int, int, int], shuffle:
 
 @settings(deadline=None)
 @given(SPLITS)
-def test_dropping_the_last_step_leaves_full_batches_without_repeats(split: tuple[int, int, int, int]) -> None:
+def test_dropping_the_last_step_leaves_full_batches_without_repeats(
+    split: tuple[int, int, int, int],
+) -> None:
     length, batch_size, world_size, _ = split
     step = batch_size * world_size
     ranks = [
-        BatchSampler(length, batch_size, rank=rank, world_size=world_size, drop_last=True) for rank in range(world_size)
+        BatchSampler(length, batch_size, rank=rank, world_size=world_size, drop_last=True)
+        for rank in range(world_size)
     ]
     batches = [list(rank) for rank in ranks]
     assert {len(mine) for mine in batches} == {max(1, length // step)}
@@ -114,7 +127,9 @@ def test_epochs_and_seeds_differ_and_validation_keeps_the_order() -> None:
     assert list(sampler) == first
     assert list(other) != first
     sampler.set_epoch(1)
-    assert [[place for _, place in batch] for batch in sampler] != [[place for _, place in batch] for batch in first]
+    assert [[place for _, place in batch] for batch in sampler] != [
+        [place for _, place in batch] for batch in first
+    ]
     assert list(BatchSampler(5, 2, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
 
 
@@ -180,7 +195,9 @@ class Deadly(Dataset):
 
 
 def test_a_killed_worker_is_one_line_that_says_what_to_do() -> None:
-    with pytest.raises(InputError, match=r"^one of the 1 data loading workers died[^\n]*--workers 0$"):
+    with pytest.raises(
+        InputError, match=r"^one of the 1 data loading workers died[^\n]*--workers 0$"
+    ):
         drain(loader(Deadly(), BatchSampler(3, 1), 1))
 
 

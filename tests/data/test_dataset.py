@@ -50,7 +50,9 @@ def test_a_place_may_be_counted_from_the_end_but_not_beyond(sound: dict, write) 
 def test_an_image_of_another_size_than_its_entry_says_is_refused(sound: dict, write) -> None:
     sound["images"][0]["width"] = 30
     dataset = CocoDataset.from_folder(write(sound), "train")
-    with pytest.raises(InputError, match=r"train\.json: image 30: .*a\.png: is 40 x 30 pixels.*width 30"):
+    with pytest.raises(
+        InputError, match=r"train\.json: image 30: .*a\.png: is 40 x 30 pixels.*width 30"
+    ):
         dataset[0]
 
 
@@ -94,7 +96,9 @@ def test_the_same_seed_epoch_and_image_give_the_same_sample(sound: dict, write) 
     folder = write(sound)
     first = CocoDataset.from_folder(folder, "train", Transform(64, "detr"), seed=3)
     sound["images"].reverse()
-    other_order = CocoDataset.from_folder(write_again(folder, sound), "train", Transform(64, "detr"), seed=3)
+    other_order = CocoDataset.from_folder(
+        write_again(folder, sound), "train", Transform(64, "detr"), seed=3
+    )
     for epoch in range(4):
         torch.manual_seed(epoch)
         a, b = first[epoch, 1], other_order[epoch, 1]
@@ -126,28 +130,38 @@ def test_samples_draw_nothing_from_global_randomness(sound: dict, write) -> None
 
 @pytest.mark.parametrize("name", ["coco_tiny", "bccd", "coco_cc"])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_public_data_sets_open_with_the_boxes_pycocotools_counts(shared_data: Path, name: str, split: str) -> None:
+def test_public_data_sets_open_with_the_boxes_pycocotools_counts(
+    shared_data: Path, name: str, split: str
+) -> None:
     dataset = CocoDataset.from_folder(shared_data / name, split)
     coco = COCO(str(dataset.annotations.file))
     things = coco.loadAnns(coco.getAnnIds(iscrowd=0))
     assert list(dataset.image_ids) == coco.getImgIds()
     assert dataset.dropped.crowd == len(coco.getAnnIds(iscrowd=1))
     assert len(dataset.annotations.labels) + dataset.dropped.degenerate == len(things)
-    assert dataset.dropped.degenerate == sum(thing["bbox"][2] * thing["bbox"][3] == 0 for thing in things)
+    assert dataset.dropped.degenerate == sum(
+        thing["bbox"][2] * thing["bbox"][3] == 0 for thing in things
+    )
     assert dataset.category_ids == tuple(sorted(coco.getCatIds()))
-    assert dataset.most_targets == max(len(coco.getAnnIds([i], iscrowd=0)) for i in coco.getImgIds())
+    assert dataset.most_targets == max(
+        len(coco.getAnnIds([i], iscrowd=0)) for i in coco.getImgIds()
+    )
 
     for place in Random(0).sample(range(len(dataset)), 5):
         sample = dataset[place]
         theirs = coco.loadAnns(coco.getAnnIds([sample.image_id], iscrowd=0))
         height, width = sample.size
         assert sample.image.shape == (3, height, width)
-        assert [dataset.category_ids[label] for label in sample.labels] == [thing["category_id"] for thing in theirs]
+        assert [dataset.category_ids[label] for label in sample.labels] == [
+            thing["category_id"] for thing in theirs
+        ]
         corner = (sample.boxes[:, :2] - sample.boxes[:, 2:] / 2) * torch.tensor([width, height])
         for mine, thing in zip(corner.tolist(), theirs, strict=True):
             assert mine == pytest.approx(thing["bbox"][:2], abs=0.02)
 
 
 def test_a_real_crowd_is_there_to_be_dropped(shared_data: Path) -> None:
-    splits = [CocoDataset.from_folder(shared_data / "coco_tiny", split) for split in ("train", "val")]
+    splits = [
+        CocoDataset.from_folder(shared_data / "coco_tiny", split) for split in ("train", "val")
+    ]
     assert sum(split.dropped.crowd for split in splits) > 0

@@ -35,7 +35,9 @@ def test_every_known_layout_is_found(tmp_path: Path, split, annotation: str, fol
 
 
 def test_a_folder_without_a_split_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no val split.*val\.json.*instances_val.*_annotations\.coco\.json"):
+    with pytest.raises(
+        InputError, match=r"no val split.*val\.json.*instances_val.*_annotations\.coco\.json"
+    ):
         find_split(tmp_path, "val")
     with pytest.raises(InputError, match="no such folder"):
         find_split(tmp_path / "nowhere", "val")
@@ -47,5 +49,7 @@ def test_a_folder_without_a_split_says_what_was_looked_for(tmp_path: Path) -> No
 def test_two_candidates_are_not_guessed_between(tmp_path: Path) -> None:
     (tmp_path / "instances_train2014.json").touch()
     (tmp_path / "instances_train2017.json").touch()
-    with pytest.raises(InputError, match=r"instances_train2014\.json and instances_train2017\.json"):
+    with pytest.raises(
+        InputError, match=r"instances_train2014\.json and instances_train2017\.json"
+    ):
         find_split(tmp_path, "train")

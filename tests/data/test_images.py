@@ -32,8 +32,12 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix, modes in MODES.items() for mode in modes])
-def test_any_mode_becomes_the_rgb_pillow_shows(picture: Image.Image, tmp_path: Path, mode: str, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [(suffix, mode) for suffix, modes in MODES.items() for mode in modes]
+)
+def test_any_mode_becomes_the_rgb_pillow_shows(
+    picture: Image.Image, tmp_path: Path, mode: str, suffix: str
+) -> None:
     picture.convert(mode).save(tmp_path / f"x.{suffix}")
     pixels = read_image(tmp_path / f"x.{suffix}")
     assert pixels.dtype == torch.uint8
@@ -92,7 +96,9 @@ def test_the_size_before_an_exif_rotation_is_recognised(tmp_path: Path) -> None:
         read_image(tmp_path / "x.jpg", (20, 30))
 
 
-def test_both_jpeg_decoders_give_the_same_pixels(picture: Image.Image, tmp_path: Path, monkeypatch) -> None:
+def test_both_jpeg_decoders_give_the_same_pixels(
+    picture: Image.Image, tmp_path: Path, monkeypatch
+) -> None:
     pytest.importorskip("simplejpeg")
     for mode, subsampling in (("RGB", 0), ("RGB", 2), ("L", 0)):
         picture.convert(mode).save(tmp_path / "x.jpg", quality=90, subsampling=subsampling)
@@ -107,13 +113,22 @@ def bomb() -> bytes:
     """A PNG of a hundred bytes that claims 400 megapixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"0"))
+        + chunk(b"IEND", b"")
+    )
 
 
-def test_a_file_that_is_no_sound_image_is_one_line_with_its_name(picture: Image.Image, tmp_path: Path) -> None:
+def test_a_file_that_is_no_sound_image_is_one_line_with_its_name(
+    picture: Image.Image, tmp_path: Path
+) -> None:
     picture.resize((320, 240)).save(tmp_path / "whole.jpg")
     picture.resize((320, 240)).save(tmp_path / "whole.png")
     jpeg, png = (tmp_path / "whole.jpg").read_bytes(), (tmp_path / "whole.png").read_bytes()

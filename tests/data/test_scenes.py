@@ -68,7 +68,12 @@ def test_boxes_hold_all_that_is_seen_and_fit_the_front_object_tightly(scenes: li
             assert 0 <= top < bottom <= 128
             rows, columns = np.nonzero(scene.owner == index)
             slack = np.array(
-                [columns.min() - left, rows.min() - top, right - columns.max() - 1, bottom - rows.max() - 1]
+                [
+                    columns.min() - left,
+                    rows.min() - top,
+                    right - columns.max() - 1,
+                    bottom - rows.max() - 1,
+                ]
             )
             assert slack.min() >= -1
         # Nothing hides the last object; a sharp tip covers less than half of its outermost pixels.
@@ -97,7 +102,11 @@ def test_the_files_are_a_coco_data_set(tmp_path: Path) -> None:
     for split, count in (("train", 6), ("val", 3)):
         dataset = CocoDataset.from_folder(tmp_path / "data", split)
         assert (len(dataset), dataset.classes) == (count, CLASSES)
-        assert (dataset.dropped.crowd, dataset.dropped.degenerate, dataset.dropped.clipped) == (0, 0, 0)
+        assert (dataset.dropped.crowd, dataset.dropped.degenerate, dataset.dropped.clipped) == (
+            0,
+            0,
+            0,
+        )
         for index in range(count):
             scene, sample = render_scene(split, index, 64, 2), dataset[index]
             assert np.array_equal(sample.image.permute(1, 2, 0), scene.pixels)
@@ -148,7 +157,9 @@ def test_an_interrupted_rendering_is_completed(tmp_path: Path, monkeypatch) -> N
     assert not (tmp_path / "cut" / "val.json").exists()
     render_scenes(tmp_path / "cut", 3, 2, size=48)
     for path in (tmp_path / "whole").rglob("*.*"):
-        assert (tmp_path / "cut" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+        assert (
+            tmp_path / "cut" / path.relative_to(tmp_path / "whole")
+        ).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("bad", [{"size": 8}, {"seed": -1}, {"train": 0}])

@@ -22,7 +22,9 @@ UNIT = st.floats(0, 1, width=32)
 @st.composite
 def samples(draw) -> Sample:
     height, width = draw(SIZES)
-    corners = torch.tensor(draw(st.lists(st.tuples(UNIT, UNIT, UNIT, UNIT), max_size=5))).reshape(-1, 2, 2)
+    corners = torch.tensor(draw(st.lists(st.tuples(UNIT, UNIT, UNIT, UNIT), max_size=5))).reshape(
+        -1, 2, 2
+    )
     low, high = corners.amin(1), corners.amax(1)
     boxes = torch.cat([(low + high) / 2, high - low], 1)
     image = torch.full((3, height, width), 7, dtype=torch.uint8)
@@ -61,7 +63,9 @@ def detr_size(width: int, height: int, size: int, max_size: int) -> tuple[int, i
     shorter, longer = float(min(width, height)), float(max(width, height))
     if longer / shorter * size > max_size:
         size = round(max_size * shorter / longer)
-    return (int(size * height / width), size) if width < height else (size, int(size * width / height))
+    return (
+        (int(size * height / width), size) if width < height else (size, int(size * width / height))
+    )
 
 
 @given(st.integers(100, 2000), st.integers(100, 2000), st.sampled_from(range(480, 801, 32)))
@@ -88,7 +92,9 @@ def test_the_policy_is_detrs_and_scales_with_the_image_size(image_size: int) -> 
     assert len(whole) == pytest.approx(2000, abs=150)
     assert {min(plan.size) for plan in whole} == {scaled(short) for short in range(480, 801, 32)}
     assert {min(plan.before_crop) for plan in cropped} == {scaled(400), scaled(500), scaled(600)}
-    assert all(plan.before_crop == fitted(480, 640, min(plan.before_crop), 10**9) for plan in cropped)
+    assert all(
+        plan.before_crop == fitted(480, 640, min(plan.before_crop), 10**9) for plan in cropped
+    )
     for side in (2, 3):
         lengths = [plan.crop[side] for plan in cropped]
         assert min(lengths) == scaled(384)
@@ -101,7 +107,12 @@ def test_the_policy_is_detrs_and_scales_with_the_image_size(image_size: int) -> 
 
 
 def test_a_wide_image_is_bound_by_its_long_side() -> None:
-    assert {plan.size[1] for plan in drawn(800, 200, 200, 2000) if plan.crop is None} <= {1330, 1333, 1325, 1320}
+    assert {plan.size[1] for plan in drawn(800, 200, 200, 2000) if plan.crop is None} <= {
+        1330,
+        1333,
+        1325,
+        1320,
+    }
     assert Transform(800).plan(200, 2000, Random(0)).size == (133, 1330)
 
 
@@ -127,7 +138,10 @@ def test_pixels_and_boxes_are_those_of_torchvision_step_by_step() -> None:
     boxes = boxes / torch.tensor([128, 96]).repeat(2)
     plan = Plan(True, (130, 104), (60, 80), (11, 23, 45, 36))
 
-    theirs = tv_tensors.Image(image), tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(96, 128))
+    theirs = (
+        tv_tensors.Image(image),
+        tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(96, 128)),
+    )
     theirs = map(functional.horizontal_flip, theirs)
     theirs = (functional.resize(value, [60, 80], antialias=True) for value in theirs)
     theirs = (functional.crop(value, *plan.crop) for value in theirs)
@@ -139,9 +153,12 @@ def test_pixels_and_boxes_are_those_of_torchvision_step_by_step() -> None:
     assert torch.equal(kept, solid)
     assert 0 < kept.sum() < 4
     torch.testing.assert_close(
-        cxcywh_to_xyxy(mine) * torch.tensor([104, 130]).repeat(2), found[solid].as_subclass(torch.Tensor)
+        cxcywh_to_xyxy(mine) * torch.tensor([104, 130]).repeat(2),
+        found[solid].as_subclass(torch.Tensor),
     )
-    assert (apply_to_image(plan, image).int() - pixels.as_subclass(torch.Tensor).int()).abs().max() <= 1
+    assert (
+        apply_to_image(plan, image).int() - pixels.as_subclass(torch.Tensor).int()
+    ).abs().max() <= 1
 
 
 def test_a_box_that_only_touches_the_window_is_dropped_with_its_label() -> None:

@@ -18,7 +18,13 @@ from rich.console import Console
 
 from od_detr.data.dataset import CocoDataset
 from od_detr.errors import InputError
-from od_detr.evaluation.coco import FIGURES, CocoEvaluator, detections_to_coco, evaluate_detections, format_table
+from od_detr.evaluation.coco import (
+    METRICS,
+    CocoEvaluator,
+    detections_to_coco,
+    evaluate_detections,
+    format_table,
+)
 
 FIXTURE = Path(__file__).parents[3] / "shared" / "data" / "coco_eval_fixture"
 
@@ -29,7 +35,9 @@ def random_case(seed: int, most: int = 30) -> tuple[dict, list[dict]]:
     image_ids, category_ids = [3, 17, 40, 41, 100], [2, 7, 90]
 
     def boxes(number: int) -> np.ndarray:
-        return np.concatenate([rng.uniform(0, 200, (number, 2)), np.exp(rng.uniform(1, 6, (number, 2)))], 1)
+        return np.concatenate(
+            [rng.uniform(0, 200, (number, 2)), np.exp(rng.uniform(1, 6, (number, 2)))], 1
+        )
 
     annotations, detections = [], []
     for image_id in image_ids[:-1]:  # the last image has no ground truth
@@ -49,11 +57,17 @@ def random_case(seed: int, most: int = 30) -> tuple[dict, list[dict]]:
         near = [entry for entry in annotations if entry["image_id"] == image_id for _ in range(3)]
         for entry in near:
             box = np.array(entry["bbox"]) * rng.uniform(0.9, 1.1, 4)
-            detections.append({"category_id": entry["category_id"], "bbox": box.tolist()} | {"image_id": image_id})
+            detections.append(
+                {"category_id": entry["category_id"], "bbox": box.tolist()} | {"image_id": image_id}
+            )
         for box in boxes(rng.integers(0, most)).tolist():
-            detections.append({"image_id": image_id, "category_id": int(rng.choice(category_ids)), "bbox": box})
+            detections.append(
+                {"image_id": image_id, "category_id": int(rng.choice(category_ids)), "bbox": box}
+            )
     detections = [entry | {"score": round(float(rng.random()), 1)} for entry in detections]
-    categories = [{"id": category_id, "name": f"class {category_id}"} for category_id in category_ids]
+    categories = [
+        {"id": category_id, "name": f"class {category_id}"} for category_id in category_ids
+    ]
     images = [{"id": image_id, "width": 640, "height": 480} for image_id in image_ids]
     return {"images": images, "annotations": annotations, "categories": categories}, detections
 
@@ -85,7 +99,7 @@ def published() -> tuple[Path, list[dict], dict[str, float]]:
 def test_the_published_figures_are_met_to_three_decimals(published) -> None:
     truth, detections, expected = published
     summary = evaluate_detections(truth, detections)
-    assert {name: round(summary[name], 3) for name in FIGURES} == {
+    assert {name: round(summary[name], 3) for name in METRICS} == {
         name: round(value, 3) for name, value in expected.items()
     }
     evaluator = CocoEvaluator(str(truth))
@@ -97,14 +111,18 @@ def test_the_published_figures_are_met_to_three_decimals(published) -> None:
 def test_figures_equal_pycocotools(seed: int) -> None:
     truth, detections = random_case(seed)
     summary = evaluate_detections(truth, detections)
-    assert [summary[name] for name in FIGURES] == pytest.approx(reference(truth, detections), abs=1e-6)
+    assert [summary[name] for name in METRICS] == pytest.approx(
+        reference(truth, detections), abs=1e-6
+    )
 
 
 def test_detections_beyond_the_hundredth_are_dropped_as_pycocotools_drops_them() -> None:
     truth, detections = random_case(0, most=900)
     assert max(np.unique([entry["image_id"] for entry in detections], return_counts=True)[1]) > 300
     summary = evaluate_detections(truth, detections)
-    assert [summary[name] for name in FIGURES] == pytest.approx(reference(truth, detections), abs=1e-6)
+    assert [summary[name] for name in METRICS] == pytest.approx(
+        reference(truth, detections), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,10 +138,10 @@ def test_no_detections_find_nothing_and_undefined_figures_stay_minus_one() -> No
     truth, _ = random_case(1)
     truth["annotations"] = [entry | {"area": 50.0, "iscrowd": 0} for entry in truth["annotations"]]
     summary = evaluate_detections(truth, [])
-    assert all(summary[name] == 0 for name in FIGURES if name[-1] not in "ml")
-    assert all(summary[name] == -1 for name in FIGURES if name[-1] in "ml")
+    assert all(summary[name] == 0 for name in METRICS if name[-1] not in "ml")
+    assert all(summary[name] == -1 for name in METRICS if name[-1] in "ml")
     nothing = evaluate_detections(truth | {"annotations": []}, [])
-    assert all(nothing[name] == -1 for name in FIGURES)
+    assert all(nothing[name] == -1 for name in METRICS)
     assert set(nothing["per_class"].values()) == {-1}
 
 
@@ -185,7 +203,9 @@ def test_wrong_annotations_are_named_with_their_file(tmp_path: Path) -> None:
         "bbox": truth | {"annotations": [first | {"bbox": None}]},
         "image id 3": truth | {"images": [*truth["images"], truth["images"][0]]},
         "there is no image": truth | {"images": []},
-        "'categories' is missing": {key: value for key, value in truth.items() if key != "categories"},
+        "'categories' is missing": {
+            key: value for key, value in truth.items() if key != "categories"
+        },
     }
     for number, (named, content) in enumerate(cases.items()):
         file = tmp_path / f"{number}.json"
@@ -215,10 +235,16 @@ def test_classes_of_one_name_are_told_apart_by_their_id() -> None:
     truth, detections = random_case(7)
     for category in truth["categories"][:2]:
         category["name"] = "twin"
-    assert list(evaluate_detections(truth, detections)["per_class"]) == ["twin (2)", "twin (7)", "class 90"]
+    assert list(evaluate_detections(truth, detections)["per_class"]) == [
+        "twin (2)",
+        "twin (7)",
+        "class 90",
+    ]
 
 
-def add_as_tensors(evaluator: CocoEvaluator, detections: list[dict], category_ids: list[int]) -> None:
+def add_as_tensors(
+    evaluator: CocoEvaluator, detections: list[dict], category_ids: list[int]
+) -> None:
     for image_id in {entry["image_id"]: None for entry in detections}:
         own = [entry for entry in detections if entry["image_id"] == image_id]
         corners = torch.tensor([entry["bbox"] for entry in own], dtype=torch.float64)
@@ -234,10 +260,14 @@ def test_tensors_of_every_image_give_what_results_give_at_every_epoch() -> None:
     evaluator = CocoEvaluator(truth, category_ids)
     expected = evaluate_detections(truth, detections)
     for _ in range(2):
-        add_as_tensors(evaluator, detections[::-1][::2], category_ids)  # an image again replaces its earlier self
+        add_as_tensors(
+            evaluator, detections[::-1][::2], category_ids
+        )  # an image again replaces its earlier self
         add_as_tensors(evaluator, detections, category_ids)
         summary = evaluator.summary()
-        assert [summary[name] for name in FIGURES] == pytest.approx([expected[name] for name in FIGURES], abs=1e-6)
+        assert [summary[name] for name in METRICS] == pytest.approx(
+            [expected[name] for name in METRICS], abs=1e-6
+        )
         evaluator.reset()
         assert evaluator.summary()["AP"] == 0
 
@@ -247,7 +277,9 @@ def test_two_processes_merged_see_what_one_sees() -> None:
     whole, left, right = (CocoEvaluator(truth) for _ in range(3))
     whole.add_results(detections)
     left.add_results([entry for entry in detections if entry["image_id"] < 41])
-    right.add_results([entry for entry in detections if entry["image_id"] > 17])  # image 40 was padded in
+    right.add_results(
+        [entry for entry in detections if entry["image_id"] > 17]
+    )  # image 40 was padded in
     left.merge(right.detections)
     assert left.summary() == whole.summary()
 
@@ -289,7 +321,9 @@ def test_supervisions_detections_survive_the_way_to_coco_results() -> None:
         results += detections_to_coco(found, image["id"], [2, 7, 90])
     json.dumps(results)
     ours, theirs = evaluate_detections(truth, results), evaluate_detections(truth, detections)
-    assert [ours[name] for name in FIGURES] == pytest.approx([theirs[name] for name in FIGURES], abs=1e-6)
+    assert [ours[name] for name in METRICS] == pytest.approx(
+        [theirs[name] for name in METRICS], abs=1e-6
+    )
     with pytest.raises(ValueError, match="confidence"):
         detections_to_coco(supervision.Detections(xyxy=np.zeros((1, 4))), 3)
 
@@ -300,7 +334,7 @@ def test_the_table_shows_every_figure_and_class() -> None:
     console = Console(file=io.StringIO(), width=80)
     console.print(format_table(summary | {"APl": -1.0}, "val"))
     text = console.file.getvalue()
-    for name in FIGURES:
+    for name in METRICS:
         assert name in text
     for name, value in summary["per_class"].items():
         assert f"{name} " in text

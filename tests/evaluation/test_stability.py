@@ -12,7 +12,9 @@ from od_detr.evaluation.stability import MatchingRecord, agreement, consistency,
 from od_detr.structures import Matching, Targets
 
 
-def random_matching(rng: np.random.Generator, images: int, queries: int, counts: list[int]) -> np.ndarray:
+def random_matching(
+    rng: np.random.Generator, images: int, queries: int, counts: list[int]
+) -> np.ndarray:
     """A one-to-one matching of every target: (images, queries), -1 unmatched."""
     dense = np.full((images, queries), -1)
     for image, count in enumerate(counts):
@@ -50,7 +52,9 @@ def test_the_metrics_are_their_definitions_counted_one_by_one(case) -> None:
             either += before >= 0 or after >= 0
             both += before == after >= 0
         for target in range(first[image].max() + 1):
-            same_query += first[image].tolist().index(target) == second[image].tolist().index(target)
+            same_query += first[image].tolist().index(target) == second[image].tolist().index(
+                target
+            )
     assert instability(first, second) == changed / images
     assert consistency(first, second) == (same_query / targets if targets else 1)
     assert agreement(first, second) == (both / either if either else 1)
@@ -136,7 +140,9 @@ def recorded(assignments: np.ndarray, order, tokens: np.ndarray | None = None) -
     record = MatchingRecord()
     for image in order:
         own = None if tokens is None else torch.from_numpy(tokens[image])
-        record.add(10 * int(image) + 7, torch.from_numpy(assignments[:, image]).to(torch.int16), own)
+        record.add(
+            10 * int(image) + 7, torch.from_numpy(assignments[:, image]).to(torch.int16), own
+        )
     return record
 
 
@@ -163,7 +169,9 @@ def test_a_record_filled_by_the_batch_equals_one_filled_by_the_image(passes) -> 
     targets = Targets(torch.zeros(9, 4), torch.zeros(9, dtype=torch.long), counts)
     starts = np.array(targets.starts)[None, :, None]
     in_batch = np.where(before >= 0, before + starts, -1).reshape(12, 6)
-    tokens = np.random.default_rng(4).permuted(np.arange(24).reshape(1, 24).repeat(4, 0), axis=1)[:, :6]
+    tokens = np.random.default_rng(4).permuted(np.arange(24).reshape(1, 24).repeat(4, 0), axis=1)[
+        :, :6
+    ]
     for own in (None, tokens):
         by_batch = MatchingRecord()
         batch_tokens = None if own is None else torch.from_numpy(own)
@@ -212,7 +220,11 @@ def test_records_are_compared_over_the_images_they_share(passes) -> None:
     before, after = passes
     part = recorded(before, [0, 2])
     expected = [instability(before[layer][[0, 2]], after[layer][[0, 2]]) for layer in range(3)]
-    assert recorded(after, range(4)).instability(part) == expected == part.instability(recorded(after, range(4)))
+    assert (
+        recorded(after, range(4)).instability(part)
+        == expected
+        == part.instability(recorded(after, range(4)))
+    )
     part.add(7, torch.from_numpy(after[:, 0]))  # an image again replaces its earlier self
     assert len(part) == 2
     assert part.instability(recorded(after, [0])) == [0, 0, 0]

@@ -38,12 +38,17 @@ class Trainings:
             self.stop_at = ""
             raise Interrupted
         ap = self.ap(directory.name)
-        rows = [{"epoch": epoch, "train/loss": 9 - epoch, **columns(ap, options.seed, epoch)} for epoch in (1, 2)]
+        rows = [
+            {"epoch": epoch, "train/loss": 9 - epoch, **columns(ap, options.seed, epoch)}
+            for epoch in (1, 2)
+        ]
         with (directory / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        return Run(directory, {"online": figures(ap), "teacher": figures(ap + 0.01)}, rows, self.stop_asked)
+        return Run(
+            directory, {"online": figures(ap), "teacher": figures(ap + 0.01)}, rows, self.stop_asked
+        )
 
     @staticmethod
     def ap(name: str) -> float:

@@ -40,10 +40,14 @@ def mean_and_spread(values: Iterable[float], digits: int = 1) -> str:
     return f"{fmean(values):.{digits}f}{spread}"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.__module__.rpartition('.')[2]}-{row.__name__}")
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: f"{row.__module__.rpartition('.')[2]}-{row.__name__}"
+)
 def test_a_rows_docstring_says_what_was_measured(row) -> None:
     """Of the detector that the row reports, where there are records at scale tiny."""
-    said = re.findall(r"Ours at scale tiny, (.+?): AP (.+?)\.(?:\s|$)", " ".join(row.__doc__.split()))
+    said = re.findall(
+        r"Ours at scale tiny, (.+?): AP (.+?)\.(?:\s|$)", " ".join(row.__doc__.split())
+    )
     experiment = row()
     runs = records("scenes", experiment.name)
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
@@ -54,7 +58,10 @@ def test_a_rows_docstring_says_what_was_measured(row) -> None:
 def tables_of(text: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
     """Tables that name their records, `<!-- records: FOLDER -->`, as rows by column."""
     for folder, table in re.findall(r"<!-- records: (\S+) -->\n\n((?:\|.*\n)+)", text):
-        head, _, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()]
+        head, _, *rows = [
+            [cell.strip() for cell in line.strip().strip("|").split("|")]
+            for line in table.splitlines()
+        ]
         yield folder, [dict(zip(head, row, strict=True)) for row in rows]
 
 

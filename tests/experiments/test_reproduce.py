@@ -19,7 +19,7 @@ from PIL import Image
 
 from od_detr.cli import main
 from od_detr.errors import InputError
-from od_detr.evaluation.figures import curves as draw
+from od_detr.evaluation.curves import curves as draw
 from od_detr.experiments.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments.results import mean_curves, reaching
 from od_detr.experiments.runs import DONE, LOCK, commit, side_by_side
@@ -131,7 +131,9 @@ def test_ctrl_c_exits_with_130(ask, trainings) -> None:
     assert main(["reproduce", "table3", "--data", str(ask.data), "--output", ask.output]) == 130
 
 
-def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(ask, trainings, capsys) -> None:
+def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(
+    ask, trainings, capsys
+) -> None:
     result = reproduce(replace(ask, seeds=3))
     row = next(row for row in result["rows"] if row["name"] == "md-cls")
     assert row["paper"] == {"AP": 46.4, "AP50": 64.1, "AP75": 50.5}
@@ -176,7 +178,10 @@ def test_table_7_shows_the_teachers(ask, trainings) -> None:
 
 def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings, monkeypatch) -> None:
     drawn = {}
-    monkeypatch.setattr("od_detr.experiments.report.draw", lambda runs, *rest: (drawn.update(runs), draw(runs, *rest)))
+    monkeypatch.setattr(
+        "od_detr.experiments.report.draw",
+        lambda runs, *rest: (drawn.update(runs), draw(runs, *rest)),
+    )
     reproduce(replace(ask, table="fig1", rows="baseline"))
     reproduce(replace(ask, table="fig1", rows="od", seeds=3))
     with Image.open(Path(ask.output) / "fig1.png") as image:
@@ -215,7 +220,9 @@ class Read(HTMLParser):
 
 
 @pytest.mark.parametrize("table", ["table3", "fig1"])
-def test_a_page_holds_the_table_and_the_curves_and_needs_no_other_file(table, ask, trainings) -> None:
+def test_a_page_holds_the_table_and_the_curves_and_needs_no_other_file(
+    table, ask, trainings
+) -> None:
     reproduce(replace(ask, table=table, seeds=3))
     output = Path(ask.output)
     page = Read((output / f"{table}.html").read_text())
@@ -223,12 +230,16 @@ def test_a_page_holds_the_table_and_the_curves_and_needs_no_other_file(table, as
     assert page.fetched == []
     pictures = [base64.b64decode(picture.partition(",")[2]) for picture in page.pictures]
     assert pictures == ([(output / "fig1.png").read_bytes()] if table == "fig1" else [])
-    lines = [line for line in (output / f"{table}.md").read_text().splitlines() if line.startswith("| ")]
+    lines = [
+        line for line in (output / f"{table}.md").read_text().splitlines() if line.startswith("| ")
+    ]
     assert page.cells == [cell.strip() for line in lines[1:] for cell in line.strip("|").split("|")]
 
 
 def rows_of(*aps: float) -> list[dict[str, float]]:
-    return [{"epoch": float(n), "val/AP": ap, "val/teacher/AP": 2 * ap} for n, ap in enumerate(aps, 1)]
+    return [
+        {"epoch": float(n), "val/AP": ap, "val/teacher/AP": 2 * ap} for n, ap in enumerate(aps, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -244,28 +255,50 @@ def rows_of(*aps: float) -> list[dict[str, float]]:
 )
 def test_when_a_curve_has_its_controls_final_ap(curve, share) -> None:
     control = rows_of(0.1, 0.2, 0.3, 0.4)
-    assert reaching(curve, control) == reaching(curve, control, "val/teacher/AP") == pytest.approx(share)
+    assert (
+        reaching(curve, control)
+        == reaching(curve, control, "val/teacher/AP")
+        == pytest.approx(share)
+    )
 
 
 def test_several_runs_are_one_curve_with_its_range_where_all_recorded_it(tmp_path) -> None:
-    texts = "epoch,val/AP,train/loss\n1,0.1,\n2,0.5,3\n", "epoch,val/AP,train/loss\n1,0.3,4\n2,0.6,5\n3,0.7,1\n"
+    texts = (
+        "epoch,val/AP,train/loss\n1,0.1,\n2,0.5,3\n",
+        "epoch,val/AP,train/loss\n1,0.3,4\n2,0.6,5\n3,0.7,1\n",
+    )
     files = [tmp_path / "0.csv", tmp_path / "1.csv"]
     for file, text in zip(files, texts, strict=True):
         file.write_text(text)
     first, second = mean_curves(files)
-    assert first == pytest.approx({"epoch": 1, "val/AP": 0.2, "val/AP/least": 0.1, "val/AP/most": 0.3})
+    assert first == pytest.approx(
+        {"epoch": 1, "val/AP": 0.2, "val/AP/least": 0.1, "val/AP/most": 0.3}
+    )
     assert [second[f"train/loss{end}"] for end in ("", "/least", "/most")] == [4, 3, 5]
     assert mean_curves(files[:1])[1] == {"epoch": 2, "val/AP": 0.5, "train/loss": 3}
 
 
 def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -> None:
-    rows = {row["name"]: row for row in reproduce(replace(ask, table="table2", rows="baseline,qfl", seeds=2))["rows"]}
+    rows = {
+        row["name"]: row
+        for row in reproduce(replace(ask, table="table2", rows="baseline,qfl", seeds=2))["rows"]
+    }
     assert rows["qfl"]["control"] == "baseline"
-    assert rows["baseline"]["control"] is rows["baseline-50"]["control"] is rows["od"]["control"] is None
+    assert (
+        rows["baseline"]["control"]
+        is rows["baseline-50"]["control"]
+        is rows["od"]["control"]
+        is None
+    )
     ours, plain = (rows[name]["mean"]["AP"] for name in ("qfl", "baseline"))
     # Made-up curves grow evenly, over two epochs, to what is reported.
-    assert rows["qfl"]["reaches_control"] == (pytest.approx(plain / ours) if ours >= plain else None)
-    rows = {row["name"]: row for row in reproduce(replace(ask, table="table2", rows="qfl", seeds=3))["rows"]}
+    assert rows["qfl"]["reaches_control"] == (
+        pytest.approx(plain / ours) if ours >= plain else None
+    )
+    rows = {
+        row["name"]: row
+        for row in reproduce(replace(ask, table="table2", rows="qfl", seeds=3))["rows"]
+    }
     assert rows["qfl"]["control"] is None  # it lacks a seed
 
 
@@ -284,7 +317,9 @@ def test_seeds_can_be_shared_among_jobs(ask, trainings) -> None:
 def test_table_7_sets_teachers_against_teachers(ask, trainings) -> None:
     rows = {row["name"]: row for row in reproduce(replace(ask, table="table7"))["rows"]}
     ours, plain = (rows[name]["mean"]["AP"] for name in ("dino4-od", "dino4-baseline"))
-    assert rows["dino4-od"]["reaches_control"] == (pytest.approx(plain / ours) if ours >= plain else None)
+    assert rows["dino4-od"]["reaches_control"] == (
+        pytest.approx(plain / ours) if ours >= plain else None
+    )
 
 
 def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None:
@@ -298,7 +333,9 @@ def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None
     assert "per_class" not in facts["online"]
 
 
-def test_a_run_that_ended_before_it_was_noted_is_validated_again(ask, trainings, monkeypatch) -> None:
+def test_a_run_that_ended_before_it_was_noted_is_validated_again(
+    ask, trainings, monkeypatch
+) -> None:
     asked = []
 
     def evaluate(run: Path, data: Path, weights: str) -> dict:
@@ -341,7 +378,9 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(ask, trainings,
         (["table3", "--sale", "tiny"], "--sale: no such option; did you mean --scale?"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments, line, tmp_path, scenes, trainings, capsys) -> None:
+def test_a_mistake_is_told_in_one_line(
+    arguments, line, tmp_path, scenes, trainings, capsys
+) -> None:
     data = [] if "--scale" in arguments else ["--data", scenes]
     assert main(["reproduce", *arguments, *data, "--output", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err.strip()
@@ -356,7 +395,14 @@ def test_a_file_is_no_output(ask, trainings) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 7}, {"image_size": 160}, {"lr": 1e-3}, {"data": "others"}, {"backbone": "resnet50"}]
+    "change",
+    [
+        {"epochs": 7},
+        {"image_size": 160},
+        {"lr": 1e-3},
+        {"data": "others"},
+        {"backbone": "resnet50"},
+    ],
 )
 def test_runs_of_other_options_are_never_mixed(change, ask, trainings, tmp_path) -> None:
     reproduce(ask)
@@ -375,7 +421,9 @@ def test_data_and_output_may_move(ask, trainings, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(table, tmp_path, trainings, capsys) -> None:
+def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(
+    table, tmp_path, trainings, capsys
+) -> None:
     output = tmp_path / "none"
     assert main(["reproduce", table, "--list", "--output", str(output)]) == 0
     text = capsys.readouterr().out
@@ -436,7 +484,9 @@ def work(tmp_path: Path, monkeypatch):
 
 
 def planned(tmp_path: Path, *recipes: str) -> list[TrainOptions]:
-    return [TrainOptions(data="", output=str(tmp_path / recipe), recipe=recipe) for recipe in recipes]
+    return [
+        TrainOptions(data="", output=str(tmp_path / recipe), recipe=recipe) for recipe in recipes
+    ]
 
 
 def test_runs_side_by_side_all_finish_with_one_thread_each(work, tmp_path, monkeypatch) -> None:

@@ -12,16 +12,15 @@ import torch
 
 from od_detr.arguments import Parser
 from od_detr.cli import TrainCommand
-from od_detr.detectors import Detector, build_detector
+from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.experiments.demo import demo_options
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.scales import SMALL_IMAGES, on_devices, paper, small, tiny
 from od_detr.experiments.tables import TABLES
 from od_detr.objectives import total
-from od_detr.options import TrainOptions
+from od_detr.options import SIZES, TrainOptions
 from od_detr.structures import Batch, Targets
-from od_detr.training.fit import SIZES
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 
@@ -67,7 +66,7 @@ DIFFERENCES: dict[str, dict[tuple[str, str], dict[str, tuple]]] = {
         ("pd-naive", "pd-tood"): {"pd.tood": (False, True), "pd.reg_unmatched": ("one", "off")},
         ("pd-tood", "pd-no-stop"): {"pd.listen2stu": (False, True)},
         ("pd-no-stop", "md+pd"): {"ema.stop": ("off", "auto")},
-        ("pd-no-stop", "qpad"): {"qpad.on": (False, True)},
+        ("pd-no-stop", "qpad"): {"query_prior.on": (False, True)},
     },
     "table6": {
         ("ag-original", "ag-rematch"): {"ag.match": ("original", "rematch")},
@@ -134,7 +133,9 @@ def test_runs_of_different_names_are_different() -> None:
 def test_rows_that_the_paper_repeats_are_shared() -> None:
     named = {table: [row.name for row in TABLES[table].experiments()] for table in TABLES}
     assert named["table3"][2] == named["table4"][0] == "md-cls"
-    assert named["table4"][2] == named["table2"][3] == named["table5"][0] == named["fig6"][0] == "md"
+    assert (
+        named["table4"][2] == named["table2"][3] == named["table5"][0] == named["fig6"][0] == "md"
+    )
     assert named["table5"][4] == named["table2"][4] == named["fig6"][2] == "md+pd"
     assert named["table6"][2] == named["table2"][5] == "md+ag"
     assert named["table7"] == ["dino4-baseline", "dino4-od"]
@@ -146,7 +147,9 @@ def test_only_rows_with_stop_update_stop_the_teacher() -> None:
     assert stopped == {"od", "dab-od", "dino4-od", "dino4-od-12", "dino5-od-12", "md+pd"}
 
 
-@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("table", "row"), ROWS, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_rows_docstring_holds_its_command_and_the_papers_figures(table: str, row) -> None:
     text, experiment = " ".join(row.__doc__.split()), row()
     assert experiment.command in text
@@ -169,29 +172,44 @@ def test_a_rows_command_trains_what_the_paper_scale_trains(name: str) -> None:
 
 @pytest.mark.skipif(not PAPER.is_file(), reason="the paper's text is not beside the repository")
 def test_the_papers_figures_are_those_it_prints() -> None:
-    lines = [re.sub(r"<[^>]+>|\([^)]*\)|\*", "", line) for line in PAPER.read_text().splitlines() if "\t" in line]
+    lines = [
+        re.sub(r"<[^>]+>|\([^)]*\)|\*", "", line)
+        for line in PAPER.read_text().splitlines()
+        if "\t" in line
+    ]
     printed = [[cell.strip() for cell in line.split("\t")] for line in lines]
     for table, row in ROWS:
         experiment = row()
-        if experiment.paper is None or experiment.label.endswith("(control)"):  # a row of another table
+        if experiment.paper is None or experiment.label.endswith(
+            "(control)"
+        ):  # a row of another table
             continue
         names = {re.split(part, experiment.label)[0] for part in ("$", ",", ":")}
         wanted = str(experiment.paper).split(" / ")
-        found = [cells for cells in printed if any(cells[i : i + 3] == wanted for i in range(len(cells)))]
         found = [
-            cells for cells in found if cells[0] in names and (table != "table1" or cells[2] == f"{experiment.epochs}")
+            cells for cells in printed if any(cells[i : i + 3] == wanted for i in range(len(cells)))
+        ]
+        found = [
+            cells
+            for cells in found
+            if cells[0] in names and (table != "table1" or cells[2] == f"{experiment.epochs}")
         ]
         assert found, (table, experiment.label)
 
 
 @cache
-def detector_of(model: str) -> Detector:
+def detector_of(model: str) -> DetectionTransformer:
     torch.manual_seed(0)
     options = at_tiny(next(row for row in RUNS.values() if row.model == model))
     sizes = {name: getattr(options, name) for name in SIZES}
     extra = {"denoising": 5} if model.startswith("dino") else {}
     return build_detector(
-        model, 3, backbone=options.backbone, backbone_options=options.backbone_options, **sizes, **extra
+        model,
+        3,
+        backbone=options.backbone,
+        backbone_options=options.backbone_options,
+        **sizes,
+        **extra,
     )
 
 
@@ -236,18 +254,27 @@ def test_a_scales_learning_rate_is_every_hosts_and_the_papers_each_hosts_own() -
 
 
 def test_hosts_named_after_their_levels_keep_them() -> None:
-    assert at_tiny(RUNS["od"]).levels == 3
-    assert at_tiny(RUNS["dino4-od"]).levels is None
+    assert at_tiny(RUNS["od"]).num_levels == 3
+    assert at_tiny(RUNS["dino4-od"]).num_levels is None
     assert len(detector_of("dino-5scale").backbone.channels) == 4
 
 
 def test_the_tiny_scale_is_the_demos_detector() -> None:
     ours, demo = flat(at_tiny(RUNS["od"])), flat(demo_options(Path("scenes"), Path()))
-    assert {key for key in ours if ours[key] != demo[key]} == {"output", "epochs", "eval.every", "opt.drop"}
+    assert {key for key in ours if ours[key] != demo[key]} == {
+        "output",
+        "epochs",
+        "eval.every",
+        "opt.drop",
+    }
 
 
-@pytest.mark.parametrize(("devices", "batch", "accumulate"), [(8, 2, 1), (4, 2, 2), (1, 2, 8), (16, 1, 1)])
-def test_the_total_batch_is_the_same_on_any_devices(devices: int, batch: int, accumulate: int) -> None:
+@pytest.mark.parametrize(
+    ("devices", "batch", "accumulate"), [(8, 2, 1), (4, 2, 2), (1, 2, 8), (16, 1, 1)]
+)
+def test_the_total_batch_is_the_same_on_any_devices(
+    devices: int, batch: int, accumulate: int
+) -> None:
     scale = on_devices(paper(Path("COCO"), Path()), devices)
     assert (scale.devices, scale.batch_size, scale.accumulate) == (devices, batch, accumulate)
 
@@ -257,7 +284,9 @@ def test_devices_that_cannot_share_a_batch_are_refused() -> None:
         on_devices(paper(Path("COCO"), Path()), 3)
 
 
-def test_the_small_scale_trains_on_as_many_images_of_any_small_data_set_and_two_epochs_of_others(tmp_path) -> None:
+def test_the_small_scale_trains_on_as_many_images_of_any_small_data_set_and_two_epochs_of_others(
+    tmp_path,
+) -> None:
     for images, epochs in ((100, SMALL_IMAGES / 100), (500, SMALL_IMAGES / 500), (5000, 2)):
         (tmp_path / "train.json").write_text('{"images": [' + ", ".join(["{}"] * images) + "]}")
         assert small(tmp_path, Path()).epochs == epochs

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from od_detr import detectors
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.integrations.official import from_official
 from od_detr.structures import Targets
 
@@ -77,7 +77,9 @@ class Recording:
 
     def ours(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Official tensors under our names; none may be left over."""
-        renamed, left_over = from_official({name: tensor.float() for name, tensor in weights.items()}, self.model)
+        renamed, left_over = from_official(
+            {name: tensor.float() for name, tensor in weights.items()}, self.model
+        )
         assert not left_over
         return renamed
 
@@ -88,9 +90,11 @@ class Recording:
         return self.ours(tensors) | features
 
     def features(self) -> list[Tensor]:
-        return [self.inputs[f"feat{i}"].clone() for i in range(len(self.config["backbone_channels"]))]
+        return [
+            self.inputs[f"feat{i}"].clone() for i in range(len(self.config["backbone_channels"]))
+        ]
 
-    def detector(self) -> Detector:
+    def detector(self) -> DetectionTransformer:
         """Our detector of the recorded sizes with the official weights, fed with the recorded feature maps."""
         hyper = self.hyper
         assert hyper["enc_n_points"] == hyper["dec_n_points"]
@@ -107,13 +111,21 @@ class Recording:
         }
         backbone, levels = RecordedFeatures(self.features()), hyper["num_feature_levels"]
         if self.model.startswith("dino"):
-            noise = {"label_noise": hyper["dn_label_noise_ratio"], "box_noise": hyper["dn_box_noise_scale"]}
+            noise = {
+                "label_noise": hyper["dn_label_noise_ratio"],
+                "box_noise": hyper["dn_box_noise_scale"],
+            }
             detector = detectors.dino(
-                hyper["num_classes"], backbone, num_levels=levels, denoising=hyper["dn_number"], **noise, **sizes
+                hyper["num_classes"],
+                backbone,
+                num_levels=levels,
+                denoising=hyper["dn_number"],
+                **noise,
+                **sizes,
             )
         else:
             builder = getattr(detectors, self.config["model"])
-            detector = builder(hyper["num_classes"], backbone, levels=levels, **sizes)
+            detector = builder(hyper["num_classes"], backbone, num_levels=levels, **sizes)
         detector.load_state_dict(self.ours(self.tensors("weights")))
         return detector.eval()
 
@@ -130,7 +142,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "recording" in metafunc.fixturenames:
         _parametrise(metafunc, "recording", folders)
     if "dino" in metafunc.fixturenames:
-        _parametrise(metafunc, "dino", [folder for folder in folders if (folder / "dn_a.safetensors").is_file()])
+        _parametrise(
+            metafunc,
+            "dino",
+            [folder for folder in folders if (folder / "dn_a.safetensors").is_file()],
+        )
 
 
 def _parametrise(metafunc: pytest.Metafunc, name: str, folders: list[Path]) -> None:

@@ -13,13 +13,20 @@ from od_detr.ops import attention_backend, cpu, deformable_attention
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = (
-    Path(os.environ.get("OD_DETR_GOLDEN", ROOT.parent / "shared" / "golden")) / "units" / "ms_deform_attn.safetensors"
+    Path(os.environ.get("OD_DETR_GOLDEN", ROOT.parent / "shared" / "golden"))
+    / "units"
+    / "ms_deform_attn.safetensors"
 )
 
-pytestmark = pytest.mark.skipif(not FILE.exists(), reason="no golden fixtures: set OD_DETR_GOLDEN to their folder")
+pytestmark = pytest.mark.skipif(
+    not FILE.exists(), reason="no golden fixtures: set OD_DETR_GOLDEN to their folder"
+)
 
 BACKENDS = [
-    pytest.param("cpu", marks=pytest.mark.skipif(not cpu.available("cpu", torch.float32), reason="no C++ compiler")),
+    pytest.param(
+        "cpu",
+        marks=pytest.mark.skipif(not cpu.available("cpu", torch.float32), reason="no C++ compiler"),
+    ),
     "torch",
     "reference",
 ]
@@ -27,10 +34,16 @@ PRECISIONS = [("f64", torch.float64, 1e-10), ("f32", torch.float32, 1e-5)]
 
 
 def recorded(case: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(f"{case}."): part for key, part in load_file(FILE).items() if key.startswith(f"{case}.")}
+    return {
+        key.removeprefix(f"{case}."): part
+        for key, part in load_file(FILE).items()
+        if key.startswith(f"{case}.")
+    }
 
 
-def attend(fixture: dict[str, torch.Tensor], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def attend(
+    fixture: dict[str, torch.Tensor], dtype: torch.dtype
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     shapes = tuple((int(height), int(width)) for height, width in fixture["spatial_shapes"])
     names = ("value", "sampling_locations", "attention_weights")
     leaves = [fixture[name].to(dtype).requires_grad_() for name in names]
@@ -55,7 +68,9 @@ def test_gradients_are_the_official_ones(case, precision, dtype, tolerance, back
     with attention_backend(backend):
         output, leaves = attend(fixture, dtype)
         output.backward(fixture["grad_output"].to(dtype))
-    for name, leaf in zip(("value", "sampling_locations", "attention_weights"), leaves, strict=True):
+    for name, leaf in zip(
+        ("value", "sampling_locations", "attention_weights"), leaves, strict=True
+    ):
         expected = fixture[f"{precision}.grad_{name}"]
         scale = max(1.0, float(expected.abs().max()))
         torch.testing.assert_close(leaf.grad, expected, rtol=0, atol=tolerance * scale)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from od_detr.architectures import ARCHITECTURES
 from od_detr.criteria.matching import MatchCost
-from od_detr.hosts import HOSTS
 from od_detr.nn.attention import GroupLayout, SelfAttention
 from od_detr.objectives import ClassLoss, Denoising, LossWeights, SetPrediction, total
 from od_detr.structures import Batch, QueryGroup, QuerySet
@@ -30,9 +30,13 @@ def answer(recording) -> SimpleNamespace:
     detector = recording.detector()
     seen = SimpleNamespace(detector=detector, encoder=[], layers=[])
     for layer in detector.encoder.layers:
-        layer.register_forward_hook(lambda _, arguments, output: seen.encoder.append((arguments, output)))
+        layer.register_forward_hook(
+            lambda _, arguments, output: seen.encoder.append((arguments, output))
+        )
     for layer in detector.decoder.layers:
-        layer.register_forward_hook(lambda _, arguments, output: seen.layers.append((arguments, output)))
+        layer.register_forward_hook(
+            lambda _, arguments, output: seen.layers.append((arguments, output))
+        )
     with torch.no_grad():
         seen.scene = detector.encode_features(recording.features(), recording.inputs["image_mask"])
         seen.outputs = detector.decode(seen.scene)
@@ -47,15 +51,19 @@ def batch_of(recording, case: str) -> Batch:
 
 def official_recipe(recording, denoising: bool = False) -> Recipe:
     """The baseline's objectives with the recorded weights."""
-    hyper, eps = recording.hyper, HOSTS[recording.model].eps
-    weights = LossWeights(*(float(hyper[f"{term}_loss_coef"]) for term in ("cls", "bbox", "giou")), eps)
+    hyper, eps = recording.hyper, ARCHITECTURES[recording.model].eps
+    weights = LossWeights(
+        *(float(hyper[f"{term}_loss_coef"]) for term in ("cls", "bbox", "giou")), eps
+    )
     focal = ClassLoss("focal", hyper["focal_alpha"])
     objectives = [SetPrediction(weights=weights, class_loss=focal)]
     if recording.model.startswith("dino"):
         objectives.append(SetPrediction("encoder", "encoder", weights, focal))
     if denoising:
         objectives.append(Denoising(SetPrediction("denoising", "denoising", weights, focal)))
-    cost = MatchCost(*(float(hyper[f"set_cost_{term}"]) for term in ("class", "bbox", "giou")), eps=eps)
+    cost = MatchCost(
+        *(float(hyper[f"set_cost_{term}"]) for term in ("class", "bbox", "giou")), eps=eps
+    )
     return Recipe(objectives, cost=cost)
 
 
@@ -73,7 +81,9 @@ def watch_decode(detector) -> list:
 
 def our_name(name: str, layers: int) -> str:
     """`loss_bbox_dn_0` -> `denoising/l1/1`; without a number it is the last layer's."""
-    term, group, layer = re.fullmatch(r"loss_(ce|bbox|giou)(?:_(dn|interm))?(?:_(\d+))?", name).groups()
+    term, group, layer = re.fullmatch(
+        r"loss_(ce|bbox|giou)(?:_(dn|interm))?(?:_(\d+))?", name
+    ).groups()
     objective = {"dn": "denoising", "interm": "encoder", None: "matching"}[group]
     depth = 1 if group == "interm" else layers if layer is None else int(layer) + 1
     return f"{objective}/{ {'ce': 'class', 'bbox': 'l1', 'giou': 'giou'}[term] }/{depth}"
@@ -100,12 +110,20 @@ def check_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 def gradients(detector, features: list[Tensor]) -> dict[str, Tensor]:
     """Of every parameter, under our names, and of every feature map; zero where nothing flowed."""
-    named = dict(detector.named_parameters()) | {f"input.feat{i}": feature for i, feature in enumerate(features)}
-    return {name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in named.items()}
+    named = dict(detector.named_parameters()) | {
+        f"input.feat{i}": feature for i, feature in enumerate(features)
+    }
+    return {
+        name: torch.zeros_like(value) if value.grad is None else value.grad
+        for name, value in named.items()
+    }
 
 
 def test_every_official_weight_has_a_place(recording) -> None:
-    assert recording.ours(recording.tensors("weights")).keys() == recording.detector().state_dict().keys()
+    assert (
+        recording.ours(recording.tensors("weights")).keys()
+        == recording.detector().state_dict().keys()
+    )
 
 
 def test_the_encoder_reads_the_same_pyramid(recording, answer) -> None:
@@ -134,14 +152,20 @@ def test_every_decoder_layer_agrees(recording, answer) -> None:
         assert_close(anchors[..., : references.shape[-1]], references, **OUTPUTS)
         assert not anchors[..., references.shape[-1] :].any()
         assert_close(content, wanted[f"dec.layer_out.{depth}"], **OUTPUTS)
-        read = content if answer.detector.decoder.norm is None else answer.detector.decoder.norm(content)
+        read = (
+            content
+            if answer.detector.decoder.norm is None
+            else answer.detector.decoder.norm(content)
+        )
         assert_close(read, wanted["hs"][depth], **OUTPUTS)
 
 
 def test_the_references_of_every_layer_agree(recording, answer) -> None:
     for depth in range(len(answer.layers)):
         reference = recording.outputs[f"reference_in.{depth}"]
-        assert_close(answer.main.queries[depth].anchors[..., : reference.shape[-1]], reference, **OUTPUTS)
+        assert_close(
+            answer.main.queries[depth].anchors[..., : reference.shape[-1]], reference, **OUTPUTS
+        )
     assert_close(answer.main.queries[-1].anchors, recording.outputs["reference_final"], **OUTPUTS)
 
 
@@ -158,13 +182,23 @@ def test_the_encoders_own_predictions_agree(dino) -> None:
         proposals = select.proposals(scene.memory)
         kept = scene.memory.tokens.masked_fill(~proposals[..., :1].isfinite(), 0.0)
         described = select.norm(select.project(kept))
-        bare = select.proposals(scene.memory).sigmoid().gather(1, scene.tokens[..., None].expand(-1, -1, 4))
+        bare = (
+            select.proposals(scene.memory)
+            .sigmoid()
+            .gather(1, scene.tokens[..., None].expand(-1, -1, 4))
+        )
     assert_close(proposals, wanted["enc.output_proposals_unsigmoid"], **OUTPUTS)
     assert_close(described, wanted["enc.output_memory"], **OUTPUTS)
     assert_close(select.heads.classify(described, 0), wanted["enc.class_logits_all"], **OUTPUTS)
-    assert_close(select.heads.box_deltas(described, 0) + proposals, wanted["enc.boxes_all_unsigmoid"], **OUTPUTS)
+    assert_close(
+        select.heads.box_deltas(described, 0) + proposals,
+        wanted["enc.boxes_all_unsigmoid"],
+        **OUTPUTS,
+    )
     assert torch.equal(scene.tokens, wanted["enc.topk_indices"])
-    assert_close(scene.proposals.predictions.logits[0].max(-1).values, wanted["enc.topk_scores"], **OUTPUTS)
+    assert_close(
+        scene.proposals.predictions.logits[0].max(-1).values, wanted["enc.topk_scores"], **OUTPUTS
+    )
     assert_close(bare, wanted["init_box_proposal"], **OUTPUTS)
     assert_close(scene.proposals.predictions.logits[0], wanted["interm_logits"], **OUTPUTS)
     assert_close(scene.proposals.predictions.boxes[0], wanted["interm_boxes"], **OUTPUTS)
@@ -179,7 +213,9 @@ def test_invalid_tokens_may_be_selected(dino) -> None:
     invalid = ~detector.queries.proposals(scene.memory).isfinite().all(-1).gather(1, scene.tokens)
     assert invalid.sum(1)[1] == dino.config["edge_invalid_tokens"]["image1_selected_invalid"]
     assert_close(scene.memory.ratios, edge["valid_ratios"], **OUTPUTS)
-    assert_close(scene.proposals.predictions.logits[0].max(-1).values, edge["enc.topk_scores"], **OUTPUTS)
+    assert_close(
+        scene.proposals.predictions.logits[0].max(-1).values, edge["enc.topk_scores"], **OUTPUTS
+    )
     assert_close(scene.proposals.predictions.logits[0], edge["interm_logits"], **OUTPUTS)
     assert_close(scene.proposals.predictions.boxes[0], edge["interm_boxes"], **OUTPUTS)
     for depth, queries in enumerate(output.queries[:-1]):
@@ -209,7 +245,10 @@ def check_matchings(outputs, record: dict, targets) -> None:
             costs = torch.tensor(wanted["cost_matrix_query_by_gt"])
             assert_close(output.costs[view, :count].T, costs, rtol=1e-5, atol=1e-4)
             mine = output.matching.image == view
-            queries, chosen = output.matching.query[mine], output.matching.target[mine] - starts[image]
+            queries, chosen = (
+                output.matching.query[mine],
+                output.matching.target[mine] - starts[image],
+            )
             pairs = set(zip(queries.tolist(), chosen.tolist(), strict=True))
             assert pairs == set(zip(wanted["query"], wanted["gt"], strict=True))
 
@@ -223,7 +262,9 @@ def test_every_gradient_agrees(recording) -> None:
     check_gradients(gradients(detector, features), theirs)
 
 
-def recorded_noise(detector, recorded: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def recorded_noise(
+    detector, recorded: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
     """Lets the detector draw the recorded random numbers; keeps what it made of them."""
     made, module = SimpleNamespace(labels=None, boxes=None), detector.denoising
     noised_labels, noised_boxes = module.noised_labels, module.noised_boxes
@@ -238,7 +279,9 @@ def recorded_noise(detector, recorded: dict[str, Tensor], monkeypatch: pytest.Mo
 
     def boxes_of(boxes: Tensor, signs: Tensor, parts: Tensor) -> Tensor:
         made.boxes = noised_boxes(
-            boxes, recorded["rand_box_sign01"].view_as(signs), recorded["rand_box_part"].view_as(parts)
+            boxes,
+            recorded["rand_box_sign01"].view_as(signs),
+            recorded["rand_box_part"].view_as(parts),
         )
         return made.boxes
 
@@ -276,21 +319,33 @@ def test_the_noise_agrees(denoised) -> None:
     if denoised.record["dn_meta"]["pad_size"]:  # an empty step still carries one blank block here
         assert group.blocks == denoised.record["dn_meta"]["num_dn_group"]
         assert_close(group.queries.content, tensors["input_query_label"], **OUTPUTS)
-        assert_close(group.queries.anchors, tensors["input_query_bbox_unsigmoid"].sigmoid(), **OUTPUTS)
+        assert_close(
+            group.queries.anchors, tensors["input_query_bbox_unsigmoid"].sigmoid(), **OUTPUTS
+        )
 
 
 def test_denoising_predictions_agree(denoised) -> None:
-    tensors, main, noised = denoised.tensors, denoised.outputs["main"], denoised.outputs["denoising"]
+    tensors, main, noised = (
+        denoised.tensors,
+        denoised.outputs["main"],
+        denoised.outputs["denoising"],
+    )
     assert_close(main.predictions.logits, tensors["pred_logits"], **OUTPUTS)
     assert_close(main.predictions.boxes, tensors["pred_boxes"], **OUTPUTS)
-    assert_close(denoised.outputs["encoder"].predictions.logits[0], tensors["interm_logits"], **OUTPUTS)
-    assert_close(denoised.outputs["encoder"].predictions.boxes[0], tensors["interm_boxes"], **OUTPUTS)
+    assert_close(
+        denoised.outputs["encoder"].predictions.logits[0], tensors["interm_logits"], **OUTPUTS
+    )
+    assert_close(
+        denoised.outputs["encoder"].predictions.boxes[0], tensors["interm_boxes"], **OUTPUTS
+    )
     size = denoised.record["dn_meta"]["pad_size"]
     if size:
         assert_close(noised.predictions.logits, tensors["dn_pred_logits"], **OUTPUTS)
         assert_close(noised.predictions.boxes, tensors["dn_pred_boxes"], **OUTPUTS)
     for depth in range(denoised.detector.layers):
-        anchors = torch.cat([noised.queries[depth].anchors[:, :size], main.queries[depth].anchors], 1)
+        anchors = torch.cat(
+            [noised.queries[depth].anchors[:, :size], main.queries[depth].anchors], 1
+        )
         assert_close(anchors, tensors[f"reference_in.{depth}"], **OUTPUTS)
 
 
@@ -320,11 +375,15 @@ def test_denoising_gradients_agree(dino, denoised) -> None:
     ours = gradients(denoised.detector, denoised.features)
     if denoised.name == "dn_a":
         check_gradients(ours, dino.gradients("dn_a_grads"))
-    norms = {name: torch.tensor([value]) for name, value in denoised.record["grad_norms_l2"].items()}
+    norms = {
+        name: torch.tensor([value]) for name, value in denoised.record["grad_norms_l2"].items()
+    }
     features = {name: norms.pop(name) for name in list(norms) if name.startswith("input.")}
     # A name's norm is carried in the shape of its weight, so that names are translated as weights are.
     shapes = dino.tensors("weights")
-    placed = dino.ours({name: norm.expand(shapes[name].shape).contiguous() for name, norm in norms.items()})
+    placed = dino.ours(
+        {name: norm.expand(shapes[name].shape).contiguous() for name, norm in norms.items()}
+    )
     wanted = {name: value.flatten()[0] for name, value in placed.items()} | features
     check_gradients({name: ours[name].norm() for name in wanted}, wanted)
 
@@ -333,16 +392,23 @@ def test_groups_see_what_the_official_mask_shows(denoised) -> None:
     """What a query sees is what its output depends on. The recorded mask has the denoising queries first."""
     blocked = denoised.tensors["attn_mask"]
     size, dim, heads = denoised.record["dn_meta"]["pad_size"], 4, 1
-    main = QuerySet(torch.zeros(1, len(blocked) - size, dim), torch.zeros(1, len(blocked) - size, 4))
+    main = QuerySet(
+        torch.zeros(1, len(blocked) - size, dim), torch.zeros(1, len(blocked) - size, 4)
+    )
     groups = [QueryGroup("main", main)]
     if size:
         group = denoised.outputs["denoising"].group
-        groups.append(replace(group, queries=QuerySet(torch.zeros(1, size, dim), torch.zeros(1, size, 4))))
+        groups.append(
+            replace(group, queries=QuerySet(torch.zeros(1, size, dim), torch.zeros(1, size, 4)))
+        )
     attention, layout = SelfAttention(dim, heads, dropout=0.0).eval(), GroupLayout(groups)
 
     def attended(content: Tensor) -> Tensor:
         return attention(content[None], torch.zeros_like(content)[None], layout)[0].sum(-1)
 
-    sees = torch.autograd.functional.jacobian(attended, torch.randn(len(blocked), dim)).abs().sum(-1) > 0
+    sees = (
+        torch.autograd.functional.jacobian(attended, torch.randn(len(blocked), dim)).abs().sum(-1)
+        > 0
+    )
     order = [*range(len(blocked) - size, len(blocked)), *range(len(blocked) - size)]
     assert torch.equal(~sees[order][:, order] if size else ~sees, blocked)

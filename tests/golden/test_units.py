@@ -21,7 +21,14 @@ from od_detr.nn.position import encode_anchors, encode_image
 from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet, Targets
 
 EPS = {"deformable_detr": 0.0, "dab": 1e-6, "dino": 1e-6}
-MATCHER_CASES = ("basic", "more_gt_than_queries", "one_empty", "all_empty", "extreme_logits", "zero_area_gt")
+MATCHER_CASES = (
+    "basic",
+    "more_gt_than_queries",
+    "one_empty",
+    "all_empty",
+    "extreme_logits",
+    "zero_area_gt",
+)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -32,11 +39,15 @@ def test_box_conversions_agree(units: Path) -> None:
     recorded = load_file(units / "box_ops.safetensors")
     for name in ("boxes1", "boxes2"):
         assert torch.equal(cxcywh_to_xyxy(recorded[f"{name}_cxcywh"]), recorded[f"{name}_xyxy"])
-    assert_close(xyxy_to_cxcywh(recorded["boxes1_xyxy"]), recorded["boxes1_back_to_cxcywh"], **CLOSE)
+    assert_close(
+        xyxy_to_cxcywh(recorded["boxes1_xyxy"]), recorded["boxes1_back_to_cxcywh"], **CLOSE
+    )
 
 
 @pytest.mark.parametrize("repository", EPS)
-@pytest.mark.parametrize(("kind", "first", "second"), [("random", "boxes1", "boxes2"), ("edge", "edge1", "edge2")])
+@pytest.mark.parametrize(
+    ("kind", "first", "second"), [("random", "boxes1", "boxes2"), ("edge", "edge1", "edge2")]
+)
 def test_overlaps_agree(units: Path, kind: str, first: str, second: str, repository: str) -> None:
     """Where the oldest code divides 0 by 0, two empty boxes have no overlap."""
     recorded = load_file(units / "box_ops.safetensors")
@@ -60,10 +71,16 @@ def test_the_giou_loss_and_its_gradient_agree(units: Path, repository: str) -> N
     assert_close(boxes.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("eps", "name"), [(1e-5, "deformable_detr_eps1e-5"), (1e-3, "dab_dino_eps1e-3")])
+@pytest.mark.parametrize(
+    ("eps", "name"), [(1e-5, "deformable_detr_eps1e-5"), (1e-3, "dab_dino_eps1e-3")]
+)
 def test_the_inverse_sigmoid_agrees(units: Path, eps: float, name: str) -> None:
     recorded = load_file(units / "small_functions.safetensors")
-    assert_close(inverse_sigmoid(recorded["inverse_sigmoid.x"], eps), recorded[f"inverse_sigmoid.{name}"], **CLOSE)
+    assert_close(
+        inverse_sigmoid(recorded["inverse_sigmoid.x"], eps),
+        recorded[f"inverse_sigmoid.{name}"],
+        **CLOSE,
+    )
 
 
 # ---- losses and detections ------------------------------------------------------------------------------------
@@ -81,17 +98,25 @@ def test_the_focal_loss_and_its_gradient_agree(units: Path) -> None:
 
 def test_detections_agree(units: Path) -> None:
     recorded = load_file(units / "small_functions.safetensors")
-    predictions = Predictions(recorded["postprocess.logits"][None], recorded["postprocess.boxes"][None])
+    predictions = Predictions(
+        recorded["postprocess.logits"][None], recorded["postprocess.boxes"][None]
+    )
     sizes = [(int(height), int(width)) for height, width in recorded["postprocess.target_sizes_hw"]]
-    variants = {match[1] for name in recorded if (match := re.match(r"postprocess\.(\w+)\.0\.boxes", name))}
+    variants = {
+        match[1] for name in recorded if (match := re.match(r"postprocess\.(\w+)\.0\.boxes", name))
+    }
     assert variants
     for variant in variants:
-        detections = select_detections(predictions, sizes, top_k=int(re.search(r"\d+$", variant)[0]))
+        detections = select_detections(
+            predictions, sizes, top_k=int(re.search(r"\d+$", variant)[0])
+        )
         for image in range(len(sizes)):
             prefix = f"postprocess.{variant}.{image}"
             assert_close(detections.scores[image], recorded[f"{prefix}.scores"], **CLOSE)
             assert torch.equal(detections.labels[image], recorded[f"{prefix}.labels"])
-            assert_close(detections.boxes_xyxy[image], recorded[f"{prefix}.boxes"], rtol=1e-5, atol=1e-3)
+            assert_close(
+                detections.boxes_xyxy[image], recorded[f"{prefix}.boxes"], rtol=1e-5, atol=1e-3
+            )
 
 
 # ---- matching -------------------------------------------------------------------------------------------------
@@ -104,7 +129,9 @@ def matched(recorded: dict[str, Tensor], case: str, cost: MatchCost) -> tuple[Gr
     labels = [recorded[f"{case}.labels.{image}"] for image in images]
     targets = Targets(torch.cat(wanted), torch.cat(labels), tuple(map(len, labels)))
     queries = QuerySet(torch.zeros(*logits.shape[:2], 1), boxes)
-    output = GroupOutput(QueryGroup("main", queries), [queries], Predictions(logits[None], boxes[None]))
+    output = GroupOutput(
+        QueryGroup("main", queries), [queries], Predictions(logits[None], boxes[None])
+    )
     match([output], targets, cost)
     return output, targets
 
@@ -131,15 +158,21 @@ def test_costs_and_matchings_agree(units: Path, case: str, repository: str) -> N
     for image, start in enumerate(targets.starts):
         mine = output.matching.image == image
         queries, chosen = output.matching.query[mine], output.matching.target[mine] - start
-        wanted = (recorded[f"{case}.{repository}.{side}_index.{image}"].tolist() for side in ("query", "gt"))
-        assert set(zip(queries.tolist(), chosen.tolist(), strict=True)) == set(zip(*wanted, strict=True))
+        wanted = (
+            recorded[f"{case}.{repository}.{side}_index.{image}"].tolist()
+            for side in ("query", "gt")
+        )
+        assert set(zip(queries.tolist(), chosen.tolist(), strict=True)) == set(
+            zip(*wanted, strict=True)
+        )
 
 
 # ---- positions ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "temperature", "half_pixel"), [("deformable_detr.temp10000", 1e4, True), ("dino.temp20", 20.0, False)]
+    ("name", "temperature", "half_pixel"),
+    [("deformable_detr.temp10000", 1e4, True), ("dino.temp20", 20.0, False)],
 )
 @pytest.mark.parametrize("features", [32, 128])
 def test_the_encoding_of_the_image_is_exact(
@@ -150,9 +183,13 @@ def test_the_encoding_of_the_image_is_exact(
     assert torch.equal(ours.permute(0, 3, 1, 2), recorded[f"{name}.feats{features}"])
 
 
-@pytest.mark.parametrize(("name", "features"), [("official_feats128", 128), ("rescaled_feats32", 32)])
+@pytest.mark.parametrize(
+    ("name", "features"), [("official_feats128", 128), ("rescaled_feats32", 32)]
+)
 @pytest.mark.parametrize("coordinates", [2, 4])
-def test_the_encoding_of_anchors_is_exact(units: Path, name: str, features: int, coordinates: int) -> None:
+def test_the_encoding_of_anchors_is_exact(
+    units: Path, name: str, features: int, coordinates: int
+) -> None:
     recorded = load_file(units / "position_encoding.safetensors")
     ours = encode_anchors(recorded["query_boxes_cxcywh"][..., :coordinates], features)
     assert torch.equal(ours, recorded[f"query_sine.{name}_from{coordinates}"])
@@ -172,11 +209,19 @@ def test_attention_starts_on_the_official_rays(units: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["ref2", "ref4"])
 @pytest.mark.parametrize("masked", ["masked", "unmasked"])
-def test_the_attention_module_and_its_gradients_agree(units: Path, reference: str, masked: str) -> None:
+def test_the_attention_module_and_its_gradients_agree(
+    units: Path, reference: str, masked: str
+) -> None:
     recorded = load_file(units / "ms_deform_attn_module.safetensors")
     sizes = json.loads((units / "units.json").read_text())["ms_deform_attn_module"]
-    attention = DeformableAttention(sizes["d_model"], sizes["n_heads"], sizes["n_levels"], sizes["n_points"])
-    weights = {name.removeprefix("weight."): value for name, value in recorded.items() if name.startswith("weight.")}
+    attention = DeformableAttention(
+        sizes["d_model"], sizes["n_heads"], sizes["n_levels"], sizes["n_points"]
+    )
+    weights = {
+        name.removeprefix("weight."): value
+        for name, value in recorded.items()
+        if name.startswith("weight.")
+    }
     attention.load_state_dict(weights)
     shapes = tuple((int(height), int(width)) for height, width in recorded["spatial_shapes"])
     inputs = {
@@ -185,7 +230,9 @@ def test_the_attention_module_and_its_gradients_agree(units: Path, reference: st
         "input_flatten": recorded["input_flatten"],
     }
     query, anchors, memory = (value.requires_grad_() for value in inputs.values())
-    output = attention(query, anchors, memory, recorded["padding_mask"] if masked == "masked" else None, shapes)
+    output = attention(
+        query, anchors, memory, recorded["padding_mask"] if masked == "masked" else None, shapes
+    )
     output.backward(recorded["grad_output"])
     prefix = f"{reference}.{masked}"
     assert_close(output.detach(), recorded[f"{prefix}.output"], rtol=1e-5, atol=1e-5)

@@ -51,15 +51,17 @@ def name(source: Path, line: int | None = None) -> str:
 # ---- sizes and names ------------------------------------------------------------------------------------------
 
 
-def test_a_file_fits_in_350_lines_and_a_function_in_50() -> None:
-    assert [name(source) for source in SOURCES if len(source.read_text().splitlines()) > 350] == []
-    functions = [(source, node) for source in SOURCES for node in nodes(source, ast.FunctionDef, ast.AsyncFunctionDef)]
-    assert [f"{name(source)}: {node.name}" for source, node in functions if lines(node) > 50] == []
+def test_a_file_fits_in_400_lines() -> None:
+    """How long a function may be is ruff's to say, by statements and branches."""
+    assert [name(source) for source in SOURCES if len(source.read_text().splitlines()) > 400] == []
 
 
-def test_the_whole_source_stays_below_8000_lines() -> None:
+def test_a_room_stays_below_1200_lines_of_code() -> None:
     """Of code: what is blank, a comment or a docstring helps the reader."""
-    assert 1000 < sum(code_lines(source) for source in SOURCES) < 8000
+    rooms: dict[Path, int] = {}
+    for source in SOURCES:
+        rooms[source.parent] = rooms.get(source.parent, 0) + code_lines(source)
+    assert {name(room): size for room, size in rooms.items() if size > 1200} == {}
 
 
 def test_no_module_is_named_after_nothing() -> None:
@@ -71,7 +73,11 @@ def test_no_module_is_named_after_nothing() -> None:
 def test_whatever_is_public_says_what_it_is() -> None:
     for source in SOURCES:
         module = tree(source)
-        public = [n for n in module.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+        public = [
+            n
+            for n in module.body
+            if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"
+        ]
         assert [node.name for node in public if not ast.get_docstring(node)] == [], name(source)
         assert not public or ast.get_docstring(module), name(source)
 
@@ -88,22 +94,38 @@ def test_no_error_is_swallowed() -> None:
 
 
 def test_nothing_is_left_for_later() -> None:
-    assert [name(source) for source in SOURCES if re.search(r"\b(?:TODO|FIXME|XXX|HACK)\b", source.read_text())] == []
+    assert [
+        name(source)
+        for source in SOURCES
+        if re.search(r"\b(?:TODO|FIXME|XXX|HACK)\b", source.read_text())
+    ] == []
 
 
 def test_no_file_of_a_stranger_is_ever_executed() -> None:
     """Checkpoints are tensors and plain data: no unpickling, no eval, `torch.load` with `weights_only=True` only."""
     forbidden = {"cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     for source in SOURCES:
-        imported = {alias.name.split(".")[0] for node in nodes(source, ast.Import) for alias in node.names}
+        imported = {
+            alias.name.split(".")[0] for node in nodes(source, ast.Import) for alias in node.names
+        }
         imported |= {str(node.module).split(".")[0] for node in nodes(source, ast.ImportFrom)}
         assert not imported & forbidden, name(source)
         used = {ast.unparse(node) for node in nodes(source, ast.Attribute)}
-        assert {known for known in used if known.startswith("pickle.")} <= {"pickle.UnpicklingError"}, name(source)
-        assert not any(node.module == "pickle" for node in nodes(source, ast.ImportFrom)), name(source)
+        assert {known for known in used if known.startswith("pickle.")} <= {
+            "pickle.UnpicklingError"
+        }, name(source)
+        assert not any(node.module == "pickle" for node in nodes(source, ast.ImportFrom)), name(
+            source
+        )
         for call in nodes(source, ast.Call):
             called = ast.unparse(call.func)
-            assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load"), name(source)
+            assert called not in (
+                "eval",
+                "exec",
+                "yaml.load",
+                "yaml.unsafe_load",
+                "yaml.full_load",
+            ), name(source)
             if called == "torch.load":
                 given = {word.arg: ast.unparse(word.value) for word in call.keywords}
                 assert given.get("weights_only") == "True", name(source, call.lineno)
@@ -112,7 +134,9 @@ def test_no_file_of_a_stranger_is_ever_executed() -> None:
 def tracked() -> list[Path]:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("only a checkout knows which files are tracked")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
@@ -129,7 +153,9 @@ def test_tracked_files_speak_of_the_code_and_not_of_its_making() -> None:
             text = file.read_text()
         except UnicodeDecodeError:
             continue
-        found += [f"{file.relative_to(ROOT)}: {match.group()}" for match in forbidden.finditer(text)]
+        found += [
+            f"{file.relative_to(ROOT)}: {match.group()}" for match in forbidden.finditer(text)
+        ]
     assert found == []
 
 
@@ -137,7 +163,9 @@ def test_tracked_files_speak_of_the_code_and_not_of_its_making() -> None:
 
 
 def test_imports_run_downwards() -> None:
-    command = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
+    command = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which(
+        "lint-imports"
+    )
     if command is None:
         pytest.skip("import-linter is not installed")
     done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
@@ -182,11 +210,24 @@ def test_every_function_the_paper_page_names_exists() -> None:
 
 
 def test_every_switch_is_on_the_paper_page_and_every_switch_there_exists() -> None:
-    groups = {field.name: field.default_factory() for field in fields(TrainOptions) if callable(field.default_factory)}
+    groups = {
+        field.name: field.default_factory()
+        for field in fields(TrainOptions)
+        if callable(field.default_factory)
+    }
     groups = {name: default for name, default in groups.items() if is_dataclass(default)}
-    switches = {f"{name}.{field.name.rstrip('_')}" for name, default in groups.items() for field in fields(default)}
-    quoted = re.findall(r"`(?:--)?([a-z]+\.[a-z][\w-]*)(?: [^`]*)?`", paper())
+    switches = {
+        f"{name}.{field.name.rstrip('_')}"
+        for name, default in groups.items()
+        for field in fields(default)
+    }
+    quoted = re.findall(r"`(?:--)?([a-z_-]+\.[a-z][\w-]*)(?: [^`]*)?`", paper())
     named = {name.replace("-", "_") for name in quoted if name.split(".")[0] in groups}
     assert named <= switches, named - switches
-    method = {name for name in switches if name.split(".")[0] in ("md", "pd", "qpad", "ag", "enc", "dn", "qfl", "dino")}
+    method = {
+        name
+        for name in switches
+        if name.split(".")[0]
+        in ("md", "pd", "query_prior", "ag", "encoder", "denoising", "qfl", "dino")
+    }
     assert method <= named, method - named

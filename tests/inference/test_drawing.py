@@ -12,7 +12,9 @@ from od_detr.inference.drawing import COLOURS, TEXT_COLOURS, contact_sheet, draw
 CLASSES = ["circle", "square"]
 
 
-def detections(*boxes: tuple[float, float, float, float], scores: bool = True) -> supervision.Detections:
+def detections(
+    *boxes: tuple[float, float, float, float], scores: bool = True
+) -> supervision.Detections:
     return supervision.Detections(
         xyxy=np.array(boxes, dtype=np.float32),
         confidence=np.linspace(0.9, 0.1, len(boxes), dtype=np.float32) if scores else None,
@@ -33,12 +35,20 @@ def test_a_small_image_is_enlarged_and_its_boxes_with_it() -> None:
 
 
 def test_a_large_image_keeps_its_size() -> None:
-    assert draw(Image.new("RGB", (700, 900)), detections((10, 50, 90, 99)), CLASSES).size == (700, 900)
+    assert draw(Image.new("RGB", (700, 900)), detections((10, 50, 90, 99)), CLASSES).size == (
+        700,
+        900,
+    )
 
 
 def test_every_class_has_its_colour() -> None:
-    picture = draw(Image.new("RGB", (600, 600)), detections((50, 100, 200, 300), (300, 100, 500, 300)), CLASSES)
-    assert colours_at(picture, (50, 200), (300, 200)) == [COLOURS.by_idx(0).as_rgb(), COLOURS.by_idx(1).as_rgb()]
+    picture = draw(
+        Image.new("RGB", (600, 600)), detections((50, 100, 200, 300), (300, 100, 500, 300)), CLASSES
+    )
+    assert colours_at(picture, (50, 200), (300, 200)) == [
+        COLOURS.by_idx(0).as_rgb(),
+        COLOURS.by_idx(1).as_rgb(),
+    ]
 
 
 def test_arrays_and_images_of_any_mode_are_drawn_alike_and_stay_as_they_are() -> None:
@@ -57,7 +67,9 @@ def test_the_label_of_a_box_at_the_border_lies_inside_the_image() -> None:
     """As much text is painted as for a box in the middle, where nothing can be cut off."""
 
     def text_pixels(x: float, y: float) -> int:
-        picture = draw(Image.new("RGB", (1600, 1600), "gray"), detections((x, y, x + 500, y + 500)), CLASSES)
+        picture = draw(
+            Image.new("RGB", (1600, 1600), "gray"), detections((x, y, x + 500, y + 500)), CLASSES
+        )
         return int((np.asarray(picture) == TEXT_COLOURS.by_idx(0).as_rgb()).all(-1).sum())
 
     middle = text_pixels(500, 500)

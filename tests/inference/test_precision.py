@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from od_detr.detectors import Detector, build_detector
+from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.inference.precision import choose_precision, computing, fold_norms, prepare
 from od_detr.inference.predictor import Predictor
@@ -17,10 +17,10 @@ from od_detr.nn import encoder
 from od_detr.structures import Batch, Targets
 
 CPU = torch.device("cpu")
-HOSTS = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
+ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
 
 
-def lively_detector(model: str = HOSTS[0], frozen: bool = True) -> Detector:
+def lively_detector(model: str = ARCHITECTURES[0], frozen: bool = True) -> DetectionTransformer:
     """A small host whose norms and heads do something."""
     torch.manual_seed(0)
     detector = build_detector(
@@ -47,7 +47,9 @@ def lively_detector(model: str = HOSTS[0], frozen: bool = True) -> Detector:
 
 
 def noise(images: int = 2, size: int = 128, padded: bool = False) -> Batch:
-    pixels = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randint(
+        256, (images, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     padding = torch.zeros(images, size, size, dtype=torch.bool)
     padding[-1, size // 2 :] = padded
     nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), (0,) * images)
@@ -60,7 +62,9 @@ def test_folded_norms_leave_the_maps_as_they_are(frozen: bool) -> None:
     images = torch.randn(1, 3, 64, 64)
     before = detector.backbone(detector.backbone.stem(images))
     fold_norms(detector.backbone.features)
-    assert not any(isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)) for module in detector.modules())
+    assert not any(
+        isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)) for module in detector.modules()
+    )
     for folded, each in zip(detector.backbone(detector.backbone.stem(images)), before, strict=True):
         torch.testing.assert_close(folded, each, rtol=1e-4, atol=1e-4)
 
@@ -80,16 +84,20 @@ def test_a_norm_beside_another_reader_of_its_convolution_is_left() -> None:
     assert type(network.norm) is nn.BatchNorm2d
 
 
-@pytest.mark.parametrize("model", HOSTS)
+@pytest.mark.parametrize("model", ARCHITECTURES)
 @pytest.mark.parametrize("padded", [False, True])
-def test_bfloat16_moves_boxes_by_less_than_a_pixel_and_scores_by_less_than_a_fiftieth(model: str, padded: bool) -> None:
+def test_bfloat16_moves_boxes_by_less_than_a_pixel_and_scores_by_less_than_a_fiftieth(
+    model: str, padded: bool
+) -> None:
     detector, batch = lively_detector(model), noise(padded=padded)
     predictions = {}
     tokens = None
     for precision in ("32", "bf16"):
         with torch.inference_mode(), computing(precision, CPU):
             ready = prepare(detector, precision)
-            scene = ready.encode(batch, tokens=tokens)  # a two-stage host is compared query by query
+            scene = ready.encode(
+                batch, tokens=tokens
+            )  # a two-stage host is compared query by query
             tokens = scene.tokens
             predictions[precision] = ready.decode(scene)["main"].predictions
     exact, half = predictions["32"], predictions["bf16"]
@@ -99,7 +107,7 @@ def test_bfloat16_moves_boxes_by_less_than_a_pixel_and_scores_by_less_than_a_fif
     assert not torch.equal(half.logits, exact.logits)  # or bfloat16 was not used
 
 
-@pytest.mark.parametrize("model", HOSTS)
+@pytest.mark.parametrize("model", ARCHITECTURES)
 def test_a_prepared_detector_equals_the_one_it_was_copied_from(model: str) -> None:
     detector, batch = lively_detector(model), noise()
     weights = {name: value.clone() for name, value in detector.state_dict().items()}
@@ -110,8 +118,10 @@ def test_a_prepared_detector_equals_the_one_it_was_copied_from(model: str) -> No
     assert all(torch.equal(value, weights[name]) for name, value in detector.state_dict().items())
 
 
-@pytest.mark.parametrize("model", HOSTS)
-def test_knowing_that_nothing_is_padded_changes_no_prediction(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_knowing_that_nothing_is_padded_changes_no_prediction(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     detector, batch = lively_detector(model), noise()
     with torch.no_grad():
         known = detector(batch)["main"].predictions

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.detectors import Detector, build_detector
+from od_detr.detectors import DetectionTransformer, build_detector
 
 SIZES = {
     "backbone": "resnet18",
@@ -25,10 +25,10 @@ SIZES = {
 
 
 @pytest.fixture(scope="session")
-def small() -> Callable[..., Detector]:
+def small() -> Callable[..., DetectionTransformer]:
     """Builds a small detector of any host; every weight and statistic is moved at random."""
 
-    def build(model: str, num_classes: int = 5, **changes: object) -> Detector:
+    def build(model: str, num_classes: int = 5, **changes: object) -> DetectionTransformer:
         with torch.random.fork_rng():
             torch.manual_seed(3)
             detector = build_detector(model, num_classes, **{**SIZES, **changes}).eval()

@@ -41,13 +41,17 @@ def test_maps_have_their_channels_first_and_their_strides(name: str, size: tuple
         assert each.shape == (1, channels, size[0] // stride, size[1] // stride)
     sum(each.square().mean() for each in maps).backward()
     frozen = {key for key, value in backbone.named_parameters() if not value.requires_grad}
-    assert frozen and all((value.grad is None) == (key in frozen) for key, value in backbone.named_parameters())
+    assert frozen and all(
+        (value.grad is None) == (key in frozen) for key, value in backbone.named_parameters()
+    )
 
 
 def test_sides_need_not_be_multiples_of_a_patch() -> None:
     backbone = small(SWIN)
     maps = backbone(backbone.stem(images(50, 71)))
-    assert [tuple(each.shape[2:]) for each in maps] == [(-(-50 // stride), -(-71 // stride)) for stride in STRIDES]
+    assert [tuple(each.shape[2:]) for each in maps] == [
+        (-(-50 // stride), -(-71 // stride)) for stride in STRIDES
+    ]
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -62,7 +66,11 @@ def test_the_stem_and_the_rest_are_the_whole_network(name: str) -> None:
 
 def test_the_stem_a_teacher_is_given_is_its_own_though_the_network_drops_paths() -> None:
     backbone = small(SWIN, drop_path_rate=0.9)
-    stems = [backbone.stem(images(64, 64)), backbone.train().stem(images(64, 64)), backbone.eval().stem(images(64, 64))]
+    stems = [
+        backbone.stem(images(64, 64)),
+        backbone.train().stem(images(64, 64)),
+        backbone.eval().stem(images(64, 64)),
+    ]
     assert torch.equal(stems[0], stems[2]) and torch.equal(stems[1], stems[2])
     assert any(module.training for module in backbone.train().features.modules())
 
@@ -73,7 +81,9 @@ def test_maps_and_names_are_timms_own(name: str, tmp_path) -> None:
     torch.manual_seed(2)
     theirs = timm.create_model(name, pretrained=False, **SMALL[name]).eval()
     save_file(theirs.state_dict(), tmp_path / "weights.safetensors")
-    backbone = Backbone(name, STRIDES, str(tmp_path / "weights.safetensors"), options=SMALL[name]).eval()
+    backbone = Backbone(
+        name, STRIDES, str(tmp_path / "weights.safetensors"), options=SMALL[name]
+    ).eval()
     with torch.no_grad():
         wanted = theirs.forward_intermediates(images(224, 224), intermediates_only=True)
         for ours, expected in zip(backbone(backbone.stem(images(224, 224))), wanted, strict=True):
@@ -92,11 +102,21 @@ def test_what_the_user_asks_of_the_model_comes_first() -> None:
 
 def test_a_detector_on_swin_trains_and_detects() -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 2, "queries": 5, "feedforward": 24}
-    detector = build_detector("dino-4scale", 3, backbone=SWIN, backbone_options=SMALL[SWIN], **sizes)
+    sizes = {
+        "hidden_dim": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "queries": 5,
+        "feedforward": 24,
+    }
+    detector = build_detector(
+        "dino-4scale", 3, backbone=SWIN, backbone_options=SMALL[SWIN], **sizes
+    )
     pixels = torch.randint(256, (2, 3, 50, 71), dtype=torch.uint8)
     nothing = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), (0, 0))
-    batch = Batch(pixels, torch.zeros(2, 50, 71, dtype=torch.bool), nothing, (0, 1), ((50, 71), (50, 71)))
+    batch = Batch(
+        pixels, torch.zeros(2, 50, 71, dtype=torch.bool), nothing, (0, 1), ((50, 71), (50, 71))
+    )
     detector(batch)["main"].predictions.logits.sum().backward()
     assert all(value.grad is not None for value in detector.backbone.features.layers_0.parameters())
     assert detector.eval().detect(batch).boxes_xyxy.isfinite().all()

@@ -15,7 +15,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from od_detr.detectors import Detector, load_detector, save_detector
+from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.integrations import detrex
 from od_detr.integrations.convert import convert
@@ -26,32 +26,43 @@ OF_CLASSES = re.compile(r"(decoder|queries)\.heads\.classes\.|denoising\.labels\
 DETREX_DINO = {"shared_heads": False, "temperature": 10000.0, "half_pixel": True}
 
 
-def official_weights(detector: Detector) -> dict[str, Tensor]:
+def official_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
     return to_official(detector.state_dict(), detector.settings["model"])
 
 
 def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """What safetensors asks for: no two names for one storage."""
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+    return {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
-def detrex_weights(detector: Detector) -> dict[str, Tensor]:
+def detrex_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
     """As detrex saves them: the added levels apart, the encoder's heads as one layer more, both copies of the heads."""
     theirs, maps = {}, len(detector.settings["strides"])
     for name, tensor in official_weights(detector).items():
         name = re.sub(
-            r"^transformer\.enc_out_(class|bbox)_embed\.", rf"transformer.decoder.\1_embed.{detector.layers}.", name
+            r"^transformer\.enc_out_(class|bbox)_embed\.",
+            rf"transformer.decoder.\1_embed.{detector.layers}.",
+            name,
         )
         name = detrex.NAMES.left(name) or name
         level = re.match(r"neck\.convs\.(\d+)\.", name)
         if level and int(level[1]) >= maps:
             name = name.replace(level[0], f"neck.extra_convs.{int(level[1]) - maps}.")
         theirs[name] = tensor
-    last = [name for name in theirs if re.match(rf"transformer\.decoder\.\w+_embed\.{detector.layers}\.", name)]
+    last = [
+        name
+        for name in theirs
+        if re.match(rf"transformer\.decoder\.\w+_embed\.{detector.layers}\.", name)
+    ]
     return theirs | {name.removeprefix("transformer.decoder."): theirs[name] for name in last}
 
 
@@ -66,7 +77,9 @@ def test_official_names_lead_there_and_back(small, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_an_official_checkpoint_becomes_the_detector_it_was(small, save, tmp_path: Path, model: str) -> None:
+def test_an_official_checkpoint_becomes_the_detector_it_was(
+    small, save, tmp_path: Path, model: str
+) -> None:
     detector = small(model)
     report = convert(save({"model": official_weights(detector)}), model, tmp_path / "out")
     converted, config = load_detector(tmp_path / "out")
@@ -81,14 +94,23 @@ WRAPPINGS = {
     "model": lambda weights: {"model": weights, "epoch": 3, "optimizer": {"state": {}}},
     "average": lambda weights: {"ema_model": weights},
     "nested average": lambda weights: {"ema": {"module": weights}},
-    "parallel": lambda weights: {"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}},
-    "half precision": lambda weights: {"model": {name: tensor.double() for name, tensor in weights.items()}},
-    "arguments": lambda weights: {"model": weights, "args": argparse.Namespace(nheads=8, dropout=0.0, lr=1e-4)},
+    "parallel": lambda weights: {
+        "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}
+    },
+    "half precision": lambda weights: {
+        "model": {name: tensor.double() for name, tensor in weights.items()}
+    },
+    "arguments": lambda weights: {
+        "model": weights,
+        "args": argparse.Namespace(nheads=8, dropout=0.0, lr=1e-4),
+    },
 }
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_weights_are_found_however_they_are_wrapped(small, save, tmp_path: Path, wrapping: str) -> None:
+def test_weights_are_found_however_they_are_wrapped(
+    small, save, tmp_path: Path, wrapping: str
+) -> None:
     detector = small("dino-4scale")
     convert(save(WRAPPINGS[wrapping](official_weights(detector))), "dino-4scale", tmp_path / "out")
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
@@ -101,10 +123,15 @@ def test_a_safetensors_file_will_do(small, tmp_path: Path) -> None:
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
 
 
-def test_trained_weights_come_before_their_average_and_the_report_says_so(small, save, tmp_path: Path) -> None:
+def test_trained_weights_come_before_their_average_and_the_report_says_so(
+    small, save, tmp_path: Path
+) -> None:
     detector = small("deformable-detr-plus")
     weights = official_weights(detector)
-    content = {"ema_model": {name: tensor + 1 for name, tensor in weights.items()}, "model": weights}
+    content = {
+        "ema_model": {name: tensor + 1 for name, tensor in weights.items()},
+        "model": weights,
+    }
     report = convert(save(content), "deformable-detr-plus", tmp_path / "out")
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
     assert "'ema_model' of the checkpoint was not taken" in str(report)
@@ -114,14 +141,18 @@ def test_the_heads_of_attention_come_from_the_arguments(small, save, tmp_path: P
     """Nothing in the weights tells 8 heads with one point from 4 with two."""
     weights = official_weights(small("deformable-detr-plus", heads=4, points=2))
     arguments = argparse.Namespace(nheads=4, dropout=0.2)
-    report = convert(save({"model": weights, "args": arguments}), "deformable-detr-plus", tmp_path / "out")
+    report = convert(
+        save({"model": weights, "args": arguments}), "deformable-detr-plus", tmp_path / "out"
+    )
     settings = load_detector(tmp_path / "out")[0].settings
     assert (settings["heads"], settings["points"], settings["dropout"]) == (4, 2, 0.2)
     assert "8 are assumed" not in str(report)
     assert "8 are assumed" in str(convert(save(weights), "deformable-detr-plus", tmp_path / "out"))
 
 
-def test_classes_have_the_names_of_coco_where_their_number_says_so(small, save, tmp_path: Path) -> None:
+def test_classes_have_the_names_of_coco_where_their_number_says_so(
+    small, save, tmp_path: Path
+) -> None:
     weights = official_weights(small("deformable-detr-plus", num_classes=91))
     convert(save(weights), "deformable-detr-plus", tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -133,7 +164,9 @@ def test_classes_have_the_names_of_coco_where_their_number_says_so(small, save, 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_another_number_of_classes_keeps_all_but_the_classes(small, save, tmp_path: Path, model: str) -> None:
+def test_another_number_of_classes_keeps_all_but_the_classes(
+    small, save, tmp_path: Path, model: str
+) -> None:
     detector = small(model)
     names = ["ant", "bee", "cow"]
     report = convert(save(official_weights(detector)), model, tmp_path / "out", classes=names)
@@ -141,8 +174,12 @@ def test_another_number_of_classes_keeps_all_but_the_classes(small, save, tmp_pa
     before, after = detector.state_dict(), converted.state_dict()
     assert config["classes"] == names and converted.num_classes == 3
     assert set(report.fresh) == {name for name in after if OF_CLASSES.match(name)}
-    assert all(torch.equal(before[name], after[name]) for name in before if not OF_CLASSES.match(name))
-    assert "3 classes instead of 5" in str(report) and "decoder.heads.classes.0.weight" in str(report)
+    assert all(
+        torch.equal(before[name], after[name]) for name in before if not OF_CLASSES.match(name)
+    )
+    assert "3 classes instead of 5" in str(report) and "decoder.heads.classes.0.weight" in str(
+        report
+    )
 
 
 def test_idle_tensors_are_listed_and_left(small, save, tmp_path: Path) -> None:
@@ -151,7 +188,9 @@ def test_idle_tensors_are_listed_and_left(small, save, tmp_path: Path) -> None:
         "criterion.empty_weight": torch.ones(1),
         "mask_head.x": torch.ones(1),
     }
-    report = convert(save(official_weights(small("dino-4scale")) | idle), "dino-4scale", tmp_path / "out")
+    report = convert(
+        save(official_weights(small("dino-4scale")) | idle), "dino-4scale", tmp_path / "out"
+    )
     assert set(report.unused) == set(idle)
     assert all(name in str(report) for name in idle)
 
@@ -168,10 +207,14 @@ def test_rows_of_a_larger_label_book_are_never_looked_up(small, save, tmp_path: 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_detrex_checkpoint_becomes_the_detector_it_was(small, save, tmp_path: Path, model: str) -> None:
+def test_a_detrex_checkpoint_becomes_the_detector_it_was(
+    small, save, tmp_path: Path, model: str
+) -> None:
     detector = small(model, **(DETREX_DINO if model.startswith("dino") else {}))
     weights = detrex_weights(detector)
-    assert not any(name.startswith(("input_proj", "backbone.0", "transformer.enc_out_")) for name in weights)
+    assert not any(
+        name.startswith(("input_proj", "backbone.0", "transformer.enc_out_")) for name in weights
+    )
     report = convert(save({"model": weights}), model, tmp_path / "out")
     converted, _ = load_detector(tmp_path / "out")
     assert same(detector.state_dict(), converted.state_dict())
@@ -203,11 +246,15 @@ def test_detrex_names_are_those_of_its_source() -> None:
         "backbone.res5.2.conv3.norm.bias": "backbone.0.body.layer4.2.bn3.bias",
         "backbone.res3.1.shortcut.norm.weight": "backbone.0.body.layer2.1.downsample.1.weight",
     }
-    assert detrex.to_official_names(dict.fromkeys(names, torch.ones(1))).keys() == set(names.values())
+    assert detrex.to_official_names(dict.fromkeys(names, torch.ones(1))).keys() == set(
+        names.values()
+    )
     assert {name: detrex.NAMES.right(name) for name in names} == names
 
 
-def test_a_label_embedding_of_one_row_per_class_gets_its_spare_row(small, save, tmp_path: Path) -> None:
+def test_a_label_embedding_of_one_row_per_class_gets_its_spare_row(
+    small, save, tmp_path: Path
+) -> None:
     detector = small("dino-4scale", **DETREX_DINO)
     weights = detrex_weights(detector)
     weights["label_enc.weight"] = weights["label_enc.weight"][:5]
@@ -234,13 +281,20 @@ def test_a_checkpoint_of_another_host_names_its_own(small, save, model: str) -> 
     file = save(official_weights(small(model)))
     for other in set(MODELS) - {model}:
         message = refusal(file, other)
-        assert str(file) in message and f"looks like {model}" in message and f"--model {model}" in message
+        assert (
+            str(file) in message
+            and f"looks like {model}" in message
+            and f"--model {model}" in message
+        )
 
 
 def test_other_architectures_are_told_by_what_they_look_like(save) -> None:
     resnet = torchvision.models.resnet18().state_dict()
     assert "a bare backbone" in refusal(save(resnet), "dino-4scale")
-    detr = {"transformer.encoder.layers.0.self_attn.in_proj_weight": torch.ones(1), "class_embed.weight": torch.ones(1)}
+    detr = {
+        "transformer.encoder.layers.0.self_attn.in_proj_weight": torch.ones(1),
+        "class_embed.weight": torch.ones(1),
+    }
     assert "a DETR without deformable attention" in refusal(save(detr), "dino-4scale")
     assert "no detector of this package" in refusal(save({"weight": torch.ones(1)}), "dino-4scale")
 
@@ -252,7 +306,9 @@ def without(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 def test_what_is_missing_or_superfluous_is_named(small, save) -> None:
     model = "deformable-detr-plus"
     weights = official_weights(small(model))
-    assert "'encoder.layers.0.norm1.weight'" in refusal(save(without(weights, "encoder.layers.0.norm1.weight")), model)
+    assert "'encoder.layers.0.norm1.weight'" in refusal(
+        save(without(weights, "encoder.layers.0.norm1.weight")), model
+    )
     assert "decoder.heads.classes.1" in refusal(save(without(weights, "class_embed.1")), model)
     extra = {"transformer.decoder.norm.weight": torch.ones(32)}
     assert "'transformer.decoder.norm.weight'" in refusal(save(weights | extra), model)
@@ -264,13 +320,17 @@ def test_what_is_missing_or_superfluous_is_named(small, save) -> None:
 
 def test_copies_of_a_head_that_disagree_are_refused(small, save) -> None:
     weights = official_weights(small("deformable-detr-plus"))
-    weights["transformer.decoder.bbox_embed.0.layers.0.bias"] = weights["bbox_embed.0.layers.0.bias"] + 1
+    weights["transformer.decoder.bbox_embed.0.layers.0.bias"] = (
+        weights["bbox_embed.0.layers.0.bias"] + 1
+    )
     assert "bbox_embed.0.layers.0.bias" in refusal(save(weights), "deformable-detr-plus")
 
 
 def test_a_detector_without_box_refinement_is_refused(small, save) -> None:
     """Its one box head is repeated, so that only equality tells."""
-    weights = without(official_weights(small("deformable-detr-plus")), "transformer.decoder.bbox_embed")
+    weights = without(
+        official_weights(small("deformable-detr-plus")), "transformer.decoder.bbox_embed"
+    )
     for name in [name for name in weights if re.match(r"(class|bbox)_embed\.0", name)]:
         weights[name.replace("_embed.0", "_embed.1")] = weights[name]
     assert "without box refinement" in refusal(save(weights), "deformable-detr-plus")
@@ -297,7 +357,9 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes)
     assert str(tmp_path / "file.pth") in refusal(tmp_path / "file.pth", "dino-4scale")
 
 
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(1)], {"model": {"a": torch.ones(1), "b": 3}}])
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3}, [torch.ones(1)], {"model": {"a": torch.ones(1), "b": 3}}]
+)
 def test_a_file_without_weights_is_refused(save, content: object) -> None:
     assert "checkpoint.pth: " in refusal(save(content), "dino-4scale")
 
@@ -307,7 +369,9 @@ def test_a_missing_file_or_name_is_told(tmp_path: Path, small, save) -> None:
     assert "did you mean dino-4scale" in refusal(tmp_path / "none.pth", "dino-4scales")
     assert "config.json: no such file" in refusal(tmp_path, "dino-4scale")
     file = save(official_weights(small("dino-4scale")))
-    assert "2 class names for 3 classes" in refusal(file, "dino-4scale", num_classes=3, classes=["a", "b"])
+    assert "2 class names for 3 classes" in refusal(
+        file, "dino-4scale", num_classes=3, classes=["a", "b"]
+    )
 
 
 def test_our_own_detectors_need_no_conversion(small, tmp_path: Path) -> None:
@@ -330,8 +394,14 @@ def test_code_in_a_checkpoint_is_never_run(small, tmp_path: Path, form: str) -> 
     if form == "pickle":
         file.write_bytes(pickle.dumps({"model": attack}))
     else:
-        weights = official_weights(small("deformable-detr-plus")) if form == "beside weights" else {}
-        torch.save({"model": weights, "hook": attack}, file, _use_new_zipfile_serialization=form != "old torch")
+        weights = (
+            official_weights(small("deformable-detr-plus")) if form == "beside weights" else {}
+        )
+        torch.save(
+            {"model": weights, "hook": attack},
+            file,
+            _use_new_zipfile_serialization=form != "old torch",
+        )
     message = refusal(file, "deformable-detr-plus")
     assert not canary.exists()
     assert "never loaded" in message and ("system" in message or form == "pickle")

@@ -16,9 +16,9 @@ from od_detr.criteria.matching import MatchCost
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
-from od_detr.detectors import Detector, load_detector, save_detector
+from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
-from od_detr.evaluation.coco import FIGURES
+from od_detr.evaluation.coco import METRICS
 from od_detr.evaluation.scoring import Scorer, score
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.inference.precision import prepare
@@ -26,13 +26,17 @@ from od_detr.inference.predictor import Predictor
 from od_detr.integrations.convert import convert
 from od_detr.integrations.official import to_official
 
-KEPT = {1: "person", 18: "dog", 90: "toothbrush"}  # of the 91 ids that the official code has classes for
-HOSTS = ("deformable-detr-plus", "dino-4scale")
+KEPT = {
+    1: "person",
+    18: "dog",
+    90: "toothbrush",
+}  # of the 91 ids that the official code has classes for
+ARCHITECTURES = ("deformable-detr-plus", "dino-4scale")
 CLASS_HEADS = re.compile(r"(decoder|queries)\.heads\.classes\.")
 
 
-@pytest.fixture(params=HOSTS)
-def holed(small, request) -> Detector:
+@pytest.fixture(params=ARCHITECTURES)
+def holed(small, request) -> DetectionTransformer:
     """91 classes, of which all but the kept ones are very sure of themselves."""
     detector = small(request.param, num_classes=91, queries=20)
     others = [label for label in range(91) if label not in KEPT]
@@ -40,28 +44,40 @@ def holed(small, request) -> Detector:
         for name, value in detector.named_parameters():
             if name.startswith("decoder.heads.classes.") and name.endswith("bias"):
                 value[others] = 9.0
-            elif name.startswith("decoder.heads.classes.") or name == "queries.reference_points.weight":
+            elif (
+                name.startswith("decoder.heads.classes.")
+                or name == "queries.reference_points.weight"
+            ):
                 value *= 8  # classes that differ from query to query, and queries that look at different places
-            elif name == "queries.heads.classes.0.bias":  # or the encoder would propose other places without them
+            elif (
+                name == "queries.heads.classes.0.bias"
+            ):  # or the encoder would propose other places without them
                 value[others] = -99.0
     return detector
 
 
 @pytest.fixture
-def converted(holed: Detector, save, tmp_path: Path) -> Path:
+def converted(holed: DetectionTransformer, save, tmp_path: Path) -> Path:
     model = holed.settings["model"]
     convert(save({"model": to_official(holed.state_dict(), model)}), model, tmp_path / "converted")
     return tmp_path / "converted"
 
 
 @pytest.fixture
-def cut(holed: Detector, small, tmp_path: Path) -> Path:
+def cut(holed: DetectionTransformer, small, tmp_path: Path) -> Path:
     """The same detector, saved with heads for the kept classes alone."""
-    detector, weights = small(holed.settings["model"], num_classes=len(KEPT), queries=20), holed.state_dict()
+    detector, weights = (
+        small(holed.settings["model"], num_classes=len(KEPT), queries=20),
+        holed.state_dict(),
+    )
     rows = {name: list(KEPT) for name in weights if CLASS_HEADS.match(name)}
     rows["denoising.labels.weight"] = [*KEPT, 91]
-    detector.load_state_dict({name: value[rows[name]] if name in rows else value for name, value in weights.items()})
-    save_detector(detector, tmp_path / "cut", list(KEPT.values()), category_ids=list(KEPT), image_size=64)
+    detector.load_state_dict(
+        {name: value[rows[name]] if name in rows else value for name, value in weights.items()}
+    )
+    save_detector(
+        detector, tmp_path / "cut", list(KEPT.values()), category_ids=list(KEPT), image_size=64
+    )
     return tmp_path / "cut"
 
 
@@ -70,16 +86,25 @@ def data(cut: Path, tmp_path: Path) -> Path:
     """Noise, in which each class has an object that the cut detector finds second, and one that it does not find."""
     folder, rng = tmp_path / "data", np.random.default_rng(0)
     folder.mkdir()
-    content: dict[str, list[dict]] = {"images": [], "annotations": [], "categories": categories(KEPT)}
+    content: dict[str, list[dict]] = {
+        "images": [],
+        "annotations": [],
+        "categories": categories(KEPT),
+    }
     predictor = Predictor.from_run(cut, device="cpu", precision="32")
     for image in (3, 8):
         file = folder / f"{image}.png"
         Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(file)
         content["images"].append({"id": image, "file_name": file.name, "height": 48, "width": 64})
         found = predictor.predict(file, threshold=0.0)
-        boxes = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], 1).tolist()
+        boxes = np.concatenate(
+            [found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], 1
+        ).tolist()
         seconds = [np.flatnonzero(found.class_id == label)[1] for label in range(3)]
-        for label, box in [*enumerate(boxes[place] for place in seconds), *enumerate([[1, 2, 9, 9]] * 3)]:
+        for label, box in [
+            *enumerate(boxes[place] for place in seconds),
+            *enumerate([[1, 2, 9, 9]] * 3),
+        ]:
             number = len(content["annotations"]) + 1
             row = {"id": number, "image_id": image, "category_id": list(KEPT)[label], "bbox": box}
             content["annotations"].append(row)
@@ -108,7 +133,9 @@ def scored(directory: Path, data: Path) -> dict[str, Any]:
     return score(detector, batches, Scorer(data / "val.json", tuple(KEPT), MatchCost()))
 
 
-def test_classes_without_a_category_take_no_detections_place(converted: Path, cut: Path, data: Path) -> None:
+def test_classes_without_a_category_take_no_detections_place(
+    converted: Path, cut: Path, data: Path
+) -> None:
     ours = evaluate_run(converted, data, image_size=64, device="cpu")
     assert ours == evaluate_run(cut, data, device="cpu") == scored(cut, data)
     assert ours["per_class"].keys() == set(KEPT.values())
@@ -120,28 +147,38 @@ def test_categories_of_other_ids_are_known_by_name(converted: Path, data: Path) 
     change(data, {2: "toothbrush", 18: "person", 40: "dog"}, {1: 18, 18: 40, 90: 2})
     after = evaluate_run(converted, data, image_size=64, device="cpu")
     assert after["per_class"] == before["per_class"]
-    assert all(after[name] == pytest.approx(before[name], abs=1e-12) for name in FIGURES)
+    assert all(after[name] == pytest.approx(before[name], abs=1e-12) for name in METRICS)
 
 
-def test_names_that_repeat_in_the_detector_are_told_apart_by_id(converted: Path, data: Path) -> None:
+def test_names_that_repeat_in_the_detector_are_told_apart_by_id(
+    converted: Path, data: Path
+) -> None:
     """Hugging Face calls every unused class N/A."""
     before = evaluate_run(converted, data, image_size=64, device="cpu")
     config = json.loads((converted / "config.json").read_text())
-    config["classes"] = ["N/A" if name.startswith("unused") or name == "dog" else name for name in config["classes"]]
+    config["classes"] = [
+        "N/A" if name.startswith("unused") or name == "dog" else name for name in config["classes"]
+    ]
     (converted / "config.json").write_text(json.dumps(config))
     change(data, KEPT | {18: "N/A"})
     after = evaluate_run(converted, data, image_size=64, device="cpu")
-    assert after["per_class"] == {("N/A" if name == "dog" else name): AP for name, AP in before["per_class"].items()}
+    assert after["per_class"] == {
+        ("N/A" if name == "dog" else name): AP for name, AP in before["per_class"].items()
+    }
 
 
 def test_a_category_the_detector_does_not_know_is_named(converted: Path, data: Path) -> None:
     change(data, KEPT | {18: "dodo"})
-    with pytest.raises(InputError, match=r"val\.json: category 18: name 'dodo' is no class of the .*; use") as error:
+    with pytest.raises(
+        InputError, match=r"val\.json: category 18: name 'dodo' is no class of the .*; use"
+    ) as error:
         evaluate_run(converted, data, image_size=64, device="cpu")
     assert "\n" not in str(error.value)
 
 
-def test_a_detector_whose_ids_were_not_saved_is_matched_by_name(converted: Path, data: Path) -> None:
+def test_a_detector_whose_ids_were_not_saved_is_matched_by_name(
+    converted: Path, data: Path
+) -> None:
     before = evaluate_run(converted, data, image_size=64, device="cpu")
     config = json.loads((converted / "config.json").read_text())
     del config["category_ids"]

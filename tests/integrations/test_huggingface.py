@@ -17,14 +17,33 @@ from od_detr.integrations.huggingface import to_huggingface
 
 transformers = pytest.importorskip("transformers")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-RESNET = {"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
+RESNET = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "depths": [2, 2, 2, 2],
+    "hidden_sizes": [64, 128, 256, 512],
+}
 BACKBONES = {
-    "timm": {"model_type": "timm_backbone", "backbone": "resnet18", "features_only": True, "out_indices": [2, 3, 4]},
-    "transformers": {**RESNET, "embedding_size": 64, "out_features": ["stage2", "stage3", "stage4"]},
+    "timm": {
+        "model_type": "timm_backbone",
+        "backbone": "resnet18",
+        "features_only": True,
+        "out_indices": [2, 3, 4],
+    },
+    "transformers": {
+        **RESNET,
+        "embedding_size": 64,
+        "out_features": ["stage2", "stage3", "stage4"],
+    },
 }
 SHAPES = {
     "one level more": {"num_queries": 9, "d_model": 32, "encoder_layers": 1, "decoder_layers": 2},
-    "two levels more": {"num_queries": 4, "d_model": 64, "num_feature_levels": 5, "decoder_layers": 3},
+    "two levels more": {
+        "num_queries": 4,
+        "d_model": 64,
+        "num_feature_levels": 5,
+        "decoder_layers": 3,
+    },
 }
 
 
@@ -59,7 +78,10 @@ def images() -> dict[str, tuple[Tensor, Tensor]]:
     padding = torch.zeros(2, 96, 128, dtype=torch.bool)
     padding[1, 64:], padding[1, :, 75:] = True, True
     return {
-        "one size": (torch.randn(1, 3, 90, 70, generator=generator), torch.zeros(1, 90, 70, dtype=torch.bool)),
+        "one size": (
+            torch.randn(1, 3, 90, 70, generator=generator),
+            torch.zeros(1, 90, 70, dtype=torch.bool),
+        ),
         "several sizes": (torch.randn(2, 3, 96, 128, generator=generator), padding),
     }
 
@@ -73,7 +95,11 @@ def answers(model, images: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
     for layer, content in enumerate(output.intermediate_hidden_states.unbind(1)):
         logits.append(model.class_embed[layer](content))
         delta, start = model.bbox_embed[layer](content), torch.logit(references[layer], 1e-5)
-        boxes.append(torch.cat([delta[..., : start.shape[-1]] + start, delta[..., start.shape[-1] :]], -1).sigmoid())
+        boxes.append(
+            torch.cat(
+                [delta[..., : start.shape[-1]] + start, delta[..., start.shape[-1] :]], -1
+            ).sigmoid()
+        )
     full = model(pixel_values=images, pixel_mask=(~padding).long())
     assert_close(logits[-1], full.logits)
     assert_close(boxes[-1], full.pred_boxes)
@@ -87,7 +113,11 @@ def our_answers(detector, images: Tensor, padding: Tensor) -> tuple[Tensor, Tens
     return predictions.logits, predictions.boxes
 
 
-@pytest.fixture(scope="module", params=[(shape, backbone) for shape in SHAPES for backbone in BACKBONES], ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[(shape, backbone) for shape in SHAPES for backbone in BACKBONES],
+    ids="-".join,
+)
 def pair(request, tmp_path_factory):
     """A model of transformers, and ours converted from what it saved."""
     folder = tmp_path_factory.mktemp("pair")
@@ -124,7 +154,9 @@ def test_our_detector_answers_the_same_in_transformers(small, tmp_path: Path, si
     names = [f"thing {index}" for index in range(5)]
     save_detector(detector, tmp_path / "ours", names)
     convert_to_huggingface(tmp_path / "ours", tmp_path / "theirs")
-    model = transformers.DeformableDetrForObjectDetection.from_pretrained(tmp_path / "theirs").eval()
+    model = transformers.DeformableDetrForObjectDetection.from_pretrained(
+        tmp_path / "theirs"
+    ).eval()
     assert list(model.config.id2label.values()) == names
     batch = images()[sizes]
     for ours, theirs in zip(our_answers(detector, *batch), answers(model, *batch), strict=True):
@@ -140,7 +172,9 @@ def test_a_model_that_is_trained_on_keeps_one_copy_of_its_box_heads(small) -> No
 
 def test_class_names_come_along(pair) -> None:
     _, _, folder = pair
-    assert json.loads((folder / "ours" / "config.json").read_text())["classes"] == [f"LABEL_{i}" for i in range(6)]
+    assert json.loads((folder / "ours" / "config.json").read_text())["classes"] == [
+        f"LABEL_{i}" for i in range(6)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +188,9 @@ def test_class_names_come_along(pair) -> None:
         ({"model_type": "detr"}, "model_type 'detr'"),
     ],
 )
-def test_other_configurations_are_refused(pair, tmp_path: Path, changes: dict, complaint: str) -> None:
+def test_other_configurations_are_refused(
+    pair, tmp_path: Path, changes: dict, complaint: str
+) -> None:
     _, _, folder = pair
     config = json.loads((folder / "theirs" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))

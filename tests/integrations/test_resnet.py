@@ -14,7 +14,11 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from od_detr.detectors import build_detector
 from od_detr.nn.backbone import Backbone
 
-MILLIONS = {"deformable-detr-plus": (40, 42), "dab-deformable-detr": (47, 49), "dino-4scale": (46, 48)}
+MILLIONS = {
+    "deformable-detr-plus": (40, 42),
+    "dab-deformable-detr": (47, 49),
+    "dino-4scale": (46, 48),
+}
 
 
 def test_torchvisions_resnet_is_our_backbone(tmp_path: Path) -> None:

@@ -10,17 +10,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.detectors import Detector, Scene, build_detector
+from od_detr.detectors import DetectionTransformer, Encoded, build_detector
 from od_detr.structures import Batch, Targets
 
-sys.path.append(str(Path(__file__).parent))  # so that tests may import the transcription beside them
+sys.path.append(
+    str(Path(__file__).parent)
+)  # so that tests may import the transcription beside them
 
 CLASSES = 3
-SIZES = {"hidden_dim": 32, "heads": 4, "points": 2, "encoder_layers": 1, "feedforward": 48, "backbone": "resnet18"}
+SIZES = {
+    "hidden_dim": 32,
+    "heads": 4,
+    "points": 2,
+    "encoder_layers": 1,
+    "feedforward": 48,
+    "backbone": "resnet18",
+}
 TINY = {"channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)}
 
 
-def small_detector(model: str, num_classes: int = CLASSES, seed: int = 0, **sizes) -> Detector:
+def small_detector(
+    model: str, num_classes: int = CLASSES, seed: int = 0, **sizes
+) -> DetectionTransformer:
     """A host with a tiny backbone, its weights stirred so that its predictions differ from one another."""
     torch.manual_seed(seed)
     chosen = SIZES | {"decoder_layers": 3, "queries": 8, "backbone_options": TINY} | sizes
@@ -33,13 +44,17 @@ def small_detector(model: str, num_classes: int = CLASSES, seed: int = 0, **size
     return detector
 
 
-def small_batch(counts: tuple[int, ...] = (3, 0, 5), num_classes: int = CLASSES, seed: int = 0) -> Batch:
+def small_batch(
+    counts: tuple[int, ...] = (3, 0, 5), num_classes: int = CLASSES, seed: int = 0
+) -> Batch:
     """Images of 64 px, the last one padded, with objects that crowd around two places."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (len(counts), 3, 64, 64), dtype=torch.uint8, generator=generator)
     padding = torch.zeros(len(counts), 64, 64, dtype=torch.bool)
     padding[-1, 48:] = padding[-1, :, 56:] = True
-    return Batch(images, padding, crowded_targets(counts, num_classes, seed), tuple(range(len(counts))))
+    return Batch(
+        images, padding, crowded_targets(counts, num_classes, seed), tuple(range(len(counts)))
+    )
 
 
 def crowded_targets(counts: tuple[int, ...], num_classes: int = CLASSES, seed: int = 0) -> Targets:
@@ -52,7 +67,7 @@ def crowded_targets(counts: tuple[int, ...], num_classes: int = CLASSES, seed: i
 
 
 @pytest.fixture(scope="session")
-def make_detector() -> Callable[..., Detector]:
+def make_detector() -> Callable[..., DetectionTransformer]:
     return small_detector
 
 
@@ -72,7 +87,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def scenes() -> Callable[[str], tuple[Detector, Scene]]:
+def scenes() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
     """A detector and what it sees, once for each host; objectives ask it for queries only."""
 
     @cache

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from transcription import Host, Seen, Truth
 
 from od_detr.criteria.matching import match
-from od_detr.detectors import Detector, Scene
+from od_detr.detectors import DetectionTransformer, Encoded
 from od_detr.objectives import Labels, total
 from od_detr.options import TrainOptions
 from od_detr.structures import GroupOutput, Outputs, Predictions, QueryGroup, QuerySet, Targets
@@ -28,12 +28,16 @@ LAYERS, QUERIES, CLASSES, DIM = 2, 6, 2, 32
 COUNTS = ((3, 0, 5), (7, 0, 1), (0, 0, 0))  # the second has an image with more targets than queries
 SEEDS = 8
 
-Scenes = Callable[[str], tuple[Detector, Scene]]
+Scenes = Callable[[str], tuple[DetectionTransformer, Encoded]]
 MakeTargets = Callable[[tuple[int, ...], int, int], Targets]
 
 
 def name_of(value: object) -> str | None:
-    return " ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else None
+    return (
+        " ".join(f"{key}={part}" for key, part in value.items())
+        if isinstance(value, dict)
+        else None
+    )
 
 
 def options(recipe: str, model: str, setting: dict) -> TrainOptions:
@@ -59,15 +63,21 @@ class Step:
 
     @property
     def leaves(self) -> list[torch.Tensor]:
-        return [part for out in self.outputs.groups.values() for part in vars(out.predictions).values()]
+        return [
+            part for out in self.outputs.groups.values() for part in vars(out.predictions).values()
+        ]
 
 
-def predicted(targets: Targets, queries: int, layers: int, generator: torch.Generator) -> Predictions:
+def predicted(
+    targets: Targets, queries: int, layers: int, generator: torch.Generator
+) -> Predictions:
     """Boxes near the targets, or anywhere in an image without any."""
     boxes = 0.3 + 0.4 * torch.rand(layers, len(targets.counts), queries, 4, generator=generator)
     for image, (start, size) in enumerate(zip(targets.starts, targets.counts, strict=True)):
         if size:
-            near = targets.boxes[start + torch.randint(size, (layers, queries), generator=generator)]
+            near = targets.boxes[
+                start + torch.randint(size, (layers, queries), generator=generator)
+            ]
             boxes[:, image] = 0.2 * boxes[:, image] + 0.8 * near
     logits = torch.randn(layers, len(targets.counts), queries, CLASSES, generator=generator)
     return Predictions(logits, boxes)
@@ -76,8 +86,13 @@ def predicted(targets: Targets, queries: int, layers: int, generator: torch.Gene
 def moved(predictions: Predictions, generator: torch.Generator) -> Predictions:
     """What a twin would say: much the same."""
     parts = vars(predictions).values()
-    noise = [size * torch.randn(p.shape, generator=generator) for p, size in zip(parts, (0.7, 0.03), strict=True)]
-    return Predictions(predictions.logits + noise[0], (predictions.boxes + noise[1]).clamp(min=0.05))
+    noise = [
+        size * torch.randn(p.shape, generator=generator)
+        for p, size in zip(parts, (0.7, 0.03), strict=True)
+    ]
+    return Predictions(
+        predictions.logits + noise[0], (predictions.boxes + noise[1]).clamp(min=0.05)
+    )
 
 
 def decoded(group: QueryGroup, predictions: Predictions, generator: torch.Generator) -> GroupOutput:
@@ -99,9 +114,12 @@ def take_step(scenes: Scenes, options: TrainOptions, seed: int, make_targets: Ma
     if options.model == DINO:
         twins["encoder"] = predicted(targets, QUERIES, 1, generator)
 
-    def groups(predictions: dict[str, Predictions], scene: Scene) -> Outputs:
+    def groups(predictions: dict[str, Predictions], scene: Encoded) -> Outputs:
         return Outputs(
-            {name: decoded(QueryGroup(name, scene.queries), p, generator) for name, p in predictions.items()}
+            {
+                name: decoded(QueryGroup(name, scene.queries), p, generator)
+                for name, p in predictions.items()
+            }
         )
 
     taught = groups({name: moved(p, generator) for name, p in twins.items()}, scene)
@@ -133,26 +151,36 @@ class Transcribed:
     def __init__(self, step: Step) -> None:
         self.step, self.options = step, step.options
         self.plain = self.options.recipe == "baseline"
-        self.kind, self.eps = self.options.match.cost, self.options.host.eps
+        self.kind, self.eps = self.options.match.cost, self.options.architecture.eps
         self.nb = max(1, len(step.targets))
         self.leaves = {
-            name: tuple(part.detach().double().requires_grad_() for part in vars(output.predictions).values())
+            name: tuple(
+                part.detach().double().requires_grad_()
+                for part in vars(output.predictions).values()
+            )
             for name, output in step.outputs.groups.items()
         }
         self.truths = [
-            Truth(step.targets.boxes[start : start + size].tolist(), step.targets.labels[start : start + size].tolist())
+            Truth(
+                step.targets.boxes[start : start + size].tolist(),
+                step.targets.labels[start : start + size].tolist(),
+            )
             for start, size in zip(step.targets.starts, step.targets.counts, strict=True)
         ]
 
     def host(self, loss: str = "qfl") -> Host:
-        qfl, own = self.options.qfl, self.options.host.class_weight
+        qfl, own = self.options.qfl, self.options.architecture.class_weight
         hard = self.plain or "focal" in (loss, qfl.loss)
         chosen = partial(transcription.qfl, alpha=qfl.alpha, gamma=qfl.gamma)
         if hard:
             usual = self.plain or loss == "focal"  # which no switch of the QFL bends
-            shape = {} if usual else {"alpha": 0.25 if qfl.alpha is None else qfl.alpha, "gamma": qfl.gamma}
+            shape = (
+                {}
+                if usual
+                else {"alpha": 0.25 if qfl.alpha is None else qfl.alpha, "gamma": qfl.gamma}
+            )
             chosen = partial(transcription.focal, **shape)
-        weight = own if self.plain or qfl.lambda_ is None else qfl.lambda_
+        weight = own if self.plain or qfl.class_weight is None else qfl.class_weight
         return Host(chosen, hard, weight, 5.0, 2.0, self.eps)
 
     def seen(self, logits: torch.Tensor, boxes: torch.Tensor, **known) -> list[list[Seen]]:
@@ -161,7 +189,9 @@ class Transcribed:
             [Seen(z, b, truth, **known) for z, b, truth in zip(*layer, self.truths, strict=True)]
             for layer in zip(logits, boxes, strict=True)
         ]
-        return [[transcription.solved(seen, self.eps, self.kind) for seen in layer] for layer in layers]
+        return [
+            [transcription.solved(seen, self.eps, self.kind) for seen in layer] for layer in layers
+        ]
 
     def student(self, name: str) -> list[list[Seen]]:
         return self.seen(*self.leaves[name])
@@ -173,9 +203,11 @@ class Transcribed:
     def terms(self) -> dict[str, torch.Tensor]:
         named: dict[str, list] = {"matching": self.main("main", self.host())}
         if self.options.model == DINO:
-            proposals = self.host(self.options.enc.loss)
-            distilled = self.options.distils and self.options.enc.md
-            named["encoder"] = self.main("encoder", proposals) if distilled else self.own("encoder", proposals)
+            proposals = self.host(self.options.encoder.loss)
+            distilled = self.options.distils and self.options.encoder.md
+            named["encoder"] = (
+                self.main("encoder", proposals) if distilled else self.own("encoder", proposals)
+            )
             named["denoising"] = self.denoising()
         if "prediction" in self.step.outputs:
             named["prediction"] = self.prediction()
@@ -189,7 +221,9 @@ class Transcribed:
         }
 
     def own(self, name: str, host: Host) -> list[dict]:
-        return transcription.plain_terms([[(s, s.match) for s in layer] for layer in self.student(name)], host, self.nb)
+        return transcription.plain_terms(
+            [[(s, s.match) for s in layer] for layer in self.student(name)], host, self.nb
+        )
 
     def main(self, name: str, host: Host) -> list[dict]:
         if not self.options.distils:
@@ -201,7 +235,9 @@ class Transcribed:
             source = teacher[depth] if self.options.md.layer == "same" else teacher[-1]
             silent = self.options.md.layer == "final_only" and not last
             pairs = zip(images, source, strict=True)
-            layers.append([(seen, {} if silent else twin.match, twin.costs) for seen, twin in pairs])
+            layers.append(
+                [(seen, {} if silent else twin.match, twin.costs) for seen, twin in pairs]
+            )
         return transcription.distilled_terms(layers, self.options.md, host, self.nb)
 
     def denoising(self) -> list[dict]:
@@ -214,18 +250,33 @@ class Transcribed:
             views = []
             for image, truth in enumerate(self.truths):
                 for start in range(0, blocks * size, size):
-                    own = Seen(logits[image, start : start + size], boxes[image, start : start + size], truth)
+                    own = Seen(
+                        logits[image, start : start + size],
+                        boxes[image, start : start + size],
+                        truth,
+                    )
                     views.append((own, {slot: slot for slot in range(len(truth.labels))}))
             layers.append(views if self.step.targets.most else [])
-        return transcription.plain_terms(layers, self.host(self.options.dn.loss), self.nb, 1 / blocks)
+        return transcription.plain_terms(
+            layers, self.host(self.options.denoising.loss), self.nb, 1 / blocks
+        )
 
     def prediction(self) -> list[dict]:
-        group, teacher, main = self.student("prediction"), self.teacher("main"), self.student("main")
-        if self.options.qpad.on:
-            source = teacher if self.options.qpad.match == "teacher" else group
-            layers = [[(s, m.match) for s, m in zip(*layer, strict=True)] for layer in zip(group, source, strict=True)]
+        group, teacher, main = (
+            self.student("prediction"),
+            self.teacher("main"),
+            self.student("main"),
+        )
+        if self.options.query_prior.on:
+            source = teacher if self.options.query_prior.match == "teacher" else group
+            layers = [
+                [(s, m.match) for s, m in zip(*layer, strict=True)]
+                for layer in zip(group, source, strict=True)
+            ]
             return transcription.plain_terms(layers, self.host(), self.nb)
-        layers = [list(zip(*layer, strict=True)) for layer in zip(group, teacher, main, strict=True)]
+        layers = [
+            list(zip(*layer, strict=True)) for layer in zip(group, teacher, main, strict=True)
+        ]
         gamma = self.options.qfl.gamma
         return transcription.prediction_terms(layers, self.options.pd, self.host(), self.nb, gamma)
 
@@ -233,7 +284,9 @@ class Transcribed:
         """Groups as they were taken (what is taken has its own test), each an image of its own."""
         rule, group = self.options.ag, self.step.outputs["auxiliary"].group
         stages = rule.stages or range(1, LAYERS + 1)
-        origin, empty = (part.unflatten(1, (len(stages), -1)).tolist() for part in (group.origin, group.padding))
+        origin, empty = (
+            part.unflatten(1, (len(stages), -1)).tolist() for part in (group.origin, group.padding)
+        )
         logits, boxes = (part.unflatten(2, (len(stages), -1)) for part in self.leaves["auxiliary"])
         teacher, layers = self.teacher("main"), []
         for layer in range(LAYERS):
@@ -250,15 +303,22 @@ class Transcribed:
             return transcription.distilled_terms(
                 layers, self.options.md, self.host(), self.nb, scale, blocks=len(stages)
             )
-        kept = [[(s, original if rule.match == "original" else s.match) for s, original, _ in v] for v in layers]
+        kept = [
+            [(s, original if rule.match == "original" else s.match) for s, original, _ in v]
+            for v in layers
+        ]
         return transcription.plain_terms(kept, self.host(), self.nb, scale)
 
-    def auxiliary_view(self, seen: Seen, slots: list[int], teacher: Seen) -> tuple[Seen, dict, list]:
+    def auxiliary_view(
+        self, seen: Seen, slots: list[int], teacher: Seen
+    ) -> tuple[Seen, dict, list]:
         """The group's own matching, and the teacher's among the queries that were taken."""
         transcription.solved(seen, self.eps, self.kind)
         held = [(query, slot) for slot, query in enumerate(slots) if not seen.empty[slot]]
         place = dict(reversed(held))  # of a query's copies the first
-        original = {place[query]: target for query, target in teacher.match.items() if query in place}
+        original = {
+            place[query]: target for query, target in teacher.match.items() if query in place
+        }
         return seen, original, [[row[query] for query in slots] for row in teacher.costs]
 
 
@@ -270,7 +330,13 @@ def compare(step: Step) -> None:
     wanted = transcribed.terms()
     assert step.terms.keys() == wanted.keys()
     for name, value in wanted.items():
-        assert_close(step.terms[name].detach().double(), value.detach().double(), rtol=2e-4, atol=2e-5, msg=name)
+        assert_close(
+            step.terms[name].detach().double(),
+            value.detach().double(),
+            rtol=2e-4,
+            atol=2e-5,
+            msg=name,
+        )
     sum(wanted.values()).backward()
     twins = [leaf for leaves in transcribed.leaves.values() for leaf in leaves]
     for ours, theirs in zip(step.leaves, twins, strict=True):

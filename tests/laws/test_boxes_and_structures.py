@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchvision import ops
 
-from od_detr.boxes import cxcywh_to_xyxy, inverse_sigmoid, overlaps, paired_giou, paired_iou, xyxy_to_cxcywh
+from od_detr.boxes import (
+    cxcywh_to_xyxy,
+    inverse_sigmoid,
+    overlaps,
+    paired_giou,
+    paired_iou,
+    xyxy_to_cxcywh,
+)
 from od_detr.structures import Matching, Predictions, QuerySet, Targets
 
 seeds = st.integers(0, 2**32 - 1)
@@ -46,7 +53,12 @@ def test_overlaps_agree_with_torchvision(seed) -> None:
     assert_close(paired_iou(first[:, None], second[None]), ops.box_iou(*corners))
     assert_close(paired_giou(first[:, None], second[None]), ops.generalized_box_iou(*corners))
     pairs = (corners[0][:7], corners[1])
-    assert_close(1 - paired_giou(first[:7], second), ops.generalized_box_iou_loss(*pairs), atol=1e-5, rtol=1e-4)
+    assert_close(
+        1 - paired_giou(first[:7], second),
+        ops.generalized_box_iou_loss(*pairs),
+        atol=1e-5,
+        rtol=1e-4,
+    )
 
 
 @given(seeds, st.sampled_from([0.0, 1e-6]))
@@ -60,7 +72,9 @@ def test_overlaps_stay_in_their_range_whatever_the_boxes(seed, eps) -> None:
 
 
 def test_empty_boxes_overlap_by_nothing_and_never_by_nan() -> None:
-    point, line, box = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.3, 0.0], [0.5, 0.5, 0.3, 0.3]])
+    point, line, box = torch.tensor(
+        [[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.3, 0.0], [0.5, 0.5, 0.3, 0.3]]
+    )
     for empty in (point, line):
         for other in (point, line, box):
             assert paired_iou(empty, other) == 0
@@ -73,7 +87,9 @@ def test_eps_is_added_to_the_areas_that_divide() -> None:
     inter, union, hull, eps = 0.01, 0.07, 0.09, 0.01
     iou = inter / (union + eps)
     assert math.isclose(paired_iou(first, second, eps), iou, rel_tol=1e-5)
-    assert math.isclose(paired_giou(first, second, eps), iou - (hull - union) / (hull + eps), rel_tol=1e-5)
+    assert math.isclose(
+        paired_giou(first, second, eps), iou - (hull - union) / (hull + eps), rel_tol=1e-5
+    )
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])
@@ -91,11 +107,15 @@ def test_inverse_sigmoid_inverts_and_is_bounded(eps) -> None:
 def query_set(queries: int, position: bool, seed: int = 0) -> QuerySet:
     generator = torch.Generator().manual_seed(seed)
     content, positions = torch.rand(2, 2, queries, 6, generator=generator)
-    return QuerySet(content, torch.rand(2, queries, 4, generator=generator), positions if position else None)
+    return QuerySet(
+        content, torch.rand(2, queries, 4, generator=generator), positions if position else None
+    )
 
 
 def parts(queries: QuerySet) -> list[Tensor]:
-    return [part for part in (queries.content, queries.anchors, queries.position) if part is not None]
+    return [
+        part for part in (queries.content, queries.anchors, queries.position) if part is not None
+    ]
 
 
 @pytest.mark.parametrize("position", [True, False])
@@ -127,11 +147,18 @@ def test_a_detached_query_set_has_no_gradient_in_any_field(position) -> None:
 
 @st.composite
 def one_to_one(draw) -> tuple[Matching, int, int, int]:
-    views, queries, targets = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(0, 6))
+    views, queries, targets = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 6)),
+        draw(st.integers(0, 6)),
+    )
     rows = []
     for view in range(views):
         size = draw(st.integers(0, min(queries, targets)))
-        chosen = draw(st.permutations(range(queries)))[:size], draw(st.permutations(range(targets)))[:size]
+        chosen = (
+            draw(st.permutations(range(queries)))[:size],
+            draw(st.permutations(range(targets)))[:size],
+        )
         rows += [(view, query, target) for query, target in zip(*chosen, strict=True)]
     triples = torch.tensor(rows, dtype=torch.long).view(-1, 3)
     return Matching(*triples.unbind(1)), views, queries, targets
@@ -144,14 +171,20 @@ def test_dense_forms_of_a_matching_say_the_same_pairs(case) -> None:
     triples = set(zip(*(part.tolist() for part in matching), strict=True))
     by_query = matching.targets_of_queries(views, queries)
     by_target = matching.queries_of_targets(views, targets)
-    assert triples == {(*place, by_query[tuple(place)].item()) for place in (by_query >= 0).nonzero().tolist()}
-    assert triples == {(v, by_target[v, t].item(), t) for v, t in (by_target >= 0).nonzero().tolist()}
+    assert triples == {
+        (*place, by_query[tuple(place)].item()) for place in (by_query >= 0).nonzero().tolist()
+    }
+    assert triples == {
+        (v, by_target[v, t].item(), t) for v, t in (by_target >= 0).nonzero().tolist()
+    }
 
 
 @given(one_to_one(), one_to_one())
 @settings(max_examples=50, deadline=None)
 def test_a_union_of_matchings_is_a_union_of_sets(first, second) -> None:
-    as_lists = [list(zip(*(part.tolist() for part in m), strict=True)) for m in (first[0], second[0])]
+    as_lists = [
+        list(zip(*(part.tolist() for part in m), strict=True)) for m in (first[0], second[0])
+    ]
     union = list(zip(*(part.tolist() for part in first[0].union(second[0])), strict=True))
     assert len(union) == len(set(union)) and set(union) == set(as_lists[0]) | set(as_lists[1])
 
@@ -166,16 +199,20 @@ def test_views_count_layers_then_images_then_blocks() -> None:
         for image in range(images):
             for block in range(blocks):
                 seen = views.boxes[(layer * images + image) * blocks + block, :, 0]
-                assert torch.equal(seen, numbers[layer, image, block * slots : (block + 1) * slots, 0])
+                assert torch.equal(
+                    seen, numbers[layer, image, block * slots : (block + 1) * slots, 0]
+                )
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_targets_know_their_image_and_their_place_in_it(counts) -> None:
-    targets = Targets(torch.rand(sum(counts), 4), torch.zeros(sum(counts), dtype=torch.long), tuple(counts))
+    targets = Targets(
+        torch.rand(sum(counts), 4), torch.zeros(sum(counts), dtype=torch.long), tuple(counts)
+    )
     expected = [(image, slot) for image, count in enumerate(counts) for slot in range(count)]
     assert list(zip(targets.image.tolist(), targets.slot.tolist(), strict=True)) == expected
     assert (len(targets), targets.most) == (len(expected), max(counts))
-    assert [expected[start] for start, count in zip(targets.starts, counts, strict=True) if count] == [
-        (image, 0) for image, count in enumerate(counts) if count
-    ]
+    assert [
+        expected[start] for start, count in zip(targets.starts, counts, strict=True) if count
+    ] == [(image, 0) for image, count in enumerate(counts) if count]

@@ -11,18 +11,33 @@ from steps import options
 from torch.testing import assert_close
 
 from od_detr.criteria.matching import MatchCost, match
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.nn.attention import GroupLayout, SelfAttention
-from od_detr.objectives import Labels, MatchingDistillation, PredictionDistillation, SetPrediction, total
+from od_detr.objectives import (
+    Labels,
+    MatchingDistillation,
+    PredictionDistillation,
+    SetPrediction,
+    total,
+)
 from od_detr.objectives.objective import LossWeights
 from od_detr.objectives.set_prediction import ClassLoss
-from od_detr.structures import Batch, GroupOutput, Matching, Outputs, Predictions, QueryGroup, QuerySet, Targets
+from od_detr.structures import (
+    Batch,
+    GroupOutput,
+    Matching,
+    Outputs,
+    Predictions,
+    QueryGroup,
+    QuerySet,
+    Targets,
+)
 from od_detr.training.recipe import Recipe, make_recipe
 from od_detr.training.teacher import Teacher
 
-HOSTS = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale", "dino-5scale")
+ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale", "dino-5scale")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-every_host = pytest.mark.parametrize("host", HOSTS)
+every_host = pytest.mark.parametrize("host", ARCHITECTURES)
 
 
 def watched(recipe: Recipe) -> list[tuple[Outputs, Outputs | None]]:
@@ -44,7 +59,12 @@ def watched(recipe: Recipe) -> list[tuple[Outputs, Outputs | None]]:
 
 
 def taught_step(
-    student: Detector, batch: Batch, host: str, recipe: str = "od", teacher: Detector | None = None, **switches
+    student: DetectionTransformer,
+    batch: Batch,
+    host: str,
+    recipe: str = "od",
+    teacher: DetectionTransformer | None = None,
+    **switches,
 ) -> tuple[dict, Outputs, Outputs]:
     """Terms, the student's outputs and the teacher's; the teacher is the student's twin unless another is given."""
     torch.manual_seed(0)
@@ -70,7 +90,7 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None
         assert torch.equal(ours, theirs)
     assert len(main.matching.query) == main.layers * len(batch.targets)
     settings = options("md", host, {})
-    weights = LossWeights(settings.host.class_weight, eps=settings.host.eps)
+    weights = LossWeights(settings.architecture.class_weight, eps=settings.architecture.eps)
     plain = SetPrediction(weights=weights, class_loss=ClassLoss("qfl"))
     wanted = plain.supervise(main, main.matching, Labels(batch.targets, float(len(batch.targets))))
     for name, value in wanted.items():
@@ -89,7 +109,9 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None
 def test_extra_groups_never_change_the_main_group(make_detector, make_batch, host) -> None:
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
     _, outputs, _ = taught_step(student, batch, host, "od", make_detector(host, seed=1))
-    names = {"main", "prediction", "auxiliary"} | ({"encoder", "denoising"} if host.startswith("dino") else set())
+    names = {"main", "prediction", "auxiliary"} | (
+        {"encoder", "denoising"} if host.startswith("dino") else set()
+    )
     assert set(outputs.groups) == names
     padding = outputs["auxiliary"].group.padding
     assert padding.any() and not padding.all()
@@ -97,7 +119,10 @@ def test_extra_groups_never_change_the_main_group(make_detector, make_batch, hos
         alone = student(batch)["main"]
     for part in ("logits", "boxes"):
         assert_close(
-            getattr(outputs["main"].predictions, part).detach(), getattr(alone.predictions, part), rtol=1e-5, atol=1e-6
+            getattr(outputs["main"].predictions, part).detach(),
+            getattr(alone.predictions, part),
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 
@@ -117,7 +142,9 @@ def test_permuting_auxiliary_groups_permutes_their_outputs(make_detector, make_b
         assert_close(getattr(again.predictions, part)[:, shown], before[:, shown], **CLOSE)
 
 
-def dino_rule(main: int, denoising: tuple[int, int], others: list[tuple[int, list[bool]]]) -> torch.Tensor:
+def dino_rule(
+    main: int, denoising: tuple[int, int], others: list[tuple[int, list[bool]]]
+) -> torch.Tensor:
     """Who sees whom as DINO masks it: [main | denoising blocks | other groups], True where seen.
 
     Denoising queries see their own block and the main queries, and no one sees them; every other group is blind to
@@ -143,7 +170,9 @@ def dino_rule(main: int, denoising: tuple[int, int], others: list[tuple[int, lis
 def test_groups_see_what_dinos_mask_shows_for_any_sizes(seed) -> None:
     """What a query sees is what its output depends on."""
     generator = torch.Generator().manual_seed(seed)
-    main, blocks, size, parts, slots, prediction = (torch.randint(1, 5, (6,), generator=generator)).tolist()
+    main, blocks, size, parts, slots, prediction = (
+        torch.randint(1, 5, (6,), generator=generator)
+    ).tolist()
     holes = (torch.rand(parts * slots, generator=generator) < 0.4).tolist()
 
     def empty(count: int) -> QuerySet:
@@ -174,15 +203,18 @@ def test_every_target_has_one_or_two_regression_queries(make_detector, make_batc
     """No query has two targets, and of a target's two queries exactly one weighs w_d."""
     doubled = 0
     for seed in range(4):
-        student, teacher = (make_detector(HOSTS[1], seed=seed + k).eval() for k in (0, 1))
+        student, teacher = (make_detector(ARCHITECTURES[1], seed=seed + k).eval() for k in (0, 1))
         batch = make_batch((3, 0, 5), seed=seed)
-        _, outputs, taught = taught_step(student, batch, HOSTS[1], "md", teacher)
+        _, outputs, taught = taught_step(student, batch, ARCHITECTURES[1], "md", teacher)
         main, distillation = outputs["main"], MatchingDistillation(wd=0.51, cost=cost)
         reference = distillation.refer(main, taught["main"], len(batch.targets.counts))
         mine = main.matching.targets_of_queries(*main.views.logits.shape[:2])
         mine = mine[reference.matching.image, reference.matching.query]
         weights = distillation.regression_weights(main, reference, mine, batch.targets)
-        pairs = [list(zip(*(part.tolist() for part in m), strict=True)) for m in (main.matching, reference.matching)]
+        pairs = [
+            list(zip(*(part.tolist() for part in m), strict=True))
+            for m in (main.matching, reference.matching)
+        ]
         held = [
             (view, query, target, round(weight, 4))
             for rows, values in zip(pairs, weights, strict=True)
@@ -191,7 +223,12 @@ def test_every_target_has_one_or_two_regression_queries(make_detector, make_batc
         ]
         assert len({row[:2] for row in held}) == len(held)
         for view in range(main.layers * len(batch.targets.counts)):
-            for target in (batch.targets.image == view % len(batch.targets.counts)).nonzero().flatten().tolist():
+            for target in (
+                (batch.targets.image == view % len(batch.targets.counts))
+                .nonzero()
+                .flatten()
+                .tolist()
+            ):
                 found = sorted(weight for v, _, t, weight in held if (v, t) == (view, target))
                 assert found in ([1.0], [0.51, 1.0])
                 doubled += len(found) == 2
@@ -210,7 +247,9 @@ def test_a_tie_of_costs_is_the_students() -> None:
     for cost in ("student", "teacher", "own"):
         distillation = MatchingDistillation(cost=cost)
         reference = distillation.refer(outputs[0], outputs[1], 1)
-        own, other = distillation.regression_weights(outputs[0], reference, torch.tensor([-1]), targets)
+        own, other = distillation.regression_weights(
+            outputs[0], reference, torch.tensor([-1]), targets
+        )
         assert own.tolist() == [1.0] and other.tolist() == [pytest.approx(0.51)]
 
 
@@ -222,11 +261,18 @@ def test_a_box_as_good_as_the_teachers_is_not_distilled(shift) -> None:
 
     def predicting(x: float) -> GroupOutput:
         boxes = torch.tensor([x, 0.5, 0.25, 0.25]).view(1, 1, 1, 4)
-        output = GroupOutput(QueryGroup("prediction", queries), [queries], Predictions(torch.zeros(1, 1, 1, 2), boxes))
+        output = GroupOutput(
+            QueryGroup("prediction", queries),
+            [queries],
+            Predictions(torch.zeros(1, 1, 1, 2), boxes),
+        )
         match([output], targets, MatchCost())
         return output
 
-    outputs, taught = Outputs({"prediction": predicting(0.625)}), Outputs({"main": predicting(0.5 - shift)})
+    outputs, taught = (
+        Outputs({"prediction": predicting(0.625)}),
+        Outputs({"main": predicting(0.5 - shift)}),
+    )
     terms = PredictionDistillation().losses(outputs, taught, Labels(targets, 1.0))
     assert (terms["prediction/l1/1"] > 0) == (shift < 0.125)
 
@@ -234,9 +280,9 @@ def test_a_box_as_good_as_the_teachers_is_not_distilled(shift) -> None:
 def test_labels_are_ious_and_at_most_two_a_query(make_detector, make_batch) -> None:
     two = 0
     for seed in range(4):
-        student, teacher = (make_detector(HOSTS[0], seed=seed + k).eval() for k in (0, 1))
+        student, teacher = (make_detector(ARCHITECTURES[0], seed=seed + k).eval() for k in (0, 1))
         batch = make_batch((3, 0, 5), seed=seed)
-        _, outputs, taught = taught_step(student, batch, HOSTS[0], "md", teacher)
+        _, outputs, taught = taught_step(student, batch, ARCHITECTURES[0], "md", teacher)
         main = outputs["main"]
         distillation = MatchingDistillation()
         reference = distillation.refer(main, taught["main"], 3)
@@ -264,7 +310,9 @@ BATCHES = {
 
 @pytest.mark.parametrize("counts", BATCHES.values(), ids=BATCHES)
 @every_host
-def test_every_batch_trains_every_weight_and_none_of_the_teachers(make_detector, make_batch, host, counts) -> None:
+def test_every_batch_trains_every_weight_and_none_of_the_teachers(
+    make_detector, make_batch, host, counts
+) -> None:
     student, teacher = make_detector(host).train(), make_detector(host, seed=1)
     recipe = make_recipe(options("od", host, {}), Teacher(teacher))
     seen = watched(recipe)
@@ -278,7 +326,10 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(make_detector,
         assert parameter.grad is None and not parameter.requires_grad, name
     taught = seen[0][1]
     for output in taught.groups.values():
-        tensors = [*vars(output.predictions).values(), *(part for q in output.queries for part in vars(q).values())]
+        tensors = [
+            *vars(output.predictions).values(),
+            *(part for q in output.queries for part in vars(q).values()),
+        ]
         assert not any(tensor.requires_grad for tensor in tensors if tensor is not None)
 
 
@@ -286,9 +337,13 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(make_detector,
 def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batch, host) -> None:
     """In a crowd the two cheapest queries of all targets can be the same two."""
     batch = make_batch((5, 0))
-    same = Targets(batch.targets.boxes[:1].expand(5, 4).contiguous(), torch.zeros(5, dtype=torch.long), (5, 0))
+    same = Targets(
+        batch.targets.boxes[:1].expand(5, 4).contiguous(), torch.zeros(5, dtype=torch.long), (5, 0)
+    )
     student = make_detector(host).train()
-    terms, outputs, _ = taught_step(student, replace(batch, targets=same), host, "od", make_detector(host, seed=1))
+    terms, outputs, _ = taught_step(
+        student, replace(batch, targets=same), host, "od", make_detector(host, seed=1)
+    )
     auxiliary = outputs["auxiliary"]
     assert (~auxiliary.group.padding).sum() == 2 * auxiliary.group.blocks
     assert len(auxiliary.matching.query) == 2 * auxiliary.group.blocks * auxiliary.layers
@@ -296,8 +351,10 @@ def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batc
     assert total(terms).isfinite()
 
 
-@pytest.mark.parametrize("host", HOSTS[1:3])
-def test_a_detached_memory_is_trained_by_the_hosts_own_groups_alone(make_detector, make_batch, host) -> None:
+@pytest.mark.parametrize("host", ARCHITECTURES[1:3])
+def test_a_detached_memory_is_trained_by_the_hosts_own_groups_alone(
+    make_detector, make_batch, host
+) -> None:
     batch, teacher = make_batch((3, 0, 5)), make_detector(host, seed=1)
     wanted, _ = encoder_gradient(make_detector(host).eval(), batch, host, "md", teacher)
     detached, queries = encoder_gradient(
@@ -310,22 +367,33 @@ def test_a_detached_memory_is_trained_by_the_hosts_own_groups_alone(make_detecto
 
 
 def encoder_gradient(
-    student: Detector, batch: Batch, host: str, recipe: str, teacher: Detector, **switches
+    student: DetectionTransformer,
+    batch: Batch,
+    host: str,
+    recipe: str,
+    teacher: DetectionTransformer,
+    **switches,
 ) -> tuple[torch.Tensor, bool]:
     """Gradient of the encoder's weights, and whether the added groups reach the decoder."""
     terms, _, _ = taught_step(student, batch, host, recipe, teacher, **switches)
     added = [value for name, value in terms.items() if name.startswith(("prediction", "auxiliary"))]
     weight = student.decoder.layers[0].linear1.weight
-    reached = bool(added) and bool(torch.autograd.grad(sum(added), weight, retain_graph=True)[0].any())
+    reached = bool(added) and bool(
+        torch.autograd.grad(sum(added), weight, retain_graph=True)[0].any()
+    )
     total(terms).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in student.encoder.parameters()]), reached
+    return torch.cat(
+        [parameter.grad.flatten() for parameter in student.encoder.parameters()]
+    ), reached
 
 
 def test_nothing_is_distilled_before_its_start(make_detector, make_batch) -> None:
-    student, batch = make_detector(HOSTS[0]).eval(), make_batch((3, 0, 5))
-    recipe = make_recipe(options("od", HOSTS[0], {}), Teacher(make_detector(HOSTS[0], seed=1)))
+    student, batch = make_detector(ARCHITECTURES[0]).eval(), make_batch((3, 0, 5))
+    recipe = make_recipe(
+        options("od", ARCHITECTURES[0], {}), Teacher(make_detector(ARCHITECTURES[0], seed=1))
+    )
     recipe.distil = False
-    plain = make_recipe(options("qfl", HOSTS[0], {}))
+    plain = make_recipe(options("qfl", ARCHITECTURES[0], {}))
     ours, wanted = recipe.losses(student, batch), plain.losses(student, batch)
     assert ours.keys() == wanted.keys()
     for name, value in wanted.items():
@@ -335,8 +403,10 @@ def test_nothing_is_distilled_before_its_start(make_detector, make_batch) -> Non
 # ---- several ranks --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", HOSTS[:2])
-def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(make_detector, make_batch, host, monkeypatch) -> None:
+@pytest.mark.parametrize("host", ARCHITECTURES[:2])
+def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
+    make_detector, make_batch, host, monkeypatch
+) -> None:
     """Targets are counted over all ranks, so that their averaged gradients are those of the whole batch."""
     sizes = {"backbone_frozen": True, "hidden_dim": 64, "dropout": 0.0}
     student, teacher = make_detector(host, **sizes), make_detector(host, seed=1, **sizes)
@@ -344,10 +414,14 @@ def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(make_detector, m
     wanted = gradient(student, teacher, whole, host)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.fill_(len(whole.targets)))
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda count: count.fill_(len(whole.targets))
+    )
     shares = []
     for image, (start, stop) in enumerate(((0, 2), (2, 8))):
-        targets = Targets(whole.targets.boxes[start:stop], whole.targets.labels[start:stop], (stop - start,))
+        targets = Targets(
+            whole.targets.boxes[start:stop], whole.targets.labels[start:stop], (stop - start,)
+        )
         alone = slice(image, image + 1)
         shares.append(Batch(whole.images[alone], whole.padding[alone], targets, (image,)))
     found = [gradient(student, teacher, share, host) for share in shares]
@@ -355,7 +429,9 @@ def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(make_detector, m
     assert (mean - wanted).norm() < 0.01 * wanted.norm()
 
 
-def gradient(student: Detector, teacher: Detector, batch: Batch, host: str) -> torch.Tensor:
+def gradient(
+    student: DetectionTransformer, teacher: DetectionTransformer, batch: Batch, host: str
+) -> torch.Tensor:
     """Of everything behind the neck, whose norm over two values a map has no gradient but rounding errors."""
     student.zero_grad()
     total(taught_step(student, batch, host, teacher=teacher)[0]).backward()
@@ -368,12 +444,16 @@ def gradient(student: Detector, teacher: Detector, batch: Batch, host: str) -> t
 
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk"])
 @every_host
-def test_a_half_precision_teacher_leaves_the_student_exact(make_detector, make_batch, host, align) -> None:
+def test_a_half_precision_teacher_leaves_the_student_exact(
+    make_detector, make_batch, host, align
+) -> None:
     """Only what is taught is rounded: the main group's predictions are the very bits of a plain run."""
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
     teacher = make_detector(host, seed=1)
     exact, half = (
-        taught_step(student, batch, host, teacher=teacher, **{"ema.precision": value, "dino.align": align})
+        taught_step(
+            student, batch, host, teacher=teacher, **{"ema.precision": value, "dino.align": align}
+        )
         for value in ("student", "bf16")
     )
     ours, theirs = (taught["main"].predictions for _, _, taught in (half, exact))
@@ -384,14 +464,18 @@ def test_a_half_precision_teacher_leaves_the_student_exact(make_detector, make_b
         assert difference < 0.1
         assert torch.equal(half[1]["main"].predictions.boxes, exact[1]["main"].predictions.boxes)
     total(half[0]).backward()
-    assert all(weight.grad.isfinite().all() for weight in student.parameters() if weight.grad is not None)
+    assert all(
+        weight.grad.isfinite().all() for weight in student.parameters() if weight.grad is not None
+    )
 
 
 # ---- the tokens of two-stage hosts ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", HOSTS[2:])
-def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(make_detector, make_batch, host) -> None:
+@pytest.mark.parametrize("host", ARCHITECTURES[2:])
+def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
+    make_detector, make_batch, host
+) -> None:
     student, teacher = make_detector(host).eval(), make_detector(host, seed=1).eval()
     batch = make_batch((3, 0, 5))
     own, others = student.encode(batch), teacher.encode(batch)
@@ -404,7 +488,9 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(make_dete
         recipe = make_recipe(options("md", host, {"dino.align": align}), Teacher(teacher))
         tokens = spied_tokens(recipe.teacher.detector)
         scene, taught = recipe.consult(student, batch)
-        assert torch.equal(scene.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), align
+        assert torch.equal(scene.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), (
+            align
+        )
         direct = teacher.encode(batch, tokens=theirs)
         assert_close(taught["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
 
@@ -412,12 +498,18 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(make_dete
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk", "rank"])
 def test_images_with_fewer_tokens_than_queries_train(make_detector, make_batch, align) -> None:
     student = make_detector("dino-4scale", queries=200)  # 64 pixels have 85 tokens
-    terms, outputs, taught = taught_step(student, make_batch((3, 0, 5)), "dino-4scale", **{"dino.align": align})
-    assert outputs["main"].predictions.boxes.shape[2] == taught["main"].predictions.boxes.shape[2] == 85
+    terms, outputs, taught = taught_step(
+        student, make_batch((3, 0, 5)), "dino-4scale", **{"dino.align": align}
+    )
+    assert (
+        outputs["main"].predictions.boxes.shape[2]
+        == taught["main"].predictions.boxes.shape[2]
+        == 85
+    )
     assert total(terms).isfinite()
 
 
-def spied_tokens(detector: Detector) -> list[torch.Tensor]:
+def spied_tokens(detector: DetectionTransformer) -> list[torch.Tensor]:
     """The tokens of every later scene of the detector."""
     seen: list[torch.Tensor] = []
     encode: Callable = detector.encode

@@ -36,14 +36,18 @@ def test_focal_loss_is_torchvisions(logits, labels, alpha, gamma) -> None:
 @pytest.mark.parametrize("alpha", [0.25, None])
 @pytest.mark.parametrize("gamma", [1.0, 2.0, 3.0])
 def test_quality_focal_loss_at_hard_labels_is_the_focal_loss(logits, labels, alpha, gamma) -> None:
-    assert_close(quality_focal_loss(logits, labels, alpha, gamma), focal_loss(logits, labels, alpha, gamma))
+    assert_close(
+        quality_focal_loss(logits, labels, alpha, gamma), focal_loss(logits, labels, alpha, gamma)
+    )
 
 
 @pytest.mark.parametrize("gamma", [1.5, 2.0])
 def test_quality_focal_loss_is_equation_2(logits, qualities, gamma) -> None:
     scores, t = logits.double().sigmoid(), qualities.double()
     wanted = -((t - scores).abs() ** gamma) * ((1 - t) * (1 - scores).log() + t * scores.log())
-    assert_close(quality_focal_loss(logits, qualities, gamma=gamma), wanted.float(), rtol=1e-4, atol=1e-6)
+    assert_close(
+        quality_focal_loss(logits, qualities, gamma=gamma), wanted.float(), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_gradient_of_the_quality_focal_loss_is_its_derivative(logits, qualities) -> None:

@@ -28,7 +28,13 @@ def random_targets(counts: tuple[int, ...], seed: int = 0) -> Targets:
 
 
 def random_output(
-    images: int, queries: int, layers: int = 2, blocks: int = 1, empty: float = 0.0, seed: int = 0, name: str = "main"
+    images: int,
+    queries: int,
+    layers: int = 2,
+    blocks: int = 1,
+    empty: float = 0.0,
+    seed: int = 0,
+    name: str = "main",
 ) -> GroupOutput:
     """A group's predictions; a share `empty` of its slots is padding."""
     generator = torch.Generator().manual_seed(seed)
@@ -36,14 +42,22 @@ def random_output(
     boxes = 0.1 + 0.4 * torch.rand(layers, images, blocks * queries, 4, generator=generator)
     padding = torch.rand(images, blocks * queries, generator=generator) < empty if empty else None
     queries_of = QuerySet(torch.zeros(images, blocks * queries, 1), boxes[0])
-    return GroupOutput(QueryGroup(name, queries_of, blocks, padding=padding), [queries_of], Predictions(logits, boxes))
+    return GroupOutput(
+        QueryGroup(name, queries_of, blocks, padding=padding),
+        [queries_of],
+        Predictions(logits, boxes),
+    )
 
 
 def seen(output: GroupOutput, targets: Targets) -> list[Seen]:
     """Every view of a group as the transcription sees it."""
     blocks, images = output.group.blocks, len(targets.counts)
     logits, boxes = (part.double() for part in output.views)
-    holes = None if output.group.padding is None else output.group.padding.unflatten(1, (blocks, -1)).tolist()
+    holes = (
+        None
+        if output.group.padding is None
+        else output.group.padding.unflatten(1, (blocks, -1)).tolist()
+    )
     views = []
     for view, (z, b) in enumerate(zip(logits, boxes, strict=True)):
         image, block = view // blocks % images, view % blocks
@@ -55,7 +69,11 @@ def seen(output: GroupOutput, targets: Targets) -> list[Seen]:
 
 def check_matching(result: Matching, output: GroupOutput, targets: Targets) -> None:
     """Every view is a least-cost one-to-one matching of its own targets to queries that are no padding."""
-    costs, blocks, images = output.costs.numpy().astype(float), output.group.blocks, len(targets.counts)
+    costs, blocks, images = (
+        output.costs.numpy().astype(float),
+        output.group.blocks,
+        len(targets.counts),
+    )
     triples = torch.stack(list(result), 1).numpy()
     for view, cost in enumerate(costs):
         image = view // blocks % images
@@ -66,7 +84,9 @@ def check_matching(result: Matching, output: GroupOutput, targets: Targets) -> N
         assert len(set(chosen)) == len(set(slots)) == len(pairs) == min(size, len(usable))
         assert set(chosen) <= set(usable) and all(0 <= slot < size for slot in slots)
         rows, columns = linear_sum_assignment(cost[:size, usable]) if size else ([], [])
-        assert cost[slots, chosen].sum() == pytest.approx(cost[:size, usable][rows, columns].sum(), rel=1e-6, abs=1e-6)
+        assert cost[slots, chosen].sum() == pytest.approx(
+            cost[:size, usable][rows, columns].sum(), rel=1e-6, abs=1e-6
+        )
 
 
 # ---- the solver -----------------------------------------------------------------------------------------------
@@ -103,7 +123,9 @@ def test_every_view_is_solved_as_scipy_solves_it(case) -> None:
         assert len(slots) == len(set(queries[slots])) == min(count, len(usable))
         assert set(queries[slots]) <= set(usable)
         rows, columns = linear_sum_assignment(cost[:count, usable])
-        assert cost[slots, queries[slots]].sum() == pytest.approx(cost[:count, usable][rows, columns].sum(), abs=1e-4)
+        assert cost[slots, queries[slots]].sum() == pytest.approx(
+            cost[:count, usable][rows, columns].sum(), abs=1e-4
+        )
 
 
 # ---- the cost -------------------------------------------------------------------------------------------------
@@ -122,7 +144,9 @@ def test_costs_are_the_formula_pair_by_pair(kind, eps, blocks) -> None:
     assert len(views) == len(costs)
     for ours, view in zip(costs, views, strict=True):
         wanted = transcription.cost_matrix(view, eps, kind, weights)
-        assert_close(ours[: len(wanted)], torch.tensor(wanted).view(-1, 4).float(), rtol=1e-4, atol=1e-4)
+        assert_close(
+            ours[: len(wanted)], torch.tensor(wanted).view(-1, 4).float(), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_the_stable_cost_measures_an_image_by_its_own_best_pair() -> None:
@@ -153,7 +177,9 @@ def broken(values: Tensor, number: float, seed: int) -> None:
 @pytest.mark.parametrize("kind", ["focal", "stable"])
 @pytest.mark.parametrize("part", ["logits", "boxes"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 3e38])
-def test_broken_predictions_neither_crash_the_matching_nor_match_padding(number, part, kind) -> None:
+def test_broken_predictions_neither_crash_the_matching_nor_match_padding(
+    number, part, kind
+) -> None:
     for seed in range(5):
         targets = random_targets((3, 0, 5), seed)
         output = random_output(3, 7, blocks=2, empty=0.2, seed=seed)
@@ -196,10 +222,15 @@ def test_many_groups_are_solved_from_one_copy(monkeypatch) -> None:
     handed = []
     submit = PendingMatching._solver.submit
     monkeypatch.setattr(
-        PendingMatching._solver, "submit", lambda *arguments: handed.append(arguments) or submit(*arguments)
+        PendingMatching._solver,
+        "submit",
+        lambda *arguments: handed.append(arguments) or submit(*arguments),
     )
     targets = random_targets((3, 0, 6))
-    outputs = [random_output(3, size, layers, blocks, seed=size) for size, layers, blocks in ((4, 2, 1), (7, 1, 3))]
+    outputs = [
+        random_output(3, size, layers, blocks, seed=size)
+        for size, layers, blocks in ((4, 2, 1), (7, 1, 3))
+    ]
     PendingMatching(outputs, targets, MatchCost()).finish()
     ((_, costs),) = handed
     assert torch.equal(costs.wait(), torch.cat([output.costs.flatten() for output in outputs]))

@@ -34,7 +34,12 @@ MD = [
     {"qfl.loss": "focal"},
     {"qfl.loss": "focal", "qfl.alpha": 0.4, "qfl.gamma": 1.5},
     {"qfl.loss": "focal", "md.cond_iou": 0.5, "md.reg": False},  # Conditional MD
-    {"qfl.loss": "focal", "md.cond_iou": 0.5, "md.cond_own": True, "md.same_class": "max"},  # StageInteractor's rule
+    {
+        "qfl.loss": "focal",
+        "md.cond_iou": 0.5,
+        "md.cond_own": True,
+        "md.same_class": "max",
+    },  # StageInteractor's rule
     {"md.layer": "last", "md.cost": "own", "md.same_class": "max"},
     {"md.layer": "final_only", "md.cost": "teacher", "md.wd_cls": True},
 ]
@@ -51,18 +56,18 @@ PD = [
     {"pd.tood": False, "pd.listen2stu": False, "pd.reg_unmatched": "one", "pd.norm": "queries"},
     {"pd.tood": False, "pd.other_entries": "zero", "pd.norm": "sum_w"},
     {"qfl.gamma": 1.5},
-    {"qpad.on": True},
-    {"qpad.on": True, "qpad.match": "rematch"},
+    {"query_prior.on": True},
+    {"query_prior.on": True, "query_prior.match": "rematch"},
 ]
 AG = [
     *({"ag.stages": value} for value in ((1,), (2,))),
-    *({"ag.dup": value} for value in ("keep", "disjoint")),
+    *({"ag.duplicates": value} for value in ("keep", "disjoint")),
     {"ag.include_matched": True},
-    {"ag.include_matched": True, "ag.dup": "keep"},
-    {"ag.include_matched": True, "ag.dup": "disjoint"},
+    {"ag.include_matched": True, "ag.duplicates": "keep"},
+    {"ag.include_matched": True, "ag.duplicates": "disjoint"},
     {"ag.max_queries": 3},
-    {"ag.max_queries": 2, "ag.dup": "keep"},
-    {"ag.max_queries": 3, "ag.dup": "disjoint"},
+    {"ag.max_queries": 2, "ag.duplicates": "keep"},
+    {"ag.max_queries": 3, "ag.duplicates": "disjoint"},
     *({"ag.match": value} for value in ("original", "rematch")),
     {"ag.reduce": "sum"},
     {"ag.weight": 0.5},
@@ -70,20 +75,20 @@ AG = [
     {"md.cls_norm": "num_pos", "ag.reduce": "sum"},
     {"md.cond_iou": 0.5, "md.wd_cls": True},
 ]
-HOSTS = [
-    {"qfl.lambda_": 3.0},
+ARCHITECTURES = [
+    {"qfl.class_weight": 3.0},
     {"qfl.alpha": 0.25},
     {"qfl.gamma": 1.5},
-    {"enc.loss": "focal"},
-    {"enc.md": True},
-    {"dn.loss": "focal"},
+    {"encoder.loss": "focal"},
+    {"encoder.md": True},
+    {"denoising.loss": "focal"},
     {"match.cost": "stable"},
 ]
 SETTINGS = [
     *(("md", DEFORMABLE, setting) for setting in MD),
     *(("md+pd", DEFORMABLE, setting) for setting in PD),
     *(("md+ag", DEFORMABLE, setting) for setting in AG),
-    *(("md", DINO, setting) for setting in HOSTS),
+    *(("md", DINO, setting) for setting in ARCHITECTURES),
 ]
 
 
@@ -103,13 +108,19 @@ def test_every_recipe_is_its_rule(scenes, make_targets, recipe, model) -> None:
 def usual_loss(scenes, make_targets):
     """The loss without any switch set."""
     return cache(
-        lambda recipe, model, seed: total(take_step(scenes, options(recipe, model, {}), seed, make_targets).terms)
+        lambda recipe, model, seed: total(
+            take_step(scenes, options(recipe, model, {}), seed, make_targets).terms
+        )
     )
 
 
 @pytest.mark.parametrize(("recipe", "model", "setting"), SETTINGS, ids=name_of)
-def test_every_switch_is_its_rule_and_matters(scenes, make_targets, usual_loss, recipe, model, setting) -> None:
-    matters = setting == {"md.cost": "teacher_pair"}  # which the student's cost always comes to, see below
+def test_every_switch_is_its_rule_and_matters(
+    scenes, make_targets, usual_loss, recipe, model, setting
+) -> None:
+    matters = setting == {
+        "md.cost": "teacher_pair"
+    }  # which the student's cost always comes to, see below
     for seed in range(SEEDS):
         if seed >= len(COUNTS) and matters:
             break
@@ -120,17 +131,26 @@ def test_every_switch_is_its_rule_and_matters(scenes, make_targets, usual_loss, 
     assert matters
 
 
-def test_the_students_cost_always_weighs_the_teachers_query_down(scenes, make_targets, usual_loss) -> None:
+def test_the_students_cost_always_weighs_the_teachers_query_down(
+    scenes, make_targets, usual_loss
+) -> None:
     """A free query that were cheaper would have been matched: Eq. 4 under the student's cost names no other."""
     for seed in range(SEEDS):
-        step = take_step(scenes, options("md", DEFORMABLE, {"md.cost": "teacher_pair"}), seed, make_targets)
+        step = take_step(
+            scenes, options("md", DEFORMABLE, {"md.cost": "teacher_pair"}), seed, make_targets
+        )
         assert torch.equal(total(step.terms), usual_loss("md", DEFORMABLE, seed))
 
 
 def test_every_value_of_every_switch_is_tried() -> None:
     tried = {(name, value) for _, _, setting in SETTINGS for name, value in setting.items()}
-    elsewhere = {"pd.pe", "pd.ref", "ag.ref", "ag.pe"}  # what groups start from, below
-    for group in ("md", "pd", "qpad", "ag", "enc", "dn", "qfl"):
+    elsewhere = {
+        "pd.position",
+        "pd.anchors",
+        "ag.anchors",
+        "ag.position",
+    }  # what groups start from, below
+    for group in ("md", "pd", "query_prior", "ag", "encoder", "denoising", "qfl"):
         switches = getattr(options("od", DINO, {}), group)
         hints = typing.get_type_hints(type(switches))
         for switch in fields(switches):

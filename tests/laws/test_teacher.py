@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.training.teacher import PAPER_DECAY, Teacher, scaled_decay
 
 HOST = "deformable-detr-plus"
 
 
 @pytest.fixture
-def student(make_detector) -> Detector:
+def student(make_detector) -> DetectionTransformer:
     """With live norms in the backbone and a frozen first stage."""
     detector = make_detector(HOST, decoder_layers=2)
     for name, parameter in detector.backbone.named_parameters():
@@ -27,7 +27,7 @@ def student(make_detector) -> Detector:
     return detector.train()
 
 
-def take_step(student: Detector) -> None:
+def take_step(student: DetectionTransformer) -> None:
     """What an optimiser and a forward pass leave behind: moved weights, moved statistics."""
     with torch.no_grad():
         for parameter in student.parameters():
@@ -37,11 +37,11 @@ def take_step(student: Detector) -> None:
             buffer += 1
 
 
-def weights(detector: Detector) -> dict[str, Tensor]:
+def weights(detector: DetectionTransformer) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in detector.state_dict().items()}
 
 
-def checksum(detector: Detector) -> str:
+def checksum(detector: DetectionTransformer) -> str:
     digest = hashlib.sha256()
     for name, value in detector.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())
@@ -56,7 +56,9 @@ def decay_at(step: int, decay: float, warmup: str, steps: float) -> float:
     return decay
 
 
-@pytest.mark.parametrize(("warmup", "steps"), [("none", 0.0), ("exp", 3.0), ("mean", 0.0), ("mean", 2.0)])
+@pytest.mark.parametrize(
+    ("warmup", "steps"), [("none", 0.0), ("exp", 3.0), ("mean", 0.0), ("mean", 2.0)]
+)
 def test_the_teacher_is_the_closed_form_of_the_average(student, warmup, steps) -> None:
     """After n steps: the initial weights times all decays, and each later ones times 1 - d_k and all decays since."""
     decay, count = 0.9, 7
@@ -73,7 +75,9 @@ def test_the_teacher_is_the_closed_form_of_the_average(student, warmup, steps) -
     trainable = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
     for name, value in teacher.detector.named_parameters():
         if name in trainable:
-            wanted = sum(share * past[name].double() for share, past in zip(shares, history, strict=True))
+            wanted = sum(
+                share * past[name].double() for share, past in zip(shares, history, strict=True)
+            )
             assert_close(value.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -84,7 +88,9 @@ def test_the_mean_warm_up_begins_as_the_plain_mean(student) -> None:
         take_step(student)
         teacher.update(student)
         history.append(weights(student)[name])
-    assert_close(weights(teacher.detector)[name], torch.stack(history).mean(0), rtol=1e-5, atol=1e-6)
+    assert_close(
+        weights(teacher.detector)[name], torch.stack(history).mean(0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_frozen_weights_stay_bit_identical_and_statistics_are_copied(student) -> None:
@@ -141,12 +147,16 @@ def test_after_stop_update_the_teacher_stands_still_while_the_evaluated_moves(st
         states.add(checksum(teacher.evaluated))
     assert checksum(teacher.detector) == frozen
     assert len(states) == 6
-    assert checksum(teacher.evaluated) == checksum(twin.evaluated)  # as if it had never been stopped
+    assert checksum(teacher.evaluated) == checksum(
+        twin.evaluated
+    )  # as if it had never been stopped
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("restored_stopped", [False, True])
-def test_a_teachers_state_is_restored_whole(student, make_detector, stopped, restored_stopped) -> None:
+def test_a_teachers_state_is_restored_whole(
+    student, make_detector, stopped, restored_stopped
+) -> None:
     teacher = Teacher(student, 0.8, "mean", 2.0)
     for step in range(4):
         if step == 2 and stopped:

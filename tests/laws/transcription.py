@@ -84,7 +84,9 @@ def iou(first: Box, second: Box, eps: float) -> float:
 
 
 def cross_entropy(logit: Tensor, label: float) -> Tensor:
-    return -(1 - label) * torch.nn.functional.logsigmoid(-logit) - label * torch.nn.functional.logsigmoid(logit)
+    return -(1 - label) * torch.nn.functional.logsigmoid(
+        -logit
+    ) - label * torch.nn.functional.logsigmoid(logit)
 
 
 def qfl(logit: Tensor, label: float, alpha: float | None = None, gamma: float = 2.0) -> Tensor:
@@ -109,10 +111,14 @@ def class_cost(score: float) -> float:
     return positive - 0.75 * score**2 * -math.log(1 - score + 1e-8)
 
 
-def cost_matrix(seen: Seen, eps: float, kind: str = "focal", weights: Sequence[float] = (2.0, 5.0, 2.0)) -> Costs:
+def cost_matrix(
+    seen: Seen, eps: float, kind: str = "focal", weights: Sequence[float] = (2.0, 5.0, 2.0)
+) -> Costs:
     queries = [query for query in range(len(seen.logits)) if not (seen.empty and seen.empty[query])]
     truth, boxes = seen.truth, [seen.box(query) for query in range(len(seen.logits))]
-    giou = {(j, i): overlap(boxes[i], g, eps)[1] for j, g in enumerate(truth.boxes) for i in queries}
+    giou = {
+        (j, i): overlap(boxes[i], g, eps)[1] for j, g in enumerate(truth.boxes) for i in queries
+    }
     best = max([(value + 1) / 2 for value in giou.values()], default=1.0)
     costs = []
     for j, target in enumerate(truth.boxes):
@@ -132,7 +138,9 @@ def hungarian(costs: Costs) -> Match:
         return {}
     usable = [query for query, cost in enumerate(costs[0]) if cost < math.inf]
     rows, columns = linear_sum_assignment(np.array(costs)[:, usable])
-    return {usable[column]: row for row, column in zip(rows.tolist(), columns.tolist(), strict=True)}
+    return {
+        usable[column]: row for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+    }
 
 
 def solved(seen: Seen, eps: float, kind: str) -> Seen:
@@ -170,7 +178,9 @@ def multi_target_labels(seen: Seen, taught: Match, rule: Any, host: Host) -> lis
     return labels
 
 
-def box_weights(seen: Seen, taught: Match, teacher_costs: Costs, rule: Any) -> dict[tuple[int, int], float]:
+def box_weights(
+    seen: Seen, taught: Match, teacher_costs: Costs, rule: Any
+) -> dict[tuple[int, int], float]:
     """Eq. 4: the (query, target) pairs of box regression and what each weighs."""
     weights = {pair: 1.0 for pair in seen.match.items()}
     owner = {target: query for query, target in seen.match.items()}
@@ -189,7 +199,12 @@ def box_weights(seen: Seen, taught: Match, teacher_costs: Costs, rule: Any) -> d
 
 
 def distilled_terms(
-    layers: list[list[tuple[Seen, Match, Costs]]], rule: Any, host: Host, nb: float, scale: float = 1.0, blocks: int = 1
+    layers: list[list[tuple[Seen, Match, Costs]]],
+    rule: Any,
+    host: Host,
+    nb: float,
+    scale: float = 1.0,
+    blocks: int = 1,
 ) -> list[dict[str, Tensor]]:
     """Class, L1 and GIoU loss of every layer; each image comes with the teacher's matching and costs."""
     terms = []
@@ -218,14 +233,19 @@ def distilled_terms(
 
 
 def class_loss(
-    seen: Seen, labels: list[list[float]], host: Host, entries: dict[tuple[int, int], float] | None = None
+    seen: Seen,
+    labels: list[list[float]],
+    host: Host,
+    entries: dict[tuple[int, int], float] | None = None,
 ) -> Tensor:
     total = torch.zeros(())
     for i in range(len(seen.logits)):
         if seen.empty and seen.empty[i]:
             continue
         for c in range(seen.logits.shape[1]):
-            total = total + (entries or {}).get((i, c), 1.0) * host.loss(seen.logits[i, c], labels[i][c])
+            total = total + (entries or {}).get((i, c), 1.0) * host.loss(
+                seen.logits[i, c], labels[i][c]
+            )
     return total
 
 
@@ -234,7 +254,9 @@ def add_box_loss(sums: dict[str, Tensor], box: Box, target: Box, weight: float, 
     sums["giou"] = sums["giou"] + weight * (1 - overlap(box, target, host.eps)[1])
 
 
-def weighted(sums: dict[str, Tensor], host: Host, scale: float, class_norm: float, nb: float) -> dict[str, Tensor]:
+def weighted(
+    sums: dict[str, Tensor], host: Host, scale: float, class_norm: float, nb: float
+) -> dict[str, Tensor]:
     return {
         "class": sums["class"] * host.class_weight * scale / class_norm,
         "l1": sums["l1"] * host.l1_weight * scale / nb,
@@ -253,7 +275,9 @@ def plain_terms(
             labels = [[0.0] * seen.logits.shape[1] for _ in range(len(seen.logits))]
             for i, j in match.items():
                 target = seen.truth.boxes[j]
-                labels[i][seen.truth.labels[j]] = 1.0 if host.hard else iou(seen.box(i), target, host.eps)
+                labels[i][seen.truth.labels[j]] = (
+                    1.0 if host.hard else iou(seen.box(i), target, host.eps)
+                )
                 add_box_loss(sums, seen.boxes[i], target, 1.0, host)
             sums["class"] = sums["class"] + class_loss(seen, labels, host)
         terms.append(weighted(sums, host, scale, nb, nb))
@@ -264,7 +288,11 @@ def plain_terms(
 
 
 def prediction_terms(
-    layers: list[list[tuple[Seen, Seen, Seen]]], rule: Any, host: Host, nb: float, gamma: float = 2.0
+    layers: list[list[tuple[Seen, Seen, Seen]]],
+    rule: Any,
+    host: Host,
+    nb: float,
+    gamma: float = 2.0,
 ) -> list[dict[str, Tensor]]:
     """Eqs. 5 and 6. Each image comes as the student's answer to the teacher's queries, the teacher's own, and the
     student's main group."""
@@ -278,9 +306,16 @@ def prediction_terms(
             for i, j in teacher.match.items():
                 score = teacher.score(i, teacher.truth.labels[j])
                 quality = iou(teacher.box(i), teacher.truth.boxes[j], host.eps)
-                weights[i] = (quality if rule.tood_norm else score**0.25 * quality**0.75) if rule.tood else score
+                weights[i] = (
+                    (quality if rule.tood_norm else score**0.25 * quality**0.75)
+                    if rule.tood
+                    else score
+                )
             for i in range(queries):
-                labels = [teacher.score(i, c) if rule.other_entries == "teacher" else 0.0 for c in range(classes)]
+                labels = [
+                    teacher.score(i, c) if rule.other_entries == "teacher" else 0.0
+                    for c in range(classes)
+                ]
                 if i in teacher.match:
                     labels[teacher.truth.labels[teacher.match[i]]] = weights[i]
                 norms["sum_y"] += sum(labels)
@@ -288,7 +323,9 @@ def prediction_terms(
                     sums["class"] = sums["class"] + sum(
                         qfl(seen.logits[i, c], labels[c], gamma=gamma) for c in range(classes)
                     )
-                weight = box_weight(i, teacher, seen if rule.iou_from == "pd" else main, weights, rule, host)
+                weight = box_weight(
+                    i, teacher, seen if rule.iou_from == "pd" else main, weights, rule, host
+                )
                 if weight:
                     add_box_loss(sums, seen.boxes[i], teacher.box(i), weight, host)
             norms["sum_w"] += sum(weights.values())
@@ -297,13 +334,17 @@ def prediction_terms(
     return terms
 
 
-def box_weight(i: int, teacher: Seen, student: Seen, weights: dict[int, float], rule: Any, host: Host) -> float:
+def box_weight(
+    i: int, teacher: Seen, student: Seen, weights: dict[int, float], rule: Any, host: Host
+) -> float:
     """What the box of query i weighs: nothing where the student's is as good (Listen2stu)."""
     if i not in teacher.match:
         best = max(teacher.score(i, c) for c in range(teacher.logits.shape[1]))
         return {"off": 0.0, "max_score": best, "one": 1.0}[rule.reg_unmatched]
     target = teacher.truth.boxes[teacher.match[i]]
-    if rule.listen2stu and not iou(teacher.box(i), target, host.eps) > iou(student.box(i), target, host.eps):
+    if rule.listen2stu and not iou(teacher.box(i), target, host.eps) > iou(
+        student.box(i), target, host.eps
+    ):
         return 0.0
     return weights[i] if rule.tood else 1.0
 
@@ -314,17 +355,21 @@ def box_weight(i: int, teacher: Seen, student: Seen, weights: dict[int, float], 
 def selected_queries(teacher: Seen, rule: Any) -> list[int]:
     """The queries of one image that one teacher stage gives to its group, sorted."""
     costs, queries = teacher.costs, range(len(teacher.logits))
-    if rule.dup == "disjoint":
+    if rule.duplicates == "disjoint":
         match = hungarian([*costs, *costs])
         pairs = [(query, row % len(costs)) for query, row in match.items()]
     else:
-        pairs = [(i, j) for j in range(len(costs)) for i in sorted(queries, key=lambda i, j=j: costs[j][i])[:2]]
+        pairs = [
+            (i, j)
+            for j in range(len(costs))
+            for i in sorted(queries, key=lambda i, j=j: costs[j][i])[:2]
+        ]
     if rule.include_matched:
         pairs += [pair for pair in teacher.match.items() if pair not in pairs]
     pairs.sort(key=lambda pair: costs[pair[1]][pair[0]])
     chosen: list[int] = []
     for i, _ in pairs:
-        if rule.dup == "keep" or i not in chosen:
+        if rule.duplicates == "keep" or i not in chosen:
             chosen.append(i)
     return sorted(chosen[: rule.max_queries])
 

@@ -48,7 +48,10 @@ class Sampling(nn.Module):
 every_backend = pytest.mark.parametrize(
     "backend",
     [
-        pytest.param("cpu", marks=pytest.mark.skipif(not cpu.available("cpu", torch.float32), reason="no compiler")),
+        pytest.param(
+            "cpu",
+            marks=pytest.mark.skipif(not cpu.available("cpu", torch.float32), reason="no compiler"),
+        ),
         "torch",
         "reference",
     ],
@@ -104,4 +107,6 @@ def test_the_exported_graph_holds_only_standard_operators_and_gives_the_same_val
         value, locations, weights = graph_inputs(images)
         feed = {"value": value.numpy(), "locations": locations.numpy(), "weights": weights.numpy()}
         (output,) = session.run(None, feed)
-        torch.testing.assert_close(torch.from_numpy(output), expected(value, locations, weights), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            torch.from_numpy(output), expected(value, locations, weights), rtol=0, atol=1e-5
+        )

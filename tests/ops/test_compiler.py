@@ -22,7 +22,9 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "od_detr"
 
 
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, compiler.COMPILERS)), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, compiler.COMPILERS)), reason="no C++ compiler"
+)
 
 
 @needs_compiler

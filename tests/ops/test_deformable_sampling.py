@@ -12,12 +12,22 @@ from hypothesis import strategies as st
 from od_detr.ops import attention_backend, cpu, deformable_sampling, sampling
 
 PYRAMID = ((5, 7), (3, 4), (2, 2))
-needs_compiler = pytest.mark.skipif(not cpu.available("cpu", torch.float32), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not cpu.available("cpu", torch.float32), reason="no C++ compiler"
+)
 NAN, INF = float("nan"), float("inf")
 
 
 def sampling_inputs(
-    batch=2, shapes=PYRAMID, queries=11, heads=2, channels=12, points=3, coordinates=4, dtype=torch.float64, seed=0
+    batch=2,
+    shapes=PYRAMID,
+    queries=11,
+    heads=2,
+    channels=12,
+    points=3,
+    coordinates=4,
+    dtype=torch.float64,
+    seed=0,
 ):
     """Every third box has no extent, every seventh none along one axis."""
     generator = torch.Generator().manual_seed(seed)
@@ -29,7 +39,10 @@ def sampling_inputs(
     anchors = torch.rand(batch, queries, levels, coordinates, generator=generator, dtype=dtype)
     anchors[:, ::3, :, 2:] = 0
     anchors[:, ::7, :, 2:3] = 0
-    offsets, logits = normal(batch, queries, heads, levels, points, 2), normal(batch, queries, heads, levels, points)
+    offsets, logits = (
+        normal(batch, queries, heads, levels, points, 2),
+        normal(batch, queries, heads, levels, points),
+    )
     return [normal(batch, tokens, heads, channels), shapes, anchors, offsets * 2, logits * 3]
 
 
@@ -46,7 +59,9 @@ def fused(*inputs):
 def output_and_gradients(function, inputs):
     leaves = [part.detach().requires_grad_() if torch.is_tensor(part) else part for part in inputs]
     output = function(*leaves)
-    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction = torch.randn(
+        output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     output.backward(direction.to(output.dtype))
     return [output.detach(), *(leaf.grad for leaf in leaves if torch.is_tensor(leaf))]
 
@@ -57,7 +72,9 @@ def to(dtype, inputs):
 
 SIZES = {
     "batch": st.integers(1, 3),
-    "shapes": st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4).map(tuple),
+    "shapes": st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4).map(
+        tuple
+    ),
     "queries": st.integers(1, 18),
     "heads": st.integers(1, 3),
     "channels": st.sampled_from([1, 4, 8, 12, 16, 17, 24, 32, 40, 64]),
@@ -72,7 +89,9 @@ SIZES = {
 @given(**SIZES)
 def test_fused_sampling_is_the_composition_in_values_and_all_gradients(**sizes):
     inputs = sampling_inputs(**sizes)
-    for ours, theirs in zip(output_and_gradients(fused, inputs), output_and_gradients(reference, inputs), strict=True):
+    for ours, theirs in zip(
+        output_and_gradients(fused, inputs), output_and_gradients(reference, inputs), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
@@ -83,7 +102,9 @@ def test_fused_sampling_is_as_precise_as_float32_allows(channels, coordinates):
     single = to(torch.float32, sampling_inputs(channels=channels, coordinates=coordinates))
     exact = output_and_gradients(reference, to(torch.float64, single))
     for ours, theirs in zip(output_and_gradients(fused, single), exact, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=4e-6 * float(theirs.abs().max()))
+        torch.testing.assert_close(
+            ours.double(), theirs, rtol=1e-5, atol=4e-6 * float(theirs.abs().max())
+        )
 
 
 @needs_compiler
@@ -139,7 +160,9 @@ def test_what_is_no_number_spoils_its_own_query_and_no_other(argument, wrong):
 @needs_compiler
 @pytest.mark.parametrize("heads", [1, 4])
 def test_two_runs_and_any_number_of_threads_are_bit_equal(heads):
-    inputs = sampling_inputs(1, ((16, 16), (8, 8)), queries=1001, heads=heads, channels=12, dtype=torch.float32)
+    inputs = sampling_inputs(
+        1, ((16, 16), (8, 8)), queries=1001, heads=heads, channels=12, dtype=torch.float32
+    )
     before = torch.get_num_threads()
     runs = []
     try:
@@ -148,12 +171,18 @@ def test_two_runs_and_any_number_of_threads_are_bit_equal(heads):
             runs.append(output_and_gradients(fused, inputs))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(first, other) for run in runs[1:] for first, other in zip(runs[0], run, strict=True))
+    assert all(
+        torch.equal(first, other)
+        for run in runs[1:]
+        for first, other in zip(runs[0], run, strict=True)
+    )
 
 
 @needs_compiler
 def test_without_gradient_the_values_are_the_same():
-    inputs = [part.requires_grad_() if torch.is_tensor(part) else part for part in sampling_inputs()]
+    inputs = [
+        part.requires_grad_() if torch.is_tensor(part) else part for part in sampling_inputs()
+    ]
     with torch.no_grad():
         blind = fused(*inputs)
     assert not blind.requires_grad
@@ -165,12 +194,16 @@ def test_inputs_may_be_strided_and_queries_absent():
     value, shapes, *rest = sampling_inputs()
     strided = [tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in (value, *rest)]
     assert torch.equal(fused(strided[0], shapes, *strided[1:]), fused(value, shapes, *rest))
-    output, grad_value, *_ = output_and_gradients(fused, [value, shapes, *(tensor[:, :0] for tensor in rest)])
+    output, grad_value, *_ = output_and_gradients(
+        fused, [value, shapes, *(tensor[:, :0] for tensor in rest)]
+    )
     assert output.shape == (2, 0, 24)
     assert not grad_value.any()
 
 
-@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=needs_compiler), "torch", "reference"])
+@pytest.mark.parametrize(
+    "backend", [pytest.param("cpu", marks=needs_compiler), "torch", "reference"]
+)
 def test_only_the_values_are_rounded_to_half_precision(backend):
     value, shapes, *rest = to(torch.float32, sampling_inputs())
     with attention_backend(backend), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -178,7 +211,9 @@ def test_only_the_values_are_rounded_to_half_precision(backend):
     expected = output_and_gradients(reference, [value.bfloat16().float(), shapes, *rest])
     assert [tensor.dtype for tensor in ours] == [torch.bfloat16] * 2 + [torch.float32] * 3
     for mine, theirs in zip(ours, expected, strict=True):
-        torch.testing.assert_close(mine.float(), theirs, rtol=2e-2, atol=2e-2 * float(theirs.abs().max()))
+        torch.testing.assert_close(
+            mine.float(), theirs, rtol=2e-2, atol=2e-2 * float(theirs.abs().max())
+        )
 
 
 @needs_compiler
@@ -196,14 +231,21 @@ def test_the_operator_keeps_pytorch_s_contract():
 
 @needs_compiler
 def test_nothing_but_the_arguments_is_kept_for_the_backward():
-    inputs = [part.requires_grad_() if torch.is_tensor(part) else part for part in sampling_inputs(dtype=torch.float32)]
+    inputs = [
+        part.requires_grad_() if torch.is_tensor(part) else part
+        for part in sampling_inputs(dtype=torch.float32)
+    ]
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()), lambda _: None):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.data_ptr()), lambda _: None
+    ):
         fused(*inputs)
     assert set(kept) == {part.data_ptr() for part in inputs if torch.is_tensor(part)}
 
 
-@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=needs_compiler), "torch", "reference"])
+@pytest.mark.parametrize(
+    "backend", [pytest.param("cpu", marks=needs_compiler), "torch", "reference"]
+)
 def test_arguments_that_do_not_fit_are_refused(backend):
     value, shapes, anchors, offsets, logits = sampling_inputs()
     unchecked = inspect.unwrap(deformable_sampling)  # by the type checker of the tests
@@ -216,5 +258,8 @@ def test_arguments_that_do_not_fit_are_refused(backend):
         (value, shapes, anchors, offsets, logits[:, 1:]),
     ]
     for arguments in wrong:
-        with attention_backend(backend), pytest.raises(ValueError, match=r"value has|every level|need shape"):
+        with (
+            attention_backend(backend),
+            pytest.raises(ValueError, match=r"value has|every level|need shape"),
+        ):
             unchecked(*arguments)

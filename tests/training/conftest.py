@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "decoder_layers": 2,
     "queries": 12,
     "feedforward": 64,
-    "levels": 3,
+    "num_levels": 3,
     "image_size": 64,
     "batch_size": 4,
     "workers": 0,
@@ -47,6 +47,8 @@ def options(scenes: Path, tmp_path: Path) -> Callable[..., TrainOptions]:
     """Options of a tiny run into a folder of the test's own."""
 
     def make(**changes: Any) -> TrainOptions:
-        return TrainOptions(**{"data": str(scenes), "output": str(tmp_path / "run"), "epochs": 2} | TINY | changes)
+        return TrainOptions(
+            **{"data": str(scenes), "output": str(tmp_path / "run"), "epochs": 2} | TINY | changes
+        )
 
     return make

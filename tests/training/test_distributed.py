@@ -18,7 +18,7 @@ from od_detr.data.batching import BatchSampler
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.options import TrainOptions
 
-HOSTS = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
+ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -51,9 +51,18 @@ for values in json.loads((folder / "options.json").read_text()):
 
 def launched(command: list[str], seconds: int = 120) -> subprocess.CompletedProcess[str]:
     """A process of its own that may not hang, with Lightning's variables of no earlier run."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "WORLD_SIZE")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LOCAL_RANK", "WORLD_SIZE")
+    }
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=seconds, env=environment, check=False
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env=environment,
+        check=False,
     )
 
 
@@ -69,13 +78,27 @@ def test_a_rank_without_targets_trains_with_every_host(
     for split in ("train", "val"):
         content = json.loads((scenes / f"{split}.json").read_text())
         content["images"] = content["images"][: 6 if split == "train" else 3]
-        kept = {image["id"] for place, image in enumerate(content["images"]) if split == "val" or place not in barren}
-        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+        kept = {
+            image["id"]
+            for place, image in enumerate(content["images"])
+            if split == "val" or place not in barren
+        }
+        content["annotations"] = [
+            entry for entry in content["annotations"] if entry["image_id"] in kept
+        ]
         (data / f"{split}.json").write_text(json.dumps(content))
     runs = []
-    for host in HOSTS:
-        chosen = asdict(options(data=str(data), model=host, recipe="od", epochs=1, batch_size=1, devices=2, seed=0))
-        nested = {key for key, value in chosen.items() if isinstance(value, dict) and key != "backbone_options"}
+    for host in ARCHITECTURES:
+        chosen = asdict(
+            options(
+                data=str(data), model=host, recipe="od", epochs=1, batch_size=1, devices=2, seed=0
+            )
+        )
+        nested = {
+            key
+            for key, value in chosen.items()
+            if isinstance(value, dict) and key != "backbone_options"
+        }
         plain = {key: value for key, value in chosen.items() if key not in nested}
         runs.append(plain | {"output": str(tmp_path / host)})
     (tmp_path / "options.json").write_text(json.dumps(runs))
@@ -84,7 +107,7 @@ def test_a_rank_without_targets_trains_with_every_host(
     result = launched([str(tmp_path / "train.py"), str(tmp_path)])
 
     assert result.returncode == 0, result.stderr[-3000:]
-    for host in HOSTS:
+    for host in ARCHITECTURES:
         seen = [json.loads((tmp_path / f"{host}-{rank}.json").read_text()) for rank in (0, 1)]
         assert len(seen[0]) == 3 and min(seen[0]) > 0 and seen[1] == [0, 0, 0], host
         weights = [torch.load(tmp_path / f"{host}-{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -96,7 +119,9 @@ def test_a_rank_without_targets_trains_with_every_host(
 
 
 @pytest.fixture(scope="module")
-def trained_by_two(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+def trained_by_two(
+    scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, str]:
     """Data of which an odd number of training images is evaluated, a run of two processes on it, its output."""
     data, run = tmp_path_factory.mktemp("odd") / "data", tmp_path_factory.mktemp("two") / "run"
     data.mkdir()
@@ -104,13 +129,15 @@ def trained_by_two(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     content = json.loads((scenes / "train.json").read_text())
     content["images"] = content["images"][:7]
     kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    content["annotations"] = [
+        entry for entry in content["annotations"] if entry["image_id"] in kept
+    ]
     for split in ("train", "val"):
         (data / f"{split}.json").write_text(json.dumps(content))
     command = ["-m", "od_detr.cli", "train", "--data", str(data), "--output", str(run), "--devices", "2",
                "--device", "cpu", "--batch-size", "2", "--epochs", "24", "--eval.every", "12", "--opt.lr", "2e-3",
                "--augment", "none", "--image-size", "64", "--hidden-dim", "32", "--encoder-layers", "1",
-               "--decoder-layers", "2", "--queries", "20", "--feedforward", "64", "--levels", "3", "--dropout", "0",
+               "--decoder-layers", "2", "--queries", "20", "--feedforward", "64", "--num-levels", "3", "--dropout", "0",
                "--backbone", "resnet18", "--backbone-weights", "none", "--workers", "0",
                "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}', "--json"]  # fmt: skip
     result = launched(command)
@@ -125,7 +152,9 @@ def test_two_processes_speak_with_one_voice(trained_by_two: tuple[Path, Path, st
     assert json.loads(told.splitlines()[-1])["run"] == str(run)
 
 
-@pytest.mark.parametrize(("weights", "column"), [("online", "val/AP"), ("teacher", "val/teacher/AP")])
+@pytest.mark.parametrize(
+    ("weights", "column"), [("online", "val/AP"), ("teacher", "val/teacher/AP")]
+)
 def test_what_two_processes_evaluate_equals_what_one_does(
     weights: str, column: str, trained_by_two: tuple[Path, Path, str]
 ) -> None:

@@ -41,7 +41,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
 def timeless_rows(run: Path) -> list[dict[str, str]]:
     """What metrics.csv says, without the time it took."""
     with (run / "metrics.csv").open(newline="") as file:
-        return [{name: text for name, text in row.items() if name != SECONDS} for row in csv.DictReader(file)]
+        return [
+            {name: text for name, text in row.items() if name != SECONDS}
+            for row in csv.DictReader(file)
+        ]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -54,7 +57,10 @@ def assert_same_run(one: Path, other: Path) -> None:
             value == second["state_dict"][name])  # fmt: skip
         assert same, name
     moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (first, second)]
-    assert all(torch.equal(moments[0][key]["exp_avg_sq"], moments[1][key]["exp_avg_sq"]) for key in moments[0])
+    assert all(
+        torch.equal(moments[0][key]["exp_avg_sq"], moments[1][key]["exp_avg_sq"])
+        for key in moments[0]
+    )
     assert first["global_step"] == second["global_step"]
 
 
@@ -101,24 +107,30 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     mine = {"mine.2024.part", "last.ckpt.mine.part", "1.part"}
     for half in ("last.ckpt.4711.part", "best/model.safetensors.4711.part", *mine):
         (run / half).parent.mkdir(exist_ok=True)
-        (run / half).touch()  # the first two as a process leaves them that is killed while it writes
+        (
+            run / half
+        ).touch()  # the first two as a process leaves them that is killed while it writes
     rows = fit(make(resume=True)).rows
     assert_same_run(run, expected)
     assert {partial.name for partial in run.rglob("*.part")} == mine
     seconds = [row[SECONDS] for row in rows]
-    assert 0 < spent < seconds[-1] and seconds == sorted(seconds), "the time before the stop counts too"
+    assert 0 < spent < seconds[-1] and seconds == sorted(seconds), (
+        "the time before the stop counts too"
+    )
 
 
 def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Path) -> None:
     chosen = options(epochs=200)
     run = Path(chosen.output)
     flags = ["--hidden-dim", "32", "--encoder-layers", "1", "--decoder-layers", "1", "--queries", "12",
-             "--feedforward", "32", "--levels", "3", "--image-size", "64", "--workers", "0", "--device", "cpu",
+             "--feedforward", "32", "--num-levels", "3", "--image-size", "64", "--workers", "0", "--device", "cpu",
              "--backbone", "resnet18", "--backbone-weights", "none", "--batch-size", "4",
              "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}']  # fmt: skip
     command = [sys.executable, "-m", "od_detr.cli", "train", "--data", chosen.data, "--output", chosen.output,
                "--epochs", "200", *flags]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 120
         while not (run / "last.ckpt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -150,7 +162,9 @@ def test_a_kill_while_saving_leaves_a_readable_checkpoint(tmp_path: Path) -> Non
         assert process.stdout is not None
         for _ in range(3):
             acknowledged = int(process.stdout.readline())
-        for _ in range(5):  # at whatever the writer is doing then: the process is frozen, and the file read
+        for _ in range(
+            5
+        ):  # at whatever the writer is doing then: the process is frozen, and the file read
             time.sleep(0.013)
             process.send_signal(signal.SIGSTOP)
             saved = read_checkpoint(path)
@@ -173,7 +187,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_and_says_why(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"last.ckpt: cannot be written .*No space left.* make room"):
+    with pytest.raises(
+        InputError, match=r"last.ckpt: cannot be written .*No space left.* make room"
+    ):
         writer.save_checkpoint({"state_dict": {}, "batches_seen": 2}, path)
     assert read_checkpoint(path)["batches_seen"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

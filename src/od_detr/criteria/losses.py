@@ -11,7 +11,10 @@ from od_detr.boxes import paired_giou
 
 
 def focal_loss(
-    logits: Float[Tensor, "*shape"], labels: Float[Tensor, "*shape"], alpha: float | None = 0.25, gamma: float = 2.0
+    logits: Float[Tensor, "*shape"],
+    labels: Float[Tensor, "*shape"],
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
 ) -> Float[Tensor, "*shape"]:
     """Sigmoid focal loss of hard `labels` in {0, 1}; `alpha` weighs positives against negatives."""
     scores = logits.sigmoid()
@@ -21,7 +24,10 @@ def focal_loss(
 
 
 def quality_focal_loss(
-    logits: Float[Tensor, "*shape"], quality: Float[Tensor, "*shape"], alpha: float | None = None, gamma: float = 2.0
+    logits: Float[Tensor, "*shape"],
+    quality: Float[Tensor, "*shape"],
+    alpha: float | None = None,
+    gamma: float = 2.0,
 ) -> Float[Tensor, "*shape"]:
     """Quality focal loss, Eq. 2: cross-entropy to the soft label, modulated by |quality - score| ** gamma.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from od_detr.boxes import cxcywh_to_xyxy, overlaps
 from od_detr.structures import GroupOutput, Matching, Targets
-from od_detr.transfers import HostCopy, beside
+from od_detr.transfers import HostCopy, to_device_of
 
 ALPHA, GAMMA = 0.25, 2.0
 UNMATCHABLE = 1e6  # what a cost that is not a number counts as
@@ -37,7 +37,9 @@ class MatchCost:
 
 
 @torch.no_grad()
-def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Float[Tensor, "I G q"]:
+def pairwise_costs(
+    output: GroupOutput, targets: Targets, cost: MatchCost
+) -> Float[Tensor, "I G q"]:
     """Cost of every (target, query) pair of every view, target-major; +inf for the padding of a group and only there.
 
     A cost that is not finite, as broken predictions have, counts as `UNMATCHABLE`.
@@ -51,7 +53,9 @@ def pairwise_costs(output: GroupOutput, targets: Targets, cost: MatchCost) -> Fl
     pairs = images * targets.most * boxes[0, 0].shape[:-1].numel()
     few = max(1, PAIRS_AT_ONCE // max(1, pairs)) if boxes.device.type == "cpu" else len(boxes)
     chunks = zip(logits.split(few), boxes.split(few), strict=True)
-    total = torch.cat([_costs(*chunk, target_boxes, labels, real, cost) for chunk in chunks]).flatten(0, 2)
+    total = torch.cat(
+        [_costs(*chunk, target_boxes, labels, real, cost) for chunk in chunks]
+    ).flatten(0, 2)
     if output.group.padding is not None:
         padding = output.group.padding.unflatten(1, (blocks, -1)).flatten(0, 1)
         total = total.masked_fill(padding.repeat(output.layers, 1)[:, None], float("inf"))
@@ -77,9 +81,15 @@ def _costs(
     rest = 1 - scores
     negative = (rest + 1e-8).log_().mul_(scores**GAMMA)
     positive = (scores + 1e-8).log_().mul_(rest**GAMMA)
-    total = torch.cdist(wanted.flatten(0, 2), boxes.flatten(0, 2), p=1).view_as(giou).mul_(cost.l1_weight)
+    total = (
+        torch.cdist(wanted.flatten(0, 2), boxes.flatten(0, 2), p=1)
+        .view_as(giou)
+        .mul_(cost.l1_weight)
+    )
     total.add_(giou, alpha=-cost.giou_weight)
-    total.add_(positive, alpha=-cost.class_weight * ALPHA).add_(negative, alpha=cost.class_weight * (1 - ALPHA))
+    total.add_(positive, alpha=-cost.class_weight * ALPHA).add_(
+        negative, alpha=cost.class_weight * (1 - ALPHA)
+    )
     return total.nan_to_num_(UNMATCHABLE, UNMATCHABLE, UNMATCHABLE)
 
 
@@ -88,7 +98,9 @@ def _planar(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
     return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
 
 
-def _closeness(giou: Float[Tensor, "K B R G q"], real: Bool[Tensor, "B #R G #q"]) -> Float[Tensor, "K B R G q"]:
+def _closeness(
+    giou: Float[Tensor, "K B R G q"], real: Bool[Tensor, "B #R G #q"]
+) -> Float[Tensor, "K B R G q"]:
     """(GIoU + 1) / 2 of every pair as a share of its view's best real one (Stable-DINO)."""
     closeness = ((giou + 1) / 2).nan_to_num(0.0).clamp(min=0)
     if closeness.numel() == 0:
@@ -99,7 +111,7 @@ def _closeness(giou: Float[Tensor, "K B R G q"], real: Bool[Tensor, "B #R G #q"]
 def _real_pairs(output: GroupOutput, targets: Targets) -> Bool[Tensor, "B #R G #q"]:
     """Pairs of which neither the target nor the query is padding."""
     device = output.predictions.boxes.device
-    counts = beside(targets.counts, output.predictions.boxes, torch.long)
+    counts = to_device_of(targets.counts, output.predictions.boxes, torch.long)
     real = (torch.arange(targets.most, device=device) < counts[:, None])[:, None, :, None]
     if output.group.padding is not None:
         real = real & ~output.group.padding.unflatten(1, (output.group.blocks, -1))[:, :, None]
@@ -180,6 +192,8 @@ def match(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> 
     for output in outputs:
         if output.group.matching is not None:
             output.matching = output.group.matching
-    hungarian = [output for output in outputs if output.group.matched and output.group.matching is None]
+    hungarian = [
+        output for output in outputs if output.group.matched and output.group.matching is None
+    ]
     if hungarian:
         PendingMatching(hungarian, targets, cost).finish()

@@ -70,7 +70,11 @@ class _Entry(NamedTuple):
 
     def wrong(self, field: str, problem: str, mend: str) -> InputError:
         known = "id" in self.values and field != "id"
-        name = f"{self.kind} {reprlib.repr(self.values['id'])}" if known else f"{self.kind} number {self.place}"
+        name = (
+            f"{self.kind} {reprlib.repr(self.values['id'])}"
+            if known
+            else f"{self.kind} number {self.place}"
+        )
         return InputError(f"{self.file}: {name}: {field} {problem}; {mend}")
 
     def take(self, field: str) -> Any:
@@ -93,14 +97,26 @@ class _Entry(NamedTuple):
     def box(self) -> tuple[float, float, float, float]:
         """The four numbers x, y, width, height of `bbox`."""
         value = self.take("bbox")
-        if not isinstance(value, list) or len(value) != 4 or any(type(part) not in (int, float) for part in value):
-            raise self.wrong("bbox", f"{reprlib.repr(value)} is not four numbers", "write [x, y, width, height]")
+        if (
+            not isinstance(value, list)
+            or len(value) != 4
+            or any(type(part) not in (int, float) for part in value)
+        ):
+            raise self.wrong(
+                "bbox", f"{reprlib.repr(value)} is not four numbers", "write [x, y, width, height]"
+            )
         # A comparison, unlike math.isfinite, also stands integers too large for any float; NaN fails it.
         if not all(abs(part) < 1e300 for part in value):
-            raise self.wrong("bbox", f"{reprlib.repr(value)} is not finite", "write finite pixel coordinates")
+            raise self.wrong(
+                "bbox", f"{reprlib.repr(value)} is not finite", "write finite pixel coordinates"
+            )
         x, y, width, height = map(float, value)
         if width < 0 or height < 0:
-            raise self.wrong("bbox", f"{value} has a negative size", "write [x, y, width, height], not two corners")
+            raise self.wrong(
+                "bbox",
+                f"{value} has a negative size",
+                "write [x, y, width, height], not two corners",
+            )
         return x, y, width, height
 
 
@@ -137,20 +153,35 @@ def read_annotations(
     starts = np.searchsorted(owners[order], np.arange(len(images) + 1))
     dropped = Dropped(crowd, int((~solid).sum()), int((clipped & solid).sum()))
     return Annotations(
-        file, tuple(images), paths, sizes, boxes_xyxy[order], labels[order], starts, classes, category_ids, dropped
+        file,
+        tuple(images),
+        paths,
+        sizes,
+        boxes_xyxy[order],
+        labels[order],
+        starts,
+        classes,
+        category_ids,
+        dropped,
     )
 
 
 def _entries(file: Path, document: dict[str, Any], key: str, kind: str) -> list[_Entry]:
     values = document.get(key)
     if not isinstance(values, list):
-        problem = "is missing" if key not in document else f"is not a list but {reprlib.repr(values)}"
-        raise InputError(f"{file}: '{key}' {problem}; a COCO file lists its images, annotations and categories")
+        problem = (
+            "is missing" if key not in document else f"is not a list but {reprlib.repr(values)}"
+        )
+        raise InputError(
+            f"{file}: '{key}' {problem}; a COCO file lists its images, annotations and categories"
+        )
     if not values and kind != "annotation":
         raise InputError(f"{file}: '{key}' is empty; list at least one {kind}")
     for place, entry in enumerate(values):
         if not isinstance(entry, dict):
-            raise InputError(f"{file}: {kind} number {place}: {reprlib.repr(entry)} is not an object; mend '{key}'")
+            raise InputError(
+                f"{file}: {kind} number {place}: {reprlib.repr(entry)} is not an object; mend '{key}'"
+            )
     return [_Entry(file, kind, place, entry) for place, entry in enumerate(values)]
 
 
@@ -158,19 +189,28 @@ def _identified(entries: list[_Entry]) -> dict[int, _Entry]:
     found: dict[int, _Entry] = {}
     for entry in entries:
         if found.setdefault(entry.integer("id"), entry) is not entry:
-            raise entry.wrong("id", f"{entry.values['id']} is there twice", f"give each {entry.kind} its own id")
+            raise entry.wrong(
+                "id", f"{entry.values['id']} is there twice", f"give each {entry.kind} its own id"
+            )
     return found
 
 
 def _settle_classes(
-    file: Path, categories: dict[int, _Entry], classes: Sequence[str] | None, category_ids: Sequence[int] | None
+    file: Path,
+    categories: dict[int, _Entry],
+    classes: Sequence[str] | None,
+    category_ids: Sequence[int] | None,
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The names and category ids of the labels: the file's own in order of id, or the given ones if they fit."""
     ids: dict[str, int] = {}
     for category, entry in categories.items():
         name = entry.text("name")
         if (first := ids.setdefault(name, category)) != category:
-            raise entry.wrong("name", f"{name!r} is that of category {first} too", "give each category its own name")
+            raise entry.wrong(
+                "name",
+                f"{name!r} is that of category {first} too",
+                "give each category its own name",
+            )
     names = {category: name for name, category in ids.items()}
     if category_ids is None:
         if classes is None:
@@ -181,7 +221,9 @@ def _settle_classes(
                 f"{file}: categories: no category is named {absent[0]!r}; use the class names {', '.join(classes)}"
             )
         return tuple(classes), tuple(ids[name] for name in classes)
-    expected = dict(zip(category_ids, classes or [names.get(i, str(i)) for i in category_ids], strict=True))
+    expected = dict(
+        zip(category_ids, classes or [names.get(i, str(i)) for i in category_ids], strict=True)
+    )
     for category, entry in categories.items():
         if expected.get(category, names[category]) != names[category]:
             problem = f"is {names[category]!r} here but {expected[category]!r} in the training set"
@@ -193,19 +235,25 @@ def _find_image(entry: _Entry, folders: Sequence[Path]) -> str:
     name = entry.text("file_name")
     shown = reprlib.repr(name)
     if name.startswith("/") or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name):
-        raise entry.wrong("file_name", f"{shown} leads out of the image folder", "write a path below that folder")
+        raise entry.wrong(
+            "file_name", f"{shown} leads out of the image folder", "write a path below that folder"
+        )
     for folder in folders:
         path = os.path.join(folder, name)
         if os.path.isfile(path):
             return path
     places = " or ".join(str(folder) for folder in folders)
-    raise entry.wrong("file_name", f"{shown} is no file below {places}", "add the image or remove its entry")
+    raise entry.wrong(
+        "file_name", f"{shown} is no file below {places}", "add the image or remove its entry"
+    )
 
 
 def _size(entry: _Entry) -> tuple[int, int]:
     height, width = entry.integer("height"), entry.integer("width")
     if height < 1 or width < 1:
-        raise entry.wrong("width and height", f"{width} and {height} are not positive", "write the size in pixels")
+        raise entry.wrong(
+            "width and height", f"{width} and {height} are not positive", "write the size in pixels"
+        )
     return height, width
 
 
@@ -219,13 +267,21 @@ def _read_boxes(
     for entry in boxes.values():
         image, category, row = entry.integer("image_id"), entry.integer("category_id"), entry.box()
         if image not in index_of:
-            raise entry.wrong("image_id", f"{image} is not among the images", "add the image or remove this box")
+            raise entry.wrong(
+                "image_id", f"{image} is not among the images", "add the image or remove this box"
+            )
         if category not in label_of:
             known = reprlib.repr(list(category_ids))
-            raise entry.wrong("category_id", f"{category} is not among {known}", "add the category or correct the id")
+            raise entry.wrong(
+                "category_id",
+                f"{category} is not among {known}",
+                "add the category or correct the id",
+            )
         is_crowd = entry.values.get("iscrowd", 0)
         if is_crowd not in (0, 1):
-            raise entry.wrong("iscrowd", f"{reprlib.repr(is_crowd)} is neither 0 nor 1", "write 0 or 1")
+            raise entry.wrong(
+                "iscrowd", f"{reprlib.repr(is_crowd)} is neither 0 nor 1", "write 0 or 1"
+            )
         if is_crowd:
             crowd += 1
             continue

@@ -72,7 +72,9 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         drop_last: bool = False,
     ) -> None:
         if length < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(f"no batches of {batch_size} from {length} samples for rank {rank} of {world_size}")
+            raise ValueError(
+                f"no batches of {batch_size} from {length} samples for rank {rank} of {world_size}"
+            )
         self.length = length
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -141,7 +143,9 @@ def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
     except InputError as error:
         # A worker's error arrives with its traceback as text; the last line is its own message.
         message = str(error).strip().splitlines()[-1]
-        raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
+        raise InputError(
+            message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise

@@ -56,10 +56,14 @@ class CocoDataset(Dataset[Sample]):
     ) -> None:
         folder = Path(image_folder)
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such image folder; give the folder that holds the images")
+            raise InputError(
+                f"{folder}: no such image folder; give the folder that holds the images"
+            )
         # Between images/train and the data set's folder lies images, below which a name may be meant, too.
         above = [] if root is None else [up for up in folder.parents if up.is_relative_to(root)]
-        self.annotations = read_annotations(Path(annotation_file), [folder, *above], classes, category_ids)
+        self.annotations = read_annotations(
+            Path(annotation_file), [folder, *above], classes, category_ids
+        )
         self.transform = transform
         self.seed = seed
 
@@ -111,9 +115,13 @@ class CocoDataset(Dataset[Sample]):
         except InputError as error:
             raise InputError(f"{found.file}: image {found.image_ids[place]}: {error}") from error
         mine = slice(found.starts[place], found.starts[place + 1])
-        boxes_xyxy = torch.from_numpy(found.boxes_xyxy[mine]) / torch.tensor([width, height, width, height])
+        boxes_xyxy = torch.from_numpy(found.boxes_xyxy[mine]) / torch.tensor(
+            [width, height, width, height]
+        )
         labels = torch.from_numpy(found.labels[mine])
-        return Sample(image, xyxy_to_cxcywh(boxes_xyxy), labels, found.image_ids[place], (height, width))
+        return Sample(
+            image, xyxy_to_cxcywh(boxes_xyxy), labels, found.image_ids[place], (height, width)
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:

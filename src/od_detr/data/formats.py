@@ -27,7 +27,9 @@ def find_split(data: Path, split: Split) -> tuple[Path, Path]:
     """
     data = Path(data)
     if not data.is_dir():
-        raise InputError(f"{data}: {'is a file' if data.exists() else 'no such folder'}; give the data set's folder")
+        raise InputError(
+            f"{data}: {'is a file' if data.exists() else 'no such folder'}; give the data set's folder"
+        )
     names = (split, "valid") if split == "val" else (split,)
     patterns = [
         pattern

@@ -48,14 +48,20 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
     # Pillow's decoders raise nearly anything on a hostile file: OSError, SyntaxError, struct.error, KeyError…
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as an image ({reason}); replace or remove the file") from error
+        raise InputError(
+            f"{path}: cannot be read as an image ({reason}); replace or remove the file"
+        ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _decode(path: str | Path, data: bytes, size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W 3"]:
+def _decode(
+    path: str | Path, data: bytes, size: tuple[int, int] | None
+) -> UInt8[np.ndarray, "H W 3"]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"{path}: {image.width} x {image.height} pixels are too many; make the image smaller")
+            raise InputError(
+                f"{path}: {image.width} x {image.height} pixels are too many; make the image smaller"
+            )
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         turned = orientation in (5, 6, 7, 8)
         width, height = reversed(image.size) if turned else image.size
@@ -65,15 +71,24 @@ def _decode(path: str | Path, data: bytes, size: tuple[int, int] | None) -> UInt
                 f"{path}: is {width} x {height} pixels{hint}, but its entry says width {size[1]} and height {size[0]}; "
                 "correct the entry and its boxes"
             )
-        if simplejpeg is not None and image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1:
-            with contextlib.suppress(ValueError):  # it refuses some files that are merely untidy; Pillow decides which
+        if (
+            simplejpeg is not None
+            and image.format == "JPEG"
+            and image.mode in ("RGB", "L")
+            and orientation == 1
+        ):
+            with contextlib.suppress(
+                ValueError
+            ):  # it refuses some files that are merely untidy; Pillow decides which
                 return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
         return _to_rgb(path, ImageOps.exif_transpose(image))
 
 
 def _to_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if image.mode == "F":
-        raise InputError(f"{path}: holds 32-bit floating point pixels; save the image with 8 bits a channel")
+        raise InputError(
+            f"{path}: holds 32-bit floating point pixels; save the image with 8 bits a channel"
+        )
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64).clip(0, 65535)
         return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, 2)

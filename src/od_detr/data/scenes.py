@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from od_detr.errors import InputError
-from od_detr.files import written_whole
+from od_detr.files import atomic_write
 
 CLASSES = ("disc", "ring", "square", "triangle", "cross")
 LEAST_VISIBLE = 0.6
@@ -66,9 +66,17 @@ def render_scenes(output: Path, train: int, val: int, size: int = 128, seed: int
         InputError: `output` holds anything else, or scenes drawn with other arguments; nothing is overwritten.
     """
     if size < 32 or seed < 0 or min(train, val) < 1:
-        raise InputError(f"no scenes of size {size}, seed {seed}, train {train}, val {val}; give 32, 0, 1, 1 or more")
+        raise InputError(
+            f"no scenes of size {size}, seed {seed}, train {train}, val {val}; give 32, 0, 1, 1 or more"
+        )
     output = Path(output)
-    made_with = {"od_detr": "crowded scenes", "train": train, "val": val, "size": size, "seed": seed}
+    made_with = {
+        "od_detr": "crowded scenes",
+        "train": train,
+        "val": val,
+        "size": size,
+        "seed": seed,
+    }
     _claim(output, made_with)
     for split, count in zip(SPLITS, (train, val), strict=True):
         if not (output / f"{split}.json").exists():
@@ -101,7 +109,9 @@ def _claim(output: Path, made_with: dict[str, object]) -> None:
         except ValueError:
             found = None
         if found != made_with:
-            raise InputError(f"{marker}: these scenes were drawn with other settings; give an empty or a new folder")
+            raise InputError(
+                f"{marker}: these scenes were drawn with other settings; give an empty or a new folder"
+            )
     output.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(made_with))
 
@@ -133,16 +143,20 @@ def _render_split(output: Path, split: str, count: int, size: int, seed: int) ->
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
     document = {"images": images, "annotations": annotations, "categories": categories}
     # The annotations come into being whole and last: without them a split counts as unfinished.
-    with written_whole(output / f"{split}.json") as unfinished:
+    with atomic_write(output / f"{split}.json") as unfinished:
         unfinished.write_text(json.dumps(document))
 
 
-def _add(scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.ndarray, " 3"]) -> bool:
+def _add(
+    scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.ndarray, " 3"]
+) -> bool:
     """Paints one more shape in front somewhere, unless that would hide it or another one too much."""
     size = len(scene.owner)
     radius = size * rng.uniform(0.13, 0.24)
     centre = _place(scene, rng, radius)
-    outlines = [centre + radius * part for part in _outlines(CLASSES[label], rng.uniform(0, 2 * math.pi))]
+    outlines = [
+        centre + radius * part for part in _outlines(CLASSES[label], rng.uniform(0, 2 * math.pi))
+    ]
     low, high = outlines[0].min(0), outlines[0].max(0)
     x1, y1 = np.floor(np.clip(low, 0, size)).astype(int).tolist()
     x2, y2 = np.ceil(np.clip(high, 0, size)).astype(int).tolist()
@@ -153,7 +167,9 @@ def _add(scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.nd
     if min(_visible(owner, areas)) < LEAST_VISIBLE:
         return False
     colour = _contrasting(rng, ground)
-    paint = _texture(rng, y2 - y1, x2 - x1, colour, np.clip(colour + rng.uniform(-0.15, 0.15, 3), 0, 1))
+    paint = _texture(
+        rng, y2 - y1, x2 - x1, colour, np.clip(colour + rng.uniform(-0.15, 0.15, 3), 0, 1)
+    )
     region = scene.image[y1:y2, x1:x2]
     region += cover[..., None] * (paint - region)
     box = [round(float(value), 2) for value in (*np.clip(low, 0, size), *np.clip(high, 0, size))]
@@ -204,7 +220,9 @@ def _area(outlines: list[Float[np.ndarray, "P 2"]]) -> float:
     areas = []
     for points in outlines:
         following = np.roll(points, -1, 0)
-        areas.append(abs((points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0]).sum()) / 2)
+        areas.append(
+            abs((points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0]).sum()) / 2
+        )
     return float(areas[0] - sum(areas[1:]))
 
 
@@ -226,7 +244,9 @@ def _visible(owner: Int[np.ndarray, "H W"], areas: list[float]) -> list[float]:
     return [min(1.0, float(pixels / area)) for pixels, area in zip(seen, areas, strict=True)]
 
 
-def _contrasting(rng: np.random.Generator, ground: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+def _contrasting(
+    rng: np.random.Generator, ground: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, " 3"]:
     """Any colour that does not vanish in the background."""
     while True:
         colour = rng.random(3)

@@ -69,7 +69,9 @@ class Transform:
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
-            raise InputError(f"image size {self.image_size} is too small to detect anything; give at least 16")
+            raise InputError(
+                f"image size {self.image_size} is too small to detect anything; give at least 16"
+            )
         if self.augment not in ("detr", "flip", "none"):
             raise InputError(f"augment {self.augment!r} is unknown; give detr, flip or none")
 
@@ -77,7 +79,12 @@ class Transform:
         height, width = sample.image.shape[1:]
         plan = self.plan(height, width, rng)
         boxes, kept = apply_to_boxes(plan, sample.boxes)
-        return replace(sample, image=apply_to_image(plan, sample.image), boxes=boxes, labels=sample.labels[kept])
+        return replace(
+            sample,
+            image=apply_to_image(plan, sample.image),
+            boxes=boxes,
+            labels=sample.labels[kept],
+        )
 
     def plan(self, height: int, width: int, rng: Random) -> Plan:
         """Draws what to do with an image of this size."""
@@ -124,7 +131,9 @@ def apply_to_image(plan: Plan, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "
     return functional.resize(image, list(plan.size), antialias=True)
 
 
-def apply_to_boxes(plan: Plan, boxes: Float[Tensor, "N 4"]) -> tuple[Float[Tensor, "M 4"], Bool[Tensor, " N"]]:
+def apply_to_boxes(
+    plan: Plan, boxes: Float[Tensor, "N 4"]
+) -> tuple[Float[Tensor, "M 4"], Bool[Tensor, " N"]]:
     """Boxes after the plan, clipped to the window, and which of them have any area left in it.
 
     Normalised boxes do not feel a resize, so only the flip and the window matter.

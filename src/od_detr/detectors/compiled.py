@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from od_detr.detectors.detector import Detector
+from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
 
 
@@ -22,7 +22,7 @@ def check_compiles(device: str) -> None:
         )
 
 
-def compile_backbone(detector: Detector, **options: Any) -> None:
+def compile_backbone(detector: DetectionTransformer, **options: Any) -> None:
     """Has torch.compile translate the backbone when it first runs; `options` are its own. No weight is renamed."""
     assert isinstance(detector.backbone, nn.Module)
     detector.backbone.compile(**options)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from od_detr.detectors.detector import Detector, FeatureExtractor
-from od_detr.detectors.parts import initialise, make_backbone
+from od_detr.detectors.builders import initialise, make_backbone
+from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
 from od_detr.nn.decoder import Decoder, DecoderLayer
 from od_detr.nn.denoising import DenoisingQueries
 from od_detr.nn.encoder import Encoder, EncoderLayer
@@ -42,7 +42,7 @@ def dino(
     shared_heads: bool = True,
     temperature: float = 20.0,
     half_pixel: bool = False,
-) -> Detector:
+) -> DetectionTransformer:
     """DINO: anchors selected from the memory, content learned. Five levels start one backbone map earlier.
 
     detrex's weights want `shared_heads=False, temperature=10000.0, half_pixel=True`."""
@@ -54,12 +54,22 @@ def dino(
     read = Heads(hidden_dim, num_classes, decoder_layers, shared_heads, size_bias=0.0)
     position, norm = AnchorPosition(hidden_dim), nn.LayerNorm(hidden_dim)
     decoder = Decoder(layers, read, position, norm, look_forward_twice=True, eps=1e-3)
-    noise = DenoisingQueries(hidden_dim, num_classes, denoising, label_noise, box_noise) if denoising else None
-    detector = Detector(
+    noise = (
+        DenoisingQueries(hidden_dim, num_classes, denoising, label_noise, box_noise)
+        if denoising
+        else None
+    )
+    detector = DetectionTransformer(
         settings | {"model": "dino-5scale" if num_levels == 5 else "dino-4scale"},
         features,
         Neck(features.channels, hidden_dim, num_levels),
-        Encoder([EncoderLayer(*shape) for _ in range(encoder_layers)], hidden_dim, num_levels, temperature, half_pixel),
+        Encoder(
+            [EncoderLayer(*shape) for _ in range(encoder_layers)],
+            hidden_dim,
+            num_levels,
+            temperature,
+            half_pixel,
+        ),
         SelectedQueries(queries, hidden_dim, num_classes),
         decoder,
         noise,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 # The twelve figures in COCO's order, and what faster-coco-eval calls them.
-FIGURES = {
+METRICS = {
     "AP": "AP_all",
     "AP50": "AP_50",
     "AP75": "AP_75",
@@ -34,14 +34,16 @@ FIGURES = {
 }
 
 
-def evaluate_detections(annotations_json: str | Path | dict, detections: list[dict]) -> dict[str, Any]:
+def evaluate_detections(
+    annotations_json: str | Path | dict, detections: list[dict]
+) -> dict[str, Any]:
     """The twelve COCO figures and the AP of every class.
 
     `annotations_json` is a COCO file or its content; `detections` are COCO results: `image_id`,
     `category_id`, `bbox` (x, y, width, height in pixels) and `score`. Neither is changed. Without `iscrowd` an
     object is no crowd, without `area` its area is that of its box.
 
-    Returns the keys of `FIGURES`, each in [0, 1] or -1 where there is nothing to find (as COCO does), and
+    Returns the keys of `METRICS`, each in [0, 1] or -1 where there is nothing to find (as COCO does), and
     "per_class": AP by class name. Raises InputError for detections of an unknown image or category.
     """
     evaluator = CocoEvaluator(annotations_json)
@@ -78,11 +80,15 @@ class CocoEvaluator:
     one without detections.
     """
 
-    def __init__(self, annotations: str | Path | dict, category_ids: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, annotations: str | Path | dict, category_ids: Sequence[int] | None = None
+    ) -> None:
         self.truth = truth = read_ground_truth(annotations)
         labels = truth.categories.values()
         if category_ids is not None:
-            labels = [truth.category(identity, "the detector's classes") for identity in category_ids]
+            labels = [
+                truth.category(identity, "the detector's classes") for identity in category_ids
+            ]
         self._category_of_label = torch.tensor(list(labels), dtype=torch.float64)
         self._rows: dict[int, Float[Tensor, "D 7"]] = {}
 
@@ -134,15 +140,21 @@ class CocoEvaluator:
         """The figures of what was added so far; see `evaluate_detections`."""
         from faster_coco_eval import COCO, COCOeval_faster
 
-        found = [_as_annotation(number, row) for number, row in enumerate(self.detections.tolist(), 1)]
+        found = [
+            _as_annotation(number, row) for number, row in enumerate(self.detections.tolist(), 1)
+        ]
         truth = self.truth.dataset
-        evaluation = COCOeval_faster(COCO(truth), COCO(truth | {"annotations": found}), iouType="bbox")
+        evaluation = COCOeval_faster(
+            COCO(truth), COCO(truth | {"annotations": found}), iouType="bbox"
+        )
         evaluation.run()
         # (thresholds, recalls, classes, areas, most detections): all areas, 100 detections.
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
-        per_class = [_mean_where_defined(precision[:, :, number]) for number in range(precision.shape[2])]
+        per_class = [
+            _mean_where_defined(precision[:, :, number]) for number in range(precision.shape[2])
+        ]
         figures = evaluation.stats_as_dict
-        return {name: float(figures[theirs]) for name, theirs in FIGURES.items()} | {
+        return {name: float(figures[theirs]) for name, theirs in METRICS.items()} | {
             "per_class": dict(zip(self.truth.names, per_class, strict=True))
         }
 
@@ -156,17 +168,26 @@ def format_table(summary: dict[str, Any], title: str = "") -> Group:
     def percent(value: float) -> str:
         return "-" if value < 0 else f"{100 * value:.1f}"
 
-    names = list(FIGURES)
+    names = list(METRICS)
     tables = []
     for row in (names[:6], names[6:]):
-        table = Table(title=title if row[0] == "AP" and title else None, box=None, pad_edge=False, header_style="dim")
+        table = Table(
+            title=title if row[0] == "AP" and title else None,
+            box=None,
+            pad_edge=False,
+            header_style="dim",
+        )
         for name in row:
             table.add_column(name, justify="right", min_width=5)
         table.add_row(*[percent(summary[name]) for name in row])
         tables.append(table)
     ranked = sorted(summary["per_class"].items(), key=lambda item: -item[1])
     width = max((len(name) for name, _ in ranked), default=0)
-    classes = Columns([f"{name:<{width}} {percent(value):>5}" for name, value in ranked], padding=(0, 3), expand=False)
+    classes = Columns(
+        [f"{name:<{width}} {percent(value):>5}" for name, value in ranked],
+        padding=(0, 3),
+        expand=False,
+    )
     return Group(*tables, "", classes)
 
 

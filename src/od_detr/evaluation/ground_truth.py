@@ -45,7 +45,10 @@ class GroundTruth:
     def result_row(self, result: dict[str, Any], number: int) -> list[float]:
         """A COCO result as image number, x, y, width, height in pixels, score, category number."""
         where = f"detection {number} of the results"
-        image, category = self.image(result.get("image_id"), where), self.category(result.get("category_id"), where)
+        image, category = (
+            self.image(result.get("image_id"), where),
+            self.category(result.get("category_id"), where),
+        )
         score = result.get("score")
         if score is None or not math.isfinite(score):
             raise InputError(f"{where}: score is {score!r}; give a finite number")
@@ -62,7 +65,10 @@ def read_ground_truth(annotations: str | Path | dict) -> GroundTruth:
     if isinstance(annotations, dict):
         source, content = "the annotations", annotations
     else:
-        source, content = str(annotations), read_json(Path(annotations), "COCO file", "export it again")
+        source, content = (
+            str(annotations),
+            read_json(Path(annotations), "COCO file", "export it again"),
+        )
     for section in ("images", "annotations", "categories"):
         if not isinstance(content.get(section), list):
             raise InputError(f"{source}: the list {section!r} is missing; COCO annotations need it")
@@ -77,7 +83,9 @@ def read_ground_truth(annotations: str | Path | dict) -> GroundTruth:
         "annotations": [],
     }
     truth = GroundTruth(source, images, categories, names, dataset)
-    dataset["annotations"] += [_object(entry, truth, number) for number, entry in enumerate(content["annotations"], 1)]
+    dataset["annotations"] += [
+        _object(entry, truth, number) for number, entry in enumerate(content["annotations"], 1)
+    ]
     return truth
 
 
@@ -88,7 +96,9 @@ def _numbers(entries: list[dict], kind: str, source: str) -> dict[Any, int]:
     uses: Counter[Any] = Counter(entry.get("id") for entry in entries)
     wrong = [identity for identity, times in uses.items() if identity is None or times > 1]
     if wrong:
-        raise InputError(f"{source}: {kind} id {wrong[0]!r} is repeated or missing; give every {kind} its own id")
+        raise InputError(
+            f"{source}: {kind} id {wrong[0]!r} is repeated or missing; give every {kind} its own id"
+        )
     return {identity: number for number, identity in enumerate(sorted(uses))}
 
 
@@ -114,5 +124,7 @@ def _object(entry: dict[str, Any], truth: GroundTruth, number: int) -> dict[str,
 def _box(entry: dict[str, Any], where: str) -> list[float]:
     box = entry.get("bbox")
     if box is None or len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise InputError(f"{where}: bbox is {box!r}; give four finite numbers x, y, width, height in pixels")
+        raise InputError(
+            f"{where}: bbox is {box!r}; give four finite numbers x, y, width, height in pixels"
+        )
     return [float(value) for value in box]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from od_detr.criteria.matching import MatchCost, match
-from od_detr.detectors import Detector, select_detections
+from od_detr.detectors import DetectionTransformer, select_detections
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.evaluation.stability import MatchingRecord
 from od_detr.structures import Batch
@@ -26,20 +26,26 @@ class Scorer:
     """
 
     def __init__(
-        self, annotations: Path, category_ids: tuple[int, ...], cost: MatchCost, top_k: int | None = None
+        self,
+        annotations: Path,
+        category_ids: tuple[int, ...],
+        cost: MatchCost,
+        top_k: int | None = None,
     ) -> None:
         self.evaluator = CocoEvaluator(annotations, category_ids)
         self.cost, self.top_k = cost, top_k
         self.record = MatchingRecord()
 
     @torch.no_grad()
-    def add(self, detector: Detector, batch: Batch) -> None:
+    def add(self, detector: DetectionTransformer, batch: Batch) -> None:
         """Runs the detector, which must be in eval mode, on a batch and records what it gives."""
         scene = detector.encode(batch)
         main = detector.decode(scene)["main"]
         found = select_detections(main.predictions, batch.sizes, self.top_k or detector.top_k)
         for image, image_id in enumerate(batch.image_ids):
-            self.evaluator.add(image_id, found.boxes_xyxy[image], found.scores[image], found.labels[image])
+            self.evaluator.add(
+                image_id, found.boxes_xyxy[image], found.scores[image], found.labels[image]
+            )
         match([main], batch.targets, self.cost)
         shape = (main.layers, main.predictions.logits.shape[2])
         self.record.add_batch(batch.image_ids, main.matching, batch.targets, shape, scene.tokens)
@@ -58,7 +64,9 @@ class Scorer:
         return summary, record
 
 
-def score(detector: Detector, batches: Iterable[Batch], scorer: Scorer) -> dict[str, Any]:
+def score(
+    detector: DetectionTransformer, batches: Iterable[Batch], scorer: Scorer
+) -> dict[str, Any]:
     """The figures of a detector, put into eval mode, over a whole validation set."""
     detector.eval()
     device = next(detector.parameters()).device

@@ -58,13 +58,17 @@ class MatchingRecord:
 
     def __init__(self) -> None:
         self._shape: tuple[int, int] | None = None  # decoder layers, queries
-        self._matches: dict[int, Int[Tensor, "M 3"]] = {}  # by image id; layer, query or token, target
+        self._matches: dict[
+            int, Int[Tensor, "M 3"]
+        ] = {}  # by image id; layer, query or token, target
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self._matches)
 
-    def add(self, image_id: int, assignment: Int[Tensor, "K Q"], tokens: Int[Tensor, " Q"] | None = None) -> None:
+    def add(
+        self, image_id: int, assignment: Int[Tensor, "K Q"], tokens: Int[Tensor, " Q"] | None = None
+    ) -> None:
         """Records which target of the image (in the data set's order) each query has at each layer, -1 for none.
 
         `tokens` are the memory tokens a two-stage host made its queries from: a query's index is only its rank
@@ -132,12 +136,16 @@ class MatchingRecord:
 
     def _expect(self, shape: tuple[int, int]) -> None:
         if self._shape not in (None, shape):
-            raise ValueError(f"matchings of (layers, queries) = {shape} do not fit a record of {self._shape}")
+            raise ValueError(
+                f"matchings of (layers, queries) = {shape} do not fit a record of {self._shape}"
+            )
         self._shape = shape
 
     def _shared(self, other: MatchingRecord) -> list[int]:
         if self._shape != other._shape:
-            raise ValueError(f"records of (layers, queries) = {self._shape} and {other._shape} cannot be compared")
+            raise ValueError(
+                f"records of (layers, queries) = {self._shape} and {other._shape} cannot be compared"
+            )
         shared = [image for image in self._matches if image in other._matches]
         if not shared:
             raise ValueError("the records have no image in common")
@@ -148,7 +156,10 @@ class MatchingRecord:
         shared = self._shared(other)
         mine, theirs = self._table(shared), other._table(shared)
         layers, _ = self._shape or (0, 0)
-        return [(mine[mine[:, 3] == layer, :3], theirs[theirs[:, 3] == layer, :3]) for layer in range(layers)]
+        return [
+            (mine[mine[:, 3] == layer, :3], theirs[theirs[:, 3] == layer, :3])
+            for layer in range(layers)
+        ]
 
     def _table(self, images: list[int]) -> np.ndarray:
         """Rows of image number, query, target, layer."""
@@ -171,19 +182,28 @@ def _fraction(first: np.ndarray, second: np.ndarray, columns: list[int]) -> floa
     return len(np.unique(rows[times == 2][:, columns], axis=0)) / everything if everything else 1.0
 
 
-def _paired(first: Matched, second: Matched, images: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+def _paired(
+    first: Matched, second: Matched, images: int | None
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Both matchings as unique rows of image, query, target, and the number of images."""
     if isinstance(first, Matching) != isinstance(second, Matching):
-        raise ValueError("a Matching can only be compared with a Matching, and an array with an array")
+        raise ValueError(
+            "a Matching can only be compared with a Matching, and an array with an array"
+        )
     if isinstance(first, Matching):
-        rows = [np.unique(torch.stack(list(matching), 1).cpu().numpy(), axis=0) for matching in (first, second)]
+        rows = [
+            np.unique(torch.stack(list(matching), 1).cpu().numpy(), axis=0)
+            for matching in (first, second)
+        ]
         seen = max((int(table[:, 0].max()) + 1 for table in rows if len(table)), default=0)
         if images is not None and images < seen:
             raise ValueError(f"the matchings speak of {seen} images, more than images={images}")
         return rows[0], rows[1], seen if images is None else images
     arrays = [_integers(values) for values in (first, second)]
     if arrays[0].shape != arrays[1].shape:
-        raise ValueError(f"matchings of (images, queries) = {arrays[0].shape} and {arrays[1].shape} cannot be compared")
+        raise ValueError(
+            f"matchings of (images, queries) = {arrays[0].shape} and {arrays[1].shape} cannot be compared"
+        )
     if images not in (None, len(arrays[0])):
         raise ValueError(f"the matchings hold {len(arrays[0])} images, not images={images}")
     rows = [np.column_stack([*np.nonzero(array >= 0), array[array >= 0]]) for array in arrays]
@@ -193,5 +213,7 @@ def _paired(first: Matched, second: Matched, images: int | None) -> tuple[np.nda
 def _integers(values: Matched) -> np.ndarray:
     array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 2 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"a matching is integers (images, queries), not {array.dtype} of shape {array.shape}")
+        raise ValueError(
+            f"a matching is integers (images, queries), not {array.dtype} of shape {array.shape}"
+        )
     return array

@@ -38,7 +38,7 @@ def demo_options(data: Path, output: Path, seed: int = 0) -> TrainOptions:
         decoder_layers=3,
         queries=40,
         feedforward=384,
-        levels=3,
+        num_levels=3,
         dropout=0.0,
         seed=seed,
         device="cpu",
@@ -53,7 +53,7 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from od_detr.evaluation.figures import curves
+    from od_detr.evaluation.curves import curves
     from od_detr.inference.predictor import Predictor
     from od_detr.training.fit import fit
 
@@ -64,7 +64,9 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     unseen = sorted((data / "images" / "val").glob("*.png"))[:SHEET]
     predictor = Predictor.from_run(training)
     predictor.predict_files([str(file) for file in unseen], output / "predictions", threshold=0.4)
-    from od_detr.inference.drawing import contact_sheet  # by now supervision is there, without its advice
+    from od_detr.inference.drawing import (
+        contact_sheet,
+    )  # by now supervision is there, without its advice
 
     contact_sheet(_opened(output / "predictions"), columns=4).save(output / "predictions.png")
     curves({"od": run.rows}, output / "curves.png")
@@ -79,8 +81,12 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
         table.add_row(name, *figures, f"{last[f'stability/{prefix}instability']:.2f}")
     Console().print(table)
     consistency = 100 * last["stability/consistency"]
-    print(f"consistency: {consistency:.1f} % of objects are matched by the same query of online and teacher")
-    print(f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: {training / 'best'}")
+    print(
+        f"consistency: {consistency:.1f} % of objects are matched by the same query of online and teacher"
+    )
+    print(
+        f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: {training / 'best'}"
+    )
     best = json.loads((training / "best" / "config.json").read_text())
     return {"AP": best["AP"], "weights": best["weights"], "run": str(training), **last}
 
@@ -93,7 +99,9 @@ def _start_afresh(training: Path) -> None:
         return
     config = training / "config.yaml"
     if not (config.is_file() and config.read_text().startswith(CONFIG_HEAD)):
-        raise InputError(f"{training}: is there and is no run of ours; give the demo another --output")
+        raise InputError(
+            f"{training}: is there and is no run of ours; give the demo another --output"
+        )
     shutil.rmtree(training)
 
 

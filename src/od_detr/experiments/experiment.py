@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from od_detr.architectures import ARCHITECTURES, ModelName
 from od_detr.dotted import with_values
-from od_detr.hosts import HOSTS, ModelName
 from od_detr.options import RecipeName, TrainOptions
 
 SCHEDULE = 24  # epochs of the paper's ablations; a scale's epochs stand for them, other schedules are in proportion
@@ -53,17 +53,24 @@ class Experiment:
     def options(self, scale: TrainOptions, output: str = "", seed: int = 0) -> TrainOptions:
         """The run at a scale; `scale` holds what all runs share, set for 24 epochs."""
         epochs = max(1, round(scale.epochs * self.epochs / SCHEDULE))
-        options = replace(scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed)
-        if HOSTS[self.model].builder == "dino":
-            options = replace(options, levels=None)  # these hosts are named after theirs
+        options = replace(
+            scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed
+        )
+        if ARCHITECTURES[self.model].builder == "dino":
+            options = replace(options, num_levels=None)  # these hosts are named after theirs
         if epochs != self.epochs:
             share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs
-            options = with_values(options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))})
+            options = with_values(
+                options, {"opt.drop": max(1, min(epochs - 1, round(share * epochs)))}
+            )
         return with_values(options, self.switches)
 
     def is_control_of(self, other: Experiment) -> bool:
         """Whether another row is to be compared with this one: the plain host, trained as long."""
-        return self.recipe == "baseline" != other.recipe and (self.model, self.epochs) == (other.model, other.epochs)
+        return self.recipe == "baseline" != other.recipe and (self.model, self.epochs) == (
+            other.model,
+            other.epochs,
+        )
 
     @property
     def command(self) -> str:
@@ -71,9 +78,16 @@ class Experiment:
         chosen: dict[str, Any] = {"data": "COCO", "devices": DEVICES}
         defaults = TrainOptions(data="")
         named = {"model": self.model, "recipe": self.recipe, "epochs": self.epochs}
-        chosen |= {key: value for key, value in named.items() if key == "recipe" or value != getattr(defaults, key)}
+        chosen |= {
+            key: value
+            for key, value in named.items()
+            if key == "recipe" or value != getattr(defaults, key)
+        }
         chosen |= self.switches
-        flags = (f"--{key.rstrip('_').replace('_', '-')} {_typed(value)}" for key, value in chosen.items())
+        flags = (
+            f"--{key.rstrip('_').replace('_', '-')} {_typed(value)}"
+            for key, value in chosen.items()
+        )
         return " ".join(["od-detr train", *flags])
 
 

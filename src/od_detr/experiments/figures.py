@@ -17,4 +17,6 @@ FIGURE_5 = Table(
     curves=True,
 )
 
-FIGURE_6 = Table("Figure 6: Stop Update", (table5.without_pd, table5.listen2stu, table5.stop_update), curves=True)
+FIGURE_6 = Table(
+    "Figure 6: Stop Update", (table5.without_pd, table5.listen2stu, table5.stop_update), curves=True
+)

@@ -9,13 +9,24 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from od_detr.evaluation.figures import curves as draw
+from od_detr.evaluation.curves import curves as draw
 from od_detr.experiments.results import COLUMNS, Curve
-from od_detr.files import written_whole
+from od_detr.files import atomic_write
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
-    *("row", "--rows", "paper AP / 50 / 75", "AP", "AP50", "AP75", "instability", "consistency %", "seconds", "seeds"),
+    *(
+        "row",
+        "--rows",
+        "paper AP / 50 / 75",
+        "AP",
+        "AP50",
+        "AP75",
+        "instability",
+        "consistency %",
+        "seconds",
+        "seeds",
+    ),
     "has the plain host's final AP after",
 )
 STYLE = """
@@ -29,7 +40,12 @@ summary { cursor: pointer; margin: .5rem 0 }
 
 
 def write(
-    output: Path, name: str, title: str, setting: str, rows: Sequence[Row], curves: Mapping[str, Curve] | None = None
+    output: Path,
+    name: str,
+    title: str,
+    setting: str,
+    rows: Sequence[Row],
+    curves: Mapping[str, Curve] | None = None,
 ) -> None:
     """Writes `name`.md, .json and .html, each whole or not at all, and, given `curves` by label, .png before."""
     output.mkdir(parents=True, exist_ok=True)
@@ -38,15 +54,28 @@ def write(
         picture = output / f"{name}.png"
         draw(curves, picture, title)
     facts = json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1)
-    contents = {"md": as_markdown(title, setting, rows), "json": facts, "html": as_page(title, setting, rows, picture)}
+    contents = {
+        "md": as_markdown(title, setting, rows),
+        "json": facts,
+        "html": as_page(title, setting, rows, picture),
+    }
     for suffix, content in contents.items():
-        with written_whole(output / f"{name}.{suffix}") as partial:
+        with atomic_write(output / f"{name}.{suffix}") as partial:
             partial.write_text(content, encoding="utf-8")
 
 
 def as_markdown(title: str, setting: str, rows: Sequence[Row]) -> str:
     """The table, the paper's figures beside ours."""
-    lines = [f"# {title}", "", setting, "", _legend(rows), "", f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    lines = [
+        f"# {title}",
+        "",
+        setting,
+        "",
+        _legend(rows),
+        "",
+        f"| {' | '.join(HEAD)} |",
+        "|" + "---|" * len(HEAD),
+    ]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     return "\n".join([*lines, "", f"Commits: {_commits(rows)}.", ""])
 
@@ -54,27 +83,41 @@ def as_markdown(title: str, setting: str, rows: Sequence[Row]) -> str:
 def as_page(title: str, setting: str, rows: Sequence[Row], picture: Path | None = None) -> str:
     """The same as a page that needs no other file: table, curves, AP of every seed, the paper's commands."""
     head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows
+    )
     parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f"<p>{escape(note)}</p>" for note in (setting, _legend(rows), f"Commits: {_commits(rows)}.")]
+    parts += [
+        f"<p>{escape(note)}</p>" for note in (setting, _legend(rows), f"Commits: {_commits(rows)}.")
+    ]
     parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
     if picture is not None:
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(f'<figure><img alt="curves" src="data:image/png;base64,{data}"></figure>')
     items = "".join(
-        f"<li>{escape(row['label'])}: {_by_seed(row)}<br><code>{escape(row['command'])}</code></li>" for row in rows
+        f"<li>{escape(row['label'])}: {_by_seed(row)}<br><code>{escape(row['command'])}</code></li>"
+        for row in rows
     )
     parts.append(
         f"<details><summary>AP of every seed; commands of the paper's runs</summary><ul>{items}</ul></details>"
     )
     meta = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{meta}</head><body>{"".join(parts)}</body></html>\n'
+    return (
+        f'<!doctype html><html lang="en"><head>{meta}</head><body>{"".join(parts)}</body></html>\n'
+    )
 
 
 def _cells(row: Row) -> list[str]:
     paper = " / ".join(f"{value:.1f}" for value in row["paper"].values()) if row["paper"] else "-"
     seeds = str(len(row["seeds"])) if row["seeds"] else "not run"
-    return [row["label"], row["name"], paper, *(_figure(row, key) for key in COLUMNS), seeds, _reaches(row)]
+    return [
+        row["label"],
+        row["name"],
+        paper,
+        *(_figure(row, key) for key in COLUMNS),
+        seeds,
+        _reaches(row),
+    ]
 
 
 def _figure(row: Row, key: str) -> str:
@@ -105,7 +148,12 @@ def _legend(rows: Sequence[Row]) -> str:
 
 
 def _commits(rows: Sequence[Row]) -> str:
-    return ", ".join(sorted({run["commit"] or "unknown" for row in rows for run in row["seeds"].values()})) or "-"
+    return (
+        ", ".join(
+            sorted({run["commit"] or "unknown" for row in rows for run in row["seeds"].values()})
+        )
+        or "-"
+    )
 
 
 def _by_seed(row: Row) -> str:

@@ -70,7 +70,9 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     if options.list:
         print(listing(table.title, experiments))
         data = "" if options.scale == "tiny" else " --data DIR"
-        print(f"\nThe commands are the paper's own runs, on 8 GPUs. At scale {options.scale} a row is")
+        print(
+            f"\nThe commands are the paper's own runs, on 8 GPUs. At scale {options.scale} a row is"
+        )
         print(f"od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")
         return {"rows": [experiment.command for experiment in experiments]}
     _check(options)
@@ -78,7 +80,9 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     from od_detr.experiments.scales import prepare
 
     scale = shared_options(options)
-    runs = plan(experiments, scale, options, range(options.first_seed, options.first_seed + options.seeds))
+    runs = plan(
+        experiments, scale, options, range(options.first_seed, options.first_seed + options.seeds)
+    )
     todo = [run for run in runs.values() if finished(run) is None]
     if todo:
         prepare(scale)
@@ -136,15 +140,25 @@ def shared_options(options: ReproduceOptions) -> TrainOptions:
     if options.devices is not None:
         scale = on_devices(scale, options.devices)
     if options.jobs > 1 and scale.devices > 1:
-        raise InputError(f"--jobs {options.jobs}: a run on {scale.devices} devices goes alone; give --devices 1")
+        raise InputError(
+            f"--jobs {options.jobs}: a run on {scale.devices} devices goes alone; give --devices 1"
+        )
     return scale
 
 
 def _setting(name: str, scale: TrainOptions) -> str:
-    weights = "from scratch" if scale.backbone_weights == "none" else f"weights {Path(scale.backbone_weights).name}"
+    weights = (
+        "from scratch"
+        if scale.backbone_weights == "none"
+        else f"weights {Path(scale.backbone_weights).name}"
+    )
     backbone = f"a narrower {scale.backbone}" if scale.backbone_options else scale.backbone
     images = scale.batch_size * scale.devices * scale.accumulate
-    rate = "each host's own learning rate" if scale.opt.lr is None else f"learning rate {scale.opt.lr:g}"
+    rate = (
+        "each host's own learning rate"
+        if scale.opt.lr is None
+        else f"learning rate {scale.opt.lr:g}"
+    )
     return (
         f"Scale {name}: data {Path(scale.data).name}, {backbone}, {weights}, {scale.image_size} px, {images} images a "
         f"step, {rate}, {scale.epochs} epochs for the paper's 24, other schedules in proportion. "
@@ -153,7 +167,10 @@ def _setting(name: str, scale: TrainOptions) -> str:
 
 
 def plan(
-    experiments: Iterable[Experiment], scale: TrainOptions, options: ReproduceOptions, seeds: Iterable[int]
+    experiments: Iterable[Experiment],
+    scale: TrainOptions,
+    options: ReproduceOptions,
+    seeds: Iterable[int],
 ) -> dict[tuple[str, int], TrainOptions]:
     """Every run by name and seed, each once: all rows of a seed before the next seed."""
     rows, output = list(experiments), Path(options.output)
@@ -172,7 +189,9 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
 
     output, rows = Path(options.output), table.experiments()
     controls = [control for row in rows if (control := control_of(row)) is not None]
-    found = (re.fullmatch(r".+-seed(\d+)", file.parent.name) for file in output.glob(f"*-seed*/{DONE}"))
+    found = (
+        re.fullmatch(r".+-seed(\d+)", file.parent.name) for file in output.glob(f"*-seed*/{DONE}")
+    )
     seeds = {int(name[1]) for name in found if name}
     done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in [*rows, *controls]}
     for (name, seed), run in plan([*rows, *controls], scale, options, sorted(seeds)).items():
@@ -186,6 +205,8 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
         if seeds
     }
     summary = summarise(rows, done, means)
-    curves = {_with_seeds(row.label, done[row.name]): means[row.name] for row in rows if row.name in means}
+    curves = {
+        _with_seeds(row.label, done[row.name]): means[row.name] for row in rows if row.name in means
+    }
     write(output, options.table, table.title, setting, summary, curves if table.curves else None)
     return {"table": options.table, "scale": options.scale, "setting": setting, "rows": summary}

@@ -9,16 +9,27 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from od_detr.evaluation.figures import LEAST, MOST
+from od_detr.evaluation.curves import LEAST, MOST
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.tables import control_of
 
-Done = Mapping[str, Mapping[int, dict[str, Any]]]  # by run's name and seed, the contents of done.json
+Done = Mapping[
+    str, Mapping[int, dict[str, Any]]
+]  # by run's name and seed, the contents of done.json
 Curve = list[dict[str, float]]  # rows of metrics.csv
-COLUMNS = {"AP": 100.0, "AP50": 100.0, "AP75": 100.0, "instability": 1.0, "consistency": 100.0, "seconds": 1.0}
+COLUMNS = {
+    "AP": 100.0,
+    "AP50": 100.0,
+    "AP75": 100.0,
+    "instability": 1.0,
+    "consistency": 100.0,
+    "seconds": 1.0,
+}
 
 
-def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+def summarise(
+    experiments: Sequence[Experiment], done: Done, curves: Mapping[str, Curve]
+) -> list[dict[str, Any]]:
     """A row an experiment: the paper's figures, ours of every seed, their mean and half their range.
 
     AP and consistency are in percent, instability in queries an image, seconds those of training alone.
@@ -27,8 +38,13 @@ def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str
     """
     rows = []
     for experiment in experiments:
-        runs = {seed: _figures(experiment, facts) for seed, facts in sorted(done.get(experiment.name, {}).items())}
-        values = {key: [run[key] for run in runs.values() if run[key] is not None] for key in COLUMNS}
+        runs = {
+            seed: _figures(experiment, facts)
+            for seed, facts in sorted(done.get(experiment.name, {}).items())
+        }
+        values = {
+            key: [run[key] for run in runs.values() if run[key] is not None] for key in COLUMNS
+        }
         plain = control_of(experiment)
         control = plain.name if plain else ""
         column = "val/teacher/AP" if experiment.weights == "teacher" else "val/AP"
@@ -41,10 +57,16 @@ def summarise(experiments: Sequence[Experiment], done: Done, curves: Mapping[str
                 "command": experiment.command,
                 "paper": vars(experiment.paper) if experiment.paper else None,
                 "mean": {key: fmean(several) for key, several in values.items() if several},
-                "spread": {key: (max(several) - min(several)) / 2 for key, several in values.items() if several},
+                "spread": {
+                    key: (max(several) - min(several)) / 2
+                    for key, several in values.items()
+                    if several
+                },
                 "seeds": runs,
                 "control": control if same else None,
-                "reaches_control": reaching(curves[experiment.name], curves[control], column) if same else None,
+                "reaches_control": reaching(curves[experiment.name], curves[control], column)
+                if same
+                else None,
             }
         )
     return rows
@@ -59,7 +81,10 @@ def _figures(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]
         "consistency": last.get("stability/consistency"),
         "seconds": last.get("seconds"),
     }
-    scaled = {key: None if found.get(key) is None else scale * found[key] for key, scale in COLUMNS.items()}
+    scaled = {
+        key: None if found.get(key) is None else scale * found[key]
+        for key, scale in COLUMNS.items()
+    }
     return scaled | {"commit": facts["commit"], "resumed": facts["resumed"]}
 
 
@@ -75,9 +100,13 @@ def mean_curves(files: Sequence[Path]) -> Curve:
         if len(same) < len(runs):
             continue
         values = {key: [_number(row.get(key)) for row in same] for key in same[0]}
-        recorded = {key: several for key, several in values.items() if all(map(math.isfinite, several))}
+        recorded = {
+            key: several for key, several in values.items() if all(map(math.isfinite, several))
+        }
         rows.append({key: fmean(several) for key, several in recorded.items()})
-        measured = {key: several for key, several in recorded.items() if "/" in key and len(runs) > 1}
+        measured = {
+            key: several for key, several in recorded.items() if "/" in key and len(runs) > 1
+        }
         for end, extreme in ((LEAST, min), (MOST, max)):
             rows[-1] |= {key + end: extreme(several) for key, several in measured.items()}
     return rows

@@ -20,7 +20,7 @@ from typing import Any
 
 from od_detr.dotted import flat
 from od_detr.errors import InputError
-from od_detr.files import held, written_whole
+from od_detr.files import atomic_write, held
 from od_detr.options import TrainOptions
 
 DONE, LOG, LOCK, CONFIG = "done.json", "train.log", "train.lock", "config.yaml"
@@ -61,7 +61,9 @@ def train(options: TrainOptions) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory / LOCK) as alone:
         if not alone:
-            raise InputError(f"{directory}: another process trains this run; wait for it, or give other --rows")
+            raise InputError(
+                f"{directory}: another process trains this run; wait for it, or give other --rows"
+            )
         if finished(options) is None:  # it may have been finished by another since it was planned
             _train(options)
 
@@ -74,7 +76,9 @@ def _train(options: TrainOptions) -> None:
 
     directory, started, source = Path(options.output), time.perf_counter(), commit()
     resumed = (directory / LAST).exists()
-    if not resumed and (directory / CONFIG).exists():  # killed in its first epoch, between one file and the other
+    if (
+        not resumed and (directory / CONFIG).exists()
+    ):  # killed in its first epoch, between one file and the other
         shutil.rmtree(directory / BEST, ignore_errors=True)
     try:
         run = fit(replace(options, resume=resumed))
@@ -85,12 +89,14 @@ def _train(options: TrainOptions) -> None:
     names = ["online", "teacher"] if options.distils or options.ema.track else ["online"]
     figures = {}
     for name in names:  # a run that was stopped after its last epoch has nothing left to validate
-        summary = run.summaries.get(name) or evaluate_run(directory, Path(options.data), weights=name)
+        summary = run.summaries.get(name) or evaluate_run(
+            directory, Path(options.data), weights=name
+        )
         figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
     facts = {"run": directory.name, "commit": source, "environment": environment(options.device)}
     facts |= {"seconds": time.perf_counter() - started, "resumed": resumed}
     facts |= figures | {"last": run.rows[-1], "options": plain(asdict(options))}
-    with written_whole(directory / DONE) as partial:
+    with atomic_write(directory / DONE) as partial:
         partial.write_text(json.dumps(facts, indent=1))
     if run.stop_asked:
         raise KeyboardInterrupt
@@ -191,7 +197,10 @@ def commit() -> str | None:
             ["describe", "--always", "--dirty", "--abbrev=12"],
         ):
             said = subprocess.run(
-                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=True
+                ["git", "-C", str(here.parent), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
             )
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -217,5 +226,7 @@ def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
     before, wanted = flat(kept), flat(plain(asdict(options)))
     for name in PLACES:
         before[name], wanted[name] = Path(before[name]).name, Path(wanted[name]).name
-    name = first_difference(before, {name: value for name, value in wanted.items() if name not in ELSEWHERE})
+    name = first_difference(
+        before, {name: value for name, value in wanted.items() if name not in ELSEWHERE}
+    )
     return f"--{name.replace('_', '-')} {before[name]} instead of {wanted[name]}" if name else ""

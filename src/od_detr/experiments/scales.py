@@ -13,7 +13,9 @@ from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
 
 SCENES = "scenes"  # their folder in the output of scale tiny
 TINY_EPOCHS = 4  # of 125 steps: a row takes two to three minutes on two cores
-SMALL_IMAGES = 1500  # images a row is trained on, or two epochs of a larger data set: ten minutes on two cores
+SMALL_IMAGES = (
+    1500  # images a row is trained on, or two epochs of a larger data set: ten minutes on two cores
+)
 SMALL_BACKBONE = "mobilenetv1_100.ra4_e3600_r224_in1k"
 
 
@@ -21,7 +23,9 @@ def tiny(data: Path | None, output: Path) -> TrainOptions:
     """The demo's detector, from scratch, on a CPU; its scenes lie in `output` unless there is other `data`."""
     from od_detr.experiments.demo import demo_options
 
-    return replace(demo_options(data or output / SCENES, output), epochs=TINY_EPOCHS, eval=EvalOptions())
+    return replace(
+        demo_options(data or output / SCENES, output), epochs=TINY_EPOCHS, eval=EvalOptions()
+    )
 
 
 def prepare(scale: TrainOptions) -> None:
@@ -66,14 +70,20 @@ def paper(data: Path | None, output: Path) -> TrainOptions:
     return TrainOptions(data=str(data), epochs=SCHEDULE, devices=DEVICES)
 
 
-SCALES: dict[str, Callable[[Path | None, Path], TrainOptions]] = {"tiny": tiny, "small": small, "paper": paper}
+SCALES: dict[str, Callable[[Path | None, Path], TrainOptions]] = {
+    "tiny": tiny,
+    "small": small,
+    "paper": paper,
+}
 
 
 def on_devices(scale: TrainOptions, devices: int) -> TrainOptions:
     """The same total batch on other devices: never more images on one than before, gradients summed instead."""
     images = scale.batch_size * scale.devices * scale.accumulate
     if devices < 1 or images % devices:
-        raise InputError(f"--devices {devices}: {images} images a step cannot be shared evenly; give a divisor")
+        raise InputError(
+            f"--devices {devices}: {images} images a step cannot be shared evenly; give a divisor"
+        )
     batch = max(size for size in range(1, scale.batch_size + 1) if images // devices % size == 0)
     return replace(scale, devices=devices, batch_size=batch, accumulate=images // devices // batch)
 
@@ -91,5 +101,7 @@ def _count_images(data: Path) -> int:
     try:
         images = len(json.loads(annotations.read_text())["images"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{annotations}: no list of images in it ({error}); export the annotations again") from error
+        raise InputError(
+            f"{annotations}: no list of images in it ({error}); export the annotations again"
+        ) from error
     return max(1, images)

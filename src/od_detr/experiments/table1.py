@@ -14,7 +14,9 @@ def baseline_50() -> Experiment:
 
     Paper: 45.4 / 64.7 / 49.0.
     """
-    return Experiment("baseline-50", "Def-DETR+, 50 epochs", "baseline", Figures(45.4, 64.7, 49.0), epochs=50)
+    return Experiment(
+        "baseline-50", "Def-DETR+, 50 epochs", "baseline", Figures(45.4, 64.7, 49.0), epochs=50
+    )
 
 
 def od() -> Experiment:
@@ -100,7 +102,9 @@ def dino4_od_12() -> Experiment:
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe od --epochs 12
     """
-    return Experiment("dino4-od-12", "OD-DINO-4scale, 12 epochs", "od", Figures(50.4, 67.4, 55.2), DINO4, 12)
+    return Experiment(
+        "dino4-od-12", "OD-DINO-4scale, 12 epochs", "od", Figures(50.4, 67.4, 55.2), DINO4, 12
+    )
 
 
 def dino4_od() -> Experiment:
@@ -127,7 +131,9 @@ def dino5_od_12() -> Experiment:
 
     od-detr train --data COCO --devices 8 --model dino-5scale --recipe od --epochs 12
     """
-    return Experiment("dino5-od-12", "OD-DINO-5scale, 12 epochs", "od", Figures(52.0, 68.8, 56.9), DINO5, 12)
+    return Experiment(
+        "dino5-od-12", "OD-DINO-5scale, 12 epochs", "od", Figures(52.0, 68.8, 56.9), DINO5, 12
+    )
 
 
 TABLE = Table(

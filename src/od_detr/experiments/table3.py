@@ -23,7 +23,9 @@ def conditional_md() -> Experiment:
     Paper: 45.9 / 64.1 / 49.7.
     """
     switches = {"md.reg": False, "qfl.loss": "focal", "md.cond_iou": 0.5}
-    return Experiment("conditional-md", "Conditional MD", "md", Figures(45.9, 64.1, 49.7), switches=switches)
+    return Experiment(
+        "conditional-md", "Conditional MD", "md", Figures(45.9, 64.1, 49.7), switches=switches
+    )
 
 
 def qfl_md() -> Experiment:
@@ -31,7 +33,9 @@ def qfl_md() -> Experiment:
 
     od-detr train --data COCO --devices 8 --recipe md --md.reg false
     """
-    return Experiment("md-cls", "QFL MD", "md", Figures(46.4, 64.1, 50.5), switches={"md.reg": False})
+    return Experiment(
+        "md-cls", "QFL MD", "md", Figures(46.4, 64.1, 50.5), switches={"md.reg": False}
+    )
 
 
 def qfl_conditional_md() -> Experiment:
@@ -44,4 +48,6 @@ def qfl_conditional_md() -> Experiment:
     return Experiment("md-cls-conditional", "QFL + Conditional MD", "md", paper, switches=switches)
 
 
-TABLE = Table("Table 3: matching distillation of classes", (qfl, conditional_md, qfl_md, qfl_conditional_md))
+TABLE = Table(
+    "Table 3: matching distillation of classes", (qfl, conditional_md, qfl_md, qfl_conditional_md)
+)

@@ -21,7 +21,13 @@ def no_down_weight() -> Experiment:
 
     od-detr train --data COCO --devices 8 --recipe md --md.wd 1.0
     """
-    return Experiment("md-wd1", "2: cls w/o w_d, reg w/o w_d", "md", Figures(46.6, 64.5, 50.6), switches={"md.wd": 1.0})
+    return Experiment(
+        "md-wd1",
+        "2: cls w/o w_d, reg w/o w_d",
+        "md",
+        Figures(46.6, 64.5, 50.6),
+        switches={"md.wd": 1.0},
+    )
 
 
 def boxes_down_weighted() -> Experiment:
@@ -40,7 +46,9 @@ def both_down_weighted() -> Experiment:
     od-detr train --data COCO --devices 8 --recipe md --md.wd-cls true
     """
     paper = Figures(46.7, 64.3, 50.5)
-    return Experiment("md-wd-cls", "4: cls w/ w_d, reg w/ w_d", "md", paper, switches={"md.wd_cls": True})
+    return Experiment(
+        "md-wd-cls", "4: cls w/ w_d, reg w/ w_d", "md", paper, switches={"md.wd_cls": True}
+    )
 
 
 TABLE = Table(

@@ -16,7 +16,9 @@ def original() -> Experiment:
     Paper: 46.7 / 64.1 / 50.8.
     """
     switches = {"ag.match": "original"}
-    return Experiment("ag-original", "Original Matching", "md+ag", Figures(46.7, 64.1, 50.8), switches=switches)
+    return Experiment(
+        "ag-original", "Original Matching", "md+ag", Figures(46.7, 64.1, 50.8), switches=switches
+    )
 
 
 def rematched() -> Experiment:
@@ -25,7 +27,9 @@ def rematched() -> Experiment:
     od-detr train --data COCO --devices 8 --recipe md+ag --ag.match rematch
     """
     switches = {"ag.match": "rematch"}
-    return Experiment("ag-rematch", "Re-Matching", "md+ag", Figures(47.0, 64.5, 50.9), switches=switches)
+    return Experiment(
+        "ag-rematch", "Re-Matching", "md+ag", Figures(47.0, 64.5, 50.9), switches=switches
+    )
 
 
 def both() -> Experiment:

@@ -15,7 +15,12 @@ def dino_ema() -> Experiment:
 
     Ours at scale tiny, 3 seeds: AP 16.1 ± 2.9.
     """
-    return replace(table1.dino4_baseline(), label="DINO-EMA", weights="teacher", paper=Figures(50.7, 68.4, 55.2))
+    return replace(
+        table1.dino4_baseline(),
+        label="DINO-EMA",
+        weights="teacher",
+        paper=Figures(50.7, 68.4, 55.2),
+    )
 
 
 def od_dino_ema() -> Experiment:
@@ -25,7 +30,9 @@ def od_dino_ema() -> Experiment:
 
     Ours at scale tiny, 3 seeds: AP 27.7 ± 2.9.
     """
-    return replace(table1.dino4_od(), label="OD-DINO-EMA", weights="teacher", paper=Figures(52.0, 69.4, 56.8))
+    return replace(
+        table1.dino4_od(), label="OD-DINO-EMA", weights="teacher", paper=Figures(52.0, 69.4, 56.8)
+    )
 
 
 TABLE = Table("Table 7: the teachers", (dino_ema, od_dino_ema))

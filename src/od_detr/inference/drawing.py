@@ -20,7 +20,9 @@ COLOURS = supervision.ColorPalette.DEFAULT
 # Black on light colours and white on dark ones (luma of ITU-R BT.601).
 TEXT_COLOURS = supervision.ColorPalette(
     [
-        supervision.Color.BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else supervision.Color.WHITE
+        supervision.Color.BLACK
+        if 0.299 * red + 0.587 * green + 0.114 * blue > 128
+        else supervision.Color.WHITE
         for red, green, blue in (colour.as_rgb() for colour in COLOURS.colors)
     ]
 )
@@ -28,7 +30,9 @@ TEXT_COLOURS = supervision.ColorPalette(
 FONT = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 
-def draw(image: Image.Image | np.ndarray, detections: supervision.Detections, classes: Sequence[str]) -> Image.Image:
+def draw(
+    image: Image.Image | np.ndarray, detections: supervision.Detections, classes: Sequence[str]
+) -> Image.Image:
     """The image with a box and a label ("class score") for every detection, a colour for every class.
 
     `image` is PIL or uint8 RGB (height, width, 3); the boxes are in its pixels, and `classes` names the class
@@ -36,18 +40,25 @@ def draw(image: Image.Image | np.ndarray, detections: supervision.Detections, cl
     """
     picture = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
     factor = max(1, -(-SMALLEST_SIDE // max(picture.size)))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+    picture = picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC
+    )
     if len(detections) == 0:
         return picture
     if detections.class_id is None:
         raise ValueError("detections are drawn by class: their class_id is missing")
-    scores = np.full(len(detections), np.inf) if detections.confidence is None else detections.confidence
-    order = np.argsort(scores, kind="stable")  # the most certain detection is drawn last, on top of the others
+    scores = (
+        np.full(len(detections), np.inf) if detections.confidence is None else detections.confidence
+    )
+    order = np.argsort(
+        scores, kind="stable"
+    )  # the most certain detection is drawn last, on top of the others
     ids = detections.class_id[order]
     found = supervision.Detections(xyxy=detections.xyxy[order] * factor, class_id=ids)
     names = [str(classes[label]) for label in ids.tolist()]
     labels = [
-        name if score == np.inf else f"{name} {score:.2f}" for name, score in zip(names, scores[order], strict=True)
+        name if score == np.inf else f"{name} {score:.2f}"
+        for name, score in zip(names, scores[order], strict=True)
     ]
     size = max(picture.size)
     boxes = supervision.BoxAnnotator(color=COLOURS, thickness=max(2, round(size / 320)))

@@ -12,7 +12,7 @@ from od_detr.criteria.matching import MatchCost
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer, score
 from od_detr.inference.precision import choose_precision, computing, prepare
@@ -45,10 +45,14 @@ def evaluate_run(
     place = choose_device(device)
     precision = choose_precision(precision, place)
     with computing(precision, place):
-        return score(prepare(detector.to(place), precision), loader(dataset, sampler, workers), scorer)
+        return score(
+            prepare(detector.to(place), precision), loader(dataset, sampler, workers), scorer
+        )
 
 
-def labels_of(dataset: CocoDataset, classes: Sequence[str], category_ids: Sequence[int]) -> list[int]:
+def labels_of(
+    dataset: CocoDataset, classes: Sequence[str], category_ids: Sequence[int]
+) -> list[int]:
     """The detector's label of each category of the data set: that of the same id and name, else of the same name.
 
     `classes` are the detector's and `category_ids` theirs, if known. Their names may repeat: checkpoints of the
@@ -70,7 +74,7 @@ def labels_of(dataset: CocoDataset, classes: Sequence[str], category_ids: Sequen
     return labels
 
 
-def keep_classes(detector: Detector, labels: Sequence[int]) -> None:
+def keep_classes(detector: DetectionTransformer, labels: Sequence[int]) -> None:
     """Cuts the decoder's class heads to these labels, in this order, so that no other takes a detection's place.
 
     Which places a two-stage host proposes is left as it was trained.

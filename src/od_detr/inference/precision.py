@@ -12,7 +12,7 @@ from torch.fx import Node, Tracer
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.errors import InputError
 from od_detr.nn.backbone import FrozenNorm
 
@@ -23,7 +23,9 @@ NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenNorm)
 def choose_precision(precision: str, device: torch.device) -> str:
     """ "32" or "bf16"; "auto" is bf16 where the processor multiplies bfloat16 itself, as emulation would be slower."""
     if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: no such precision; choose one of {', '.join(PRECISIONS)}")
+        raise InputError(
+            f"--precision {precision}: no such precision; choose one of {', '.join(PRECISIONS)}"
+        )
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -39,7 +41,7 @@ def computing(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def prepare(detector: Detector, precision: str) -> Detector:
+def prepare(detector: DetectionTransformer, precision: str) -> DetectionTransformer:
     """A copy for inference alone, in eval mode. Under "bf16" it must run in `computing`.
 
     What reads boxes and scores off, and where queries start, stays in float32.

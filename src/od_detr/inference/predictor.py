@@ -16,7 +16,14 @@ import torch
 from od_detr.data.batching import collate
 from od_detr.data.images import read_image
 from od_detr.data.transforms import Sample, Transform
-from od_detr.detectors import Detections, Detector, check_compiles, compile_backbone, load_detector, load_weights
+from od_detr.detectors import (
+    Detections,
+    DetectionTransformer,
+    check_compiles,
+    compile_backbone,
+    load_detector,
+    load_weights,
+)
 from od_detr.errors import InputError
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.structures import Batch
@@ -37,7 +44,7 @@ class Predictor:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: DetectionTransformer,
         classes: Sequence[str],
         category_ids: Sequence[int] | None = None,
         image_size: int = DEFAULT_SIZE,
@@ -55,13 +62,20 @@ class Predictor:
 
     @classmethod
     def from_run(
-        cls, run: Path, weights: str = "best", device: str = "auto", precision: str = "auto", compile: bool = False
+        cls,
+        run: Path,
+        weights: str = "best",
+        device: str = "auto",
+        precision: str = "auto",
+        compile: bool = False,
     ) -> Predictor:
         """From a run's directory or a saved detector; `weights` "online" and "teacher" are the last epoch's."""
         detector, config = open_run(run, weights)
         size = config.get("image_size", DEFAULT_SIZE)
         detector = detector.to(choose_device(device))
-        return cls(detector, config["classes"], config.get("category_ids"), size, precision, compile)
+        return cls(
+            detector, config["classes"], config.get("category_ids"), size, precision, compile
+        )
 
     @torch.inference_mode()
     def detect(self, batch: Batch) -> Detections:
@@ -87,7 +101,9 @@ class Predictor:
             data={"class_name": np.array([self.classes[label] for label in labels], dtype=str)},
         )
 
-    def predict_files(self, sources: Sequence[str], output: Path, threshold: float = 0.3) -> dict[str, Any]:
+    def predict_files(
+        self, sources: Sequence[str], output: Path, threshold: float = 0.3
+    ) -> dict[str, Any]:
         """Draws the detections of every image and writes them all to `detections.json` in COCO's result format.
 
         There an image is named by its file, since it has no id.
@@ -135,7 +151,7 @@ def _supervision() -> ModuleType:
     return supervision
 
 
-def open_run(run: Path, weights: str = "best") -> tuple[Detector, dict[str, Any]]:
+def open_run(run: Path, weights: str = "best") -> tuple[DetectionTransformer, dict[str, Any]]:
     """The detector of a run with the weights asked for, and its configuration."""
     if not run.is_dir():
         raise InputError(f"{run}: no such directory; give the --output of od-detr train")
@@ -145,14 +161,21 @@ def open_run(run: Path, weights: str = "best") -> tuple[Detector, dict[str, Any]
         return detector, config
     last = best.parent / "last.ckpt" if best.name == "best" else best / "last.ckpt"
     if not last.is_file():
-        raise InputError(f"{last}: not there, so the last {weights} weights are unknown; use --weights best")
+        raise InputError(
+            f"{last}: not there, so the last {weights} weights are unknown; use --weights best"
+        )
     try:
         state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # torch.load raises half a dozen unrelated types for a damaged file
         raise InputError(f"{last}: cannot be read as a checkpoint; use --weights best") from error
-    prefixes = {"online": ["detector."], "teacher": ["teacher.evaluation.detector.", "teacher.average.detector."]}
+    prefixes = {
+        "online": ["detector."],
+        "teacher": ["teacher.evaluation.detector.", "teacher.average.detector."],
+    }
     for prefix in prefixes[weights]:
-        found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        found = {
+            key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)
+        }
         if found:
             load_weights(detector, found, last)
             return detector, config
@@ -169,7 +192,11 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             if not found:
                 raise InputError(f"{source}: holds no image; known are {', '.join(SUFFIXES)}")
         else:
-            found = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+            found = (
+                [path]
+                if path.is_file()
+                else [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+            )
             if not found:
                 raise InputError(f"{source}: no such file, folder or glob; give images to look at")
         files += [file for file in found if file.is_file()]
@@ -179,7 +206,9 @@ def find_images(sources: Sequence[str]) -> list[Path]:
 def drawn_names(files: Sequence[Path]) -> list[str]:
     """A name for each drawn copy; files of one name get a number."""
     names: dict[str, None] = {}  # a set in the order of the files
-    last: dict[str, int] = {}  # the number a stem came to: the next copy need not try them all again
+    last: dict[
+        str, int
+    ] = {}  # the number a stem came to: the next copy need not try them all again
     for file in files:
         name = f"{file.stem}.jpg"
         while name in names:
@@ -192,7 +221,13 @@ def drawn_names(files: Sequence[Path]) -> list[str]:
 def choose_device(device: str) -> torch.device:
     """The device of that name; "auto" is the best there is."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no usable GPU is here; use --device cpu")
     if device == "mps" and not torch.backends.mps.is_available():

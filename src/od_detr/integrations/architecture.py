@@ -40,17 +40,25 @@ def resembles(weights: Mapping[str, Tensor]) -> str:
     if levels is None:
         if "transformer.encoder.layers.0.self_attn.in_proj_weight" in weights:
             return "a DETR without deformable attention"
-        return "a bare backbone" if re.search(r"^(layer1\.0|stages?)\.", names, re.M) else "no detector of this package"
+        return (
+            "a bare backbone"
+            if re.search(r"^(layer1\.0|stages?)\.", names, re.M)
+            else "no detector of this package"
+        )
     if "transformer.tgt_embed.weight" in weights:
         return f"dino-{len(levels)}scale"
     if "transformer.enc_output.weight" in weights:
         return "a two-stage Deformable-DETR"
     if "refpoint_embed.weight" in weights:
         return "dab-deformable-detr"
-    return "deformable-detr-plus" if "query_embed.weight" in weights else "no detector of this package"
+    return (
+        "deformable-detr-plus" if "query_embed.weight" in weights else "no detector of this package"
+    )
 
 
-def sizes_of(weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source: Path) -> dict[str, Any]:
+def sizes_of(
+    weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source: Path
+) -> dict[str, Any]:
     """Builder arguments. Attention heads are not in the weights: those of the `arguments`, or `HEADS`.
 
     Raises:
@@ -65,13 +73,21 @@ def sizes_of(weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source
             f"{source}: {heads} heads do not fit {hidden_dim} channels and {sampled} sampled points on {levels} "
             "levels; the checkpoint's own arguments do not describe its weights"
         )
-    kernels = [weights[name].shape[-1] for name in weights if re.fullmatch(r"neck\.projections\.\d+\.0\.weight", name)]
+    kernels = [
+        weights[name].shape[-1]
+        for name in weights
+        if re.fullmatch(r"neck\.projections\.\d+\.0\.weight", name)
+    ]
     maps = kernels.count(1)
-    queries = "queries.content.weight" if "queries.content.weight" in weights else "queries.embedding.weight"
+    queries = (
+        "queries.content.weight"
+        if "queries.content.weight" in weights
+        else "queries.embedding.weight"
+    )
     return {
         "backbone": _backbone(weights, source),
         "strides": tuple(2 ** (6 - maps + index) for index in range(maps)),
-        "levels": levels,
+        "num_levels": levels,
         "hidden_dim": hidden_dim,
         "heads": heads,
         "points": points,
@@ -95,7 +111,9 @@ def check_arguments(arguments: Mapping[str, Any], source: Path) -> None:
 
 def _shape(weights: Mapping[str, Tensor], name: str, source: Path) -> tuple[int, ...]:
     if name not in weights:
-        raise InputError(f"{source}: has no counterpart of '{name}'; it is a checkpoint of another architecture")
+        raise InputError(
+            f"{source}: has no counterpart of '{name}'; it is a checkpoint of another architecture"
+        )
     return tuple(weights[name].shape)
 
 
@@ -108,5 +126,7 @@ def _backbone(weights: Mapping[str, Tensor], source: Path) -> str:
     blocks = tuple(_count(weights, f"backbone.features.layer{stage}.") for stage in (1, 2, 3, 4))
     bottleneck = "backbone.features.layer1.0.conv3.weight" in weights
     if (bottleneck, blocks) not in RESNETS:
-        raise InputError(f"{source}: its backbone is none of {', '.join(RESNETS.values())}; no other can be converted")
+        raise InputError(
+            f"{source}: its backbone is none of {', '.join(RESNETS.values())}; no other can be converted"
+        )
     return RESNETS[bottleneck, blocks]

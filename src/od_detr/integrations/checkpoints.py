@@ -19,7 +19,16 @@ from od_detr.errors import InputError
 from od_detr.files import read_json
 
 # Where training scripts keep the weights, the ones that are trained before their moving average.
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "ema_model", "ema_state_dict", "ema_state", "ema")
+WRAPPERS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "ema_model",
+    "ema_state_dict",
+    "ema_state",
+    "ema",
+)
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 DAMAGED = "the file is damaged or no checkpoint; download it again"
 
@@ -48,7 +57,9 @@ def read_checkpoint(source: Path) -> Checkpoint:
     if source.is_dir():
         return _read_directory(source)
     if not source.is_file():
-        raise InputError(f"{source}: no such file; give a checkpoint file or a Hugging Face directory")
+        raise InputError(
+            f"{source}: no such file; give a checkpoint file or a Hugging Face directory"
+        )
     content = _read_file(source)
     weights, notes = _unwrap(source, content)
     arguments = content.get("args", {})
@@ -69,17 +80,24 @@ def _read_directory(directory: Path) -> Checkpoint:
         if (directory / name).is_file():
             parts = [directory / name]
         elif index.is_file():
-            parts = [directory / part for part in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+            parts = [
+                directory / part
+                for part in sorted(set(_read_json(index).get("weight_map", {}).values()))
+            ]
         else:
             continue
         weights = {key: tensor for part in parts for key, tensor in _read_file(part).items()}
         return Checkpoint(directory, _clean(directory, weights), config=config)
-    raise InputError(f"{directory}: has neither {' nor '.join(SINGLE_FILES)}; give a checkpoint file")
+    raise InputError(
+        f"{directory}: has neither {' nor '.join(SINGLE_FILES)}; give a checkpoint file"
+    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise InputError(f"{file}: no such file; a Hugging Face directory has one beside its weights")
+        raise InputError(
+            f"{file}: no such file; a Hugging Face directory has one beside its weights"
+        )
     return read_json(file, "Hugging Face configuration", "download it again")
 
 
@@ -103,11 +121,21 @@ def _read_file(file: Path) -> dict[str, Any]:
             f"{file}: holds more than tensors ({foreign[1]}), which is never loaded since it can run code; where you "
             "trust the file, save its weights alone with safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+    ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file}: cannot be read ({reason}); {DAMAGED}") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{file}: holds a {type(content).__name__}, not named weights; give a checkpoint")
+        raise InputError(
+            f"{file}: holds a {type(content).__name__}, not named weights; give a checkpoint"
+        )
     return dict(content)
 
 
@@ -118,20 +146,29 @@ def _unwrap(source: Path, content: Mapping[str, Any]) -> tuple[Mapping[str, Any]
     inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
     if inside:
         weights, notes = _unwrap(source, content[inside[0]])
-        others = tuple(f"'{key}' of the checkpoint was not taken, '{inside[0]}' was" for key in inside[1:])
+        others = tuple(
+            f"'{key}' of the checkpoint was not taken, '{inside[0]}' was" for key in inside[1:]
+        )
         return weights, notes + others
     if any(isinstance(value, Tensor) for value in content.values()):
         return content, ()
     held = ", ".join(f"'{key}'" for key in list(content)[:5])
-    raise InputError(f"{source}: holds no weights (only {held or 'nothing'}); give a checkpoint of a detector")
+    raise InputError(
+        f"{source}: holds no weights (only {held or 'nothing'}); give a checkpoint of a detector"
+    )
 
 
 def _clean(source: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors only, in float32, without the prefixes that wrapping a module leaves."""
     for name, value in weights.items():
         if not isinstance(value, Tensor):
-            raise InputError(f"{source}: '{name}' is a {type(value).__name__}, not a tensor; give a plain state dict")
+            raise InputError(
+                f"{source}: '{name}' is a {type(value).__name__}, not a tensor; give a plain state dict"
+            )
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from od_detr.detectors import Detector, build_detector, load_detector, save_detector
+from od_detr.architectures import ARCHITECTURES
+from od_detr.detectors import DetectionTransformer, build_detector, load_detector, save_detector
 from od_detr.errors import InputError
-from od_detr.hosts import HOSTS
 from od_detr.integrations import detrex, huggingface, official
 from od_detr.integrations.architecture import HEADS, check_arguments, resembles, sizes_of
 from od_detr.integrations.checkpoints import Checkpoint, read_checkpoint
@@ -47,7 +47,9 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{self.source} ({self.origin}) -> {self.output} ({self.model}): {self.taken} tensors"]
+        lines = [
+            f"{self.source} ({self.origin}) -> {self.output} ({self.model}): {self.taken} tensors"
+        ]
         lines += [f"starts anew: {name}" for name in self.fresh]
         lines += [f"not taken:   {name}" for name in self.unused]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
@@ -65,7 +67,11 @@ class _Translation:
 
 
 def convert(
-    checkpoint: Path, model: str, output: Path, num_classes: int | None = None, classes: list[str] | None = None
+    checkpoint: Path,
+    model: str,
+    output: Path,
+    num_classes: int | None = None,
+    classes: list[str] | None = None,
 ) -> Conversion:
     """Saves the detector of a checkpoint in `output`, as `load_detector` reads it.
 
@@ -82,11 +88,13 @@ def convert(
     Raises:
         InputError: an unreadable checkpoint, or one of another architecture.
     """
-    if model not in HOSTS:
-        nearest = difflib.get_close_matches(model, HOSTS, 1) or list(HOSTS)
+    if model not in ARCHITECTURES:
+        nearest = difflib.get_close_matches(model, ARCHITECTURES, 1) or list(ARCHITECTURES)
         raise InputError(f"--model {model}: no such model; did you mean {nearest[0]}?")
     if classes is not None and num_classes not in (None, len(classes)):
-        raise InputError(f"{len(classes)} class names for {num_classes} classes; give as many names as classes")
+        raise InputError(
+            f"{len(classes)} class names for {num_classes} classes; give as many names as classes"
+        )
     found, idle = _without_idle(read_checkpoint(checkpoint))
     translation = _translate(found, model)
     unused = (*idle, *_unused(translation, found.source, model))
@@ -99,10 +107,16 @@ def convert(
     detector = _build(model, wanted, translation.settings)
     fresh = _load(detector, weights, found.source, renewable=wanted != held)
     names, category_ids = _class_names(found, wanted, held, classes)
-    facts = {"category_ids": category_ids, "image_size": IMAGE_SIZE, "weights": f"converted from {found.source.name}"}
+    facts = {
+        "category_ids": category_ids,
+        "image_size": IMAGE_SIZE,
+        "weights": f"converted from {found.source.name}",
+    }
     save_detector(detector, output, names, **facts)
     taken = len(weights)
-    return Conversion(found.source, output, model, translation.origin, taken, tuple(fresh), unused, tuple(notes))
+    return Conversion(
+        found.source, output, model, translation.origin, taken, tuple(fresh), unused, tuple(notes)
+    )
 
 
 def convert_to_huggingface(source: Path, output: Path) -> Conversion:
@@ -131,7 +145,11 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
         origin, weights = "official", found.weights
     likeness = resembles(weights)
     if likeness != model:
-        mend = f"convert it with --model {likeness}" if likeness in HOSTS else f"give a checkpoint of {model}"
+        mend = (
+            f"convert it with --model {likeness}"
+            if likeness in ARCHITECTURES
+            else f"give a checkpoint of {model}"
+        )
         raise InputError(f"{found.source}: looks like {likeness}, not {model}; {mend}")
     check_arguments(found.arguments, found.source)
     ours, left_over = official.from_official(weights, model)
@@ -144,7 +162,11 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
         raise InputError(
             f"{found.source}: all layers have one box head: it was trained without box refinement; train with it"
         )
-    notes = [] if "nheads" in found.arguments else [f"weights do not tell the attention heads, {HEADS} are assumed"]
+    notes = (
+        []
+        if "nheads" in found.arguments
+        else [f"weights do not tell the attention heads, {HEADS} are assumed"]
+    )
     if origin == "detrex" and model == "deformable-detr-plus":
         notes.append(
             "detrex refines sides down to a thousandth of the image, this detector further: tiny boxes may differ"
@@ -154,41 +176,55 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
 
 def _from_huggingface(found: Checkpoint, model: str) -> _Translation:
     if not found.config:
-        raise InputError(f"{found.source}: are Hugging Face weights without their config.json; give the directory")
+        raise InputError(
+            f"{found.source}: are Hugging Face weights without their config.json; give the directory"
+        )
     settings = huggingface.settings_of(found.config, found.source)
     if model != huggingface.MODEL:
         raise InputError(
             f"{found.source}: looks like {huggingface.MODEL}, not {model}; convert it with --model {huggingface.MODEL}"
         )
     ours, left_over = huggingface.from_huggingface(found.weights)
-    return _Translation("Hugging Face", ours, left_over, sizes_of(ours, settings, found.source) | settings)
+    return _Translation(
+        "Hugging Face", ours, left_over, sizes_of(ours, settings, found.source) | settings
+    )
 
 
 def _without_idle(found: Checkpoint) -> tuple[Checkpoint, list[str]]:
     idle = [name for name in found.weights if IDLE.search(name)]
-    return replace(found, weights={name: found.weights[name] for name in found.weights if name not in idle}), idle
+    return replace(
+        found, weights={name: found.weights[name] for name in found.weights if name not in idle}
+    ), idle
 
 
 def _unused(translation: _Translation, source: Path, model: str) -> tuple[str, ...]:
     """Names that were not taken; those a detector computes with mean another architecture."""
     foreign = [name for name in translation.left_over if COMPUTING.match(name)]
     if foreign:
-        raise InputError(f"{source}: {model} has no place for {_listed(foreign)}; it is of another architecture")
+        raise InputError(
+            f"{source}: {model} has no place for {_listed(foreign)}; it is of another architecture"
+        )
     return tuple(translation.left_over)
 
 
-def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> Detector:
+def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> DetectionTransformer:
     """The detector with frozen norms, as all these checkpoints have them; what starts anew is always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_detector(model, num_classes, backbone_frozen=True, **settings)
 
 
-def _load(detector: Detector, weights: Mapping[str, Tensor], source: Path, renewable: bool) -> list[str]:
+def _load(
+    detector: DetectionTransformer, weights: Mapping[str, Tensor], source: Path, renewable: bool
+) -> list[str]:
     """Loads the weights and returns the names that start anew: none but those that belong to classes."""
     expected = detector.state_dict()
     missing = [name for name in expected if name not in weights]
-    fresh = [name for name in missing if OF_CLASSES.match(name) and (renewable or name.startswith("denoising."))]
+    fresh = [
+        name
+        for name in missing
+        if OF_CLASSES.match(name) and (renewable or name.startswith("denoising."))
+    ]
     if lacking := [name for name in missing if name not in fresh]:
         raise InputError(
             f"{source}: has no counterpart of {_listed(lacking)}; it is damaged or a checkpoint of another architecture"
@@ -211,7 +247,9 @@ def _classes_in(weights: Mapping[str, Tensor], source: Path) -> int:
     return len(bias)
 
 
-def _class_names(found: Checkpoint, wanted: int, held: int, classes: list[str] | None) -> tuple[list[str], list[int]]:
+def _class_names(
+    found: Checkpoint, wanted: int, held: int, classes: list[str] | None
+) -> tuple[list[str], list[int]]:
     """Names and category ids. The official code has a class for every COCO id up to 90, detrex one for each in use."""
     coco = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     used = [index for index, name in enumerate(coco) if name not in ("__background__", "N/A")]

@@ -19,7 +19,9 @@ _ENCODER, _DECODER = "transformer.encoder.layers.{}.", "transformer.decoder.laye
 def _layer(prefix: str, **parts: str) -> tuple[Pair, ...]:
     """Pairs for a transformer layer: the official part on the left, detrex's numbered one on the right."""
     feedforward = {"linear1": "ffns.0.layers.0.0", "linear2": "ffns.0.layers.1"}
-    return tuple((f"{prefix}{right}.", f"{prefix}{left}.") for left, right in (parts | feedforward).items())
+    return tuple(
+        (f"{prefix}{right}.", f"{prefix}{left}.") for left, right in (parts | feedforward).items()
+    )
 
 
 def _resnet(stage: int) -> tuple[Pair, ...]:
@@ -27,9 +29,15 @@ def _resnet(stage: int) -> tuple[Pair, ...]:
     convolutions = [
         pair
         for i in (1, 2, 3)
-        for pair in ((f"{left}conv{i}.norm.", f"{right}bn{i}."), (f"{left}conv{i}.", f"{right}conv{i}."))
+        for pair in (
+            (f"{left}conv{i}.norm.", f"{right}bn{i}."),
+            (f"{left}conv{i}.", f"{right}conv{i}."),
+        )
     ]
-    shortcut = ((f"{left}shortcut.norm.", f"{right}downsample.1."), (f"{left}shortcut.", f"{right}downsample.0."))
+    shortcut = (
+        (f"{left}shortcut.norm.", f"{right}downsample.1."),
+        (f"{left}shortcut.", f"{right}downsample.0."),
+    )
     return (*convolutions, *shortcut)
 
 
@@ -60,11 +68,15 @@ def to_official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     more decoder layer's.
     """
     maps = len({name.split(".")[2] for name in weights if name.startswith("neck.convs.")})
-    layers = len({name.split(".")[3] for name in weights if name.startswith("transformer.decoder.layers.")})
+    layers = len(
+        {name.split(".")[3] for name in weights if name.startswith("transformer.decoder.layers.")}
+    )
     encoder_head = re.compile(rf"^(?:transformer\.decoder\.)?(class|bbox)_embed\.{layers}\.")
     official: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        renamed = re.sub(r"^neck\.extra_convs\.(\d+)", lambda match: f"neck.convs.{int(match[1]) + maps}", name)
+        renamed = re.sub(
+            r"^neck\.extra_convs\.(\d+)", lambda match: f"neck.convs.{int(match[1]) + maps}", name
+        )
         renamed = encoder_head.sub(r"transformer.enc_out_\1_embed.", renamed)
         renamed = NAMES.right(renamed) or renamed
         agrees = renamed not in official or torch.equal(official[renamed], tensor)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.errors import InputError
 from od_detr.integrations.weight_names import Pair, Renaming, mlp_names
 from od_detr.nn.backbone import TORCHVISION_RESNETS
@@ -92,7 +92,9 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """
     kind = config.get("model_type")
     if kind != "deformable_detr":
-        raise InputError(f"{source}: its config.json says model_type {kind!r}; only 'deformable_detr' can be converted")
+        raise InputError(
+            f"{source}: its config.json says model_type {kind!r}; only 'deformable_detr' can be converted"
+        )
     wanted = {
         "with_box_refine": (config.get("with_box_refine", False), True),
         "two_stage": (config.get("two_stage", False), False),
@@ -103,8 +105,14 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
             _number(config, "decoder_attention_heads", 8),
             _number(config, "encoder_attention_heads", 8),
         ),
-        "decoder_n_points": (_number(config, "decoder_n_points", 4), _number(config, "encoder_n_points", 4)),
-        "decoder_ffn_dim": (_number(config, "decoder_ffn_dim", 1024), _number(config, "encoder_ffn_dim", 1024)),
+        "decoder_n_points": (
+            _number(config, "decoder_n_points", 4),
+            _number(config, "encoder_n_points", 4),
+        ),
+        "decoder_ffn_dim": (
+            _number(config, "decoder_ffn_dim", 1024),
+            _number(config, "encoder_ffn_dim", 1024),
+        ),
     }
     for name, (value, ours) in wanted.items():
         if value != ours:
@@ -162,16 +170,23 @@ def _fused(named: Mapping[str, tuple[str, Tensor]]) -> dict[str, tuple[str, Tens
     """Query, key and value projections of the decoder as one."""
     fused = dict(named)
     for modern, (name, _) in named.items():
-        match = re.fullmatch(r"(model\.decoder\.layers\.\d+\.self_attn\.)q_proj\.(weight|bias)", modern)
+        match = re.fullmatch(
+            r"(model\.decoder\.layers\.\d+\.self_attn\.)q_proj\.(weight|bias)", modern
+        )
         if match is None:
             continue
         parts = [f"{match[1]}{part}_proj.{match[2]}" for part in "qkv"]
         if all(part in named for part in parts):
-            fused[f"{match[1]}in_proj_{match[2]}"] = (name, torch.cat([fused.pop(part)[1] for part in parts]))
+            fused[f"{match[1]}in_proj_{match[2]}"] = (
+                name,
+                torch.cat([fused.pop(part)[1] for part in parts]),
+            )
     return fused
 
 
-def to_huggingface(detector: Detector, classes: list[str] | None = None) -> DeformableDetrForObjectDetection:
+def to_huggingface(
+    detector: DetectionTransformer, classes: list[str] | None = None
+) -> DeformableDetrForObjectDetection:
     """The same detector as a model of transformers, in eval mode.
 
     Raises:
@@ -180,7 +195,9 @@ def to_huggingface(detector: Detector, classes: list[str] | None = None) -> Defo
     try:
         from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
     except ImportError as error:
-        raise InputError("transformers is not installed; pip install 'od-detr[transformers]'") from error
+        raise InputError(
+            "transformers is not installed; pip install 'od-detr[transformers]'"
+        ) from error
     settings = detector.settings
     if settings["model"] != MODEL or settings["backbone"] not in TORCHVISION_RESNETS:
         raise InputError(
@@ -197,13 +214,17 @@ def to_huggingface(detector: Detector, classes: list[str] | None = None) -> Defo
     )
     model.model.decoder.add_module("bbox_embed", model.bbox_embed)
     weights = _split(detector.state_dict())
-    weights |= {f"model.decoder.{name}": tensor for name, tensor in weights.items() if name.startswith("bbox_embed.")}
+    weights |= {
+        f"model.decoder.{name}": tensor
+        for name, tensor in weights.items()
+        if name.startswith("bbox_embed.")
+    }
     model.load_state_dict(weights)
     model.config.tie_word_embeddings = True
     return model.eval()
 
 
-def _config(detector: Detector, classes: list[str] | None) -> dict[str, Any]:
+def _config(detector: DetectionTransformer, classes: list[str] | None) -> dict[str, Any]:
     settings = detector.settings
     backbone = {
         "model_type": "timm_backbone",
@@ -218,7 +239,7 @@ def _config(detector: Detector, classes: list[str] | None) -> dict[str, Any]:
         "with_box_refine": True,
         "num_queries": detector.num_queries,
         "d_model": settings["hidden_dim"],
-        "num_feature_levels": settings["levels"],
+        "num_feature_levels": settings["num_levels"],
         "encoder_layers": settings["encoder_layers"],
         "decoder_layers": settings["decoder_layers"],
         "dropout": settings["dropout"],
@@ -241,7 +262,8 @@ def _split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"'{name}' has no name in transformers")
         if match := re.fullmatch(r"(.*\.self_attn\.)in_proj_(weight|bias)", renamed):
             theirs |= {
-                f"{match[1]}{part}_proj.{match[2]}": rows for part, rows in zip("qkv", tensor.chunk(3), strict=True)
+                f"{match[1]}{part}_proj.{match[2]}": rows
+                for part, rows in zip("qkv", tensor.chunk(3), strict=True)
             }
         else:
             theirs[renamed] = tensor

@@ -74,17 +74,23 @@ def from_official(weights: Mapping[str, Tensor], model: str) -> tuple[Weights, l
 def to_official(weights: Mapping[str, Tensor], model: str) -> Weights:
     """A detector's weights under the official names, heads repeated as the official state dicts do."""
     official: Weights = {}
-    layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("decoder.layers."))
+    layers = 1 + max(
+        int(name.split(".")[2]) for name in weights if name.startswith("decoder.layers.")
+    )
     for name, tensor in weights.items():
         head = re.fullmatch(r"(decoder\.heads\.(?:classes|boxes)\.)0(\..*)", name)
         shared = head is not None and f"{head[1]}1{head[2]}" not in weights
-        for ours in [f"{head[1]}{layer}{head[2]}" for layer in range(layers)] if head and shared else [name]:
+        for ours in (
+            [f"{head[1]}{layer}{head[2]}" for layer in range(layers)] if head and shared else [name]
+        ):
             renamed = NAMES[model].left(ours)
             if renamed is None:
                 raise ValueError(f"'{name}' has no official name in {model}")
             official[renamed] = tensor
     inside = re.compile(r"(class|bbox)_embed\." if model.startswith("dino") else r"bbox_embed\.")
-    return official | {f"transformer.decoder.{name}": official[name] for name in official if inside.match(name)}
+    return official | {
+        f"transformer.decoder.{name}": official[name] for name in official if inside.match(name)
+    }
 
 
 def heads_are_one(weights: Mapping[str, Tensor]) -> bool:
@@ -92,7 +98,8 @@ def heads_are_one(weights: Mapping[str, Tensor]) -> bool:
     later = re.compile(r"(decoder\.heads\.(?:classes|boxes)\.)[1-9]\d*(\..*)")
     matches = [(name, match) for name in weights if (match := later.fullmatch(name))]
     return all(
-        torch.equal(weights[name], weights.get(f"{match[1]}0{match[2]}", torch.empty(0))) for name, match in matches
+        torch.equal(weights[name], weights.get(f"{match[1]}0{match[2]}", torch.empty(0)))
+        for name, match in matches
     )
 
 
@@ -104,7 +111,10 @@ def _dino(weights: Weights) -> Weights:
     if heads_are_one(weights):
         later = re.compile(r"decoder\.heads\.(classes|boxes)\.[1-9]")
         weights = {name: tensor for name, tensor in weights.items() if not later.match(name)}
-    labels, bias = weights.get("denoising.labels.weight"), weights.get("decoder.heads.classes.0.bias")
+    labels, bias = (
+        weights.get("denoising.labels.weight"),
+        weights.get("decoder.heads.classes.0.bias"),
+    )
     if labels is not None and bias is not None:
         rows = len(bias) + 1
         padding = labels.new_zeros(max(0, rows - len(labels)), labels.shape[1])

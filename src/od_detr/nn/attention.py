@@ -92,7 +92,12 @@ class GroupLayout:
             start += len(group.queries)
         self.spans = spans
         self.parts = [
-            _Part(spans[group.name], group.blocks, tuple(spans[name] for name in group.sees), group.padding)
+            _Part(
+                spans[group.name],
+                group.blocks,
+                tuple(spans[name] for name in group.sees),
+                group.padding,
+            )
             for group in groups
         ]
 
@@ -118,18 +123,22 @@ class SelfAttention(nn.Module):
         self, content: Float[Tensor, "B Q D"], position: Float[Tensor, "B Q D"], layout: GroupLayout
     ) -> Float[Tensor, "B Q D"]:
         dim = content.shape[-1]
-        query, key = F.linear(content + position, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim]).chunk(
-            2, -1
-        )
+        query, key = F.linear(
+            content + position, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim]
+        ).chunk(2, -1)
         value = F.linear(content, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
         attended = [self._attend(query, key, value, part) for part in layout.parts]
         return self.out_proj(attended[0] if len(attended) == 1 else torch.cat(attended, 1))
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, part: _Part) -> Float[Tensor, "B q D"]:
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, part: _Part
+    ) -> Float[Tensor, "B q D"]:
         images = len(query)
 
         def fold(tokens: Tensor) -> Tensor:
-            return tokens.reshape(images * part.blocks, -1, self.heads, tokens.shape[-1] // self.heads).transpose(1, 2)
+            return tokens.reshape(
+                images * part.blocks, -1, self.heads, tokens.shape[-1] // self.heads
+            ).transpose(1, 2)
 
         def keys(tokens: Tensor) -> Tensor:
             own = tokens[:, part.span].unflatten(1, (part.blocks, -1))

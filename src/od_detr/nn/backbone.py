@@ -71,7 +71,9 @@ class Backbone(nn.Module):
         early = [info["module"] for info in self._info.info if info["reduction"] <= 4]
         last = (early[-1] if early else next(self.features.named_children())[0]).replace(".", "_")
         names = [name for name, _ in self.features.named_parameters()]
-        reached = [i for i, name in enumerate(names) if name.replace(".", "_").startswith(last + "_")]
+        reached = [
+            i for i, name in enumerate(names) if name.replace(".", "_").startswith(last + "_")
+        ]
         for parameter in list(self.features.parameters())[: reached[-1] + 1 if reached else 0]:
             parameter.requires_grad_(False)
         modules = list(self.features.keys()) if isinstance(self.features, FeatureListNet) else []
@@ -137,7 +139,9 @@ def feature_info(features: nn.Module) -> FeatureInfo:
     return info
 
 
-def create_features(name: str, strides: tuple[int, ...], weights: str, options: dict[str, Any]) -> nn.Module:
+def create_features(
+    name: str, strides: tuple[int, ...], weights: str, options: dict[str, Any]
+) -> nn.Module:
     """The timm model cut to the maps of the given strides, with its weights."""
     if name in TORCHVISION_RESNETS:
         name += ".tv_in1k"
@@ -167,7 +171,9 @@ def create_features(name: str, strides: tuple[int, ...], weights: str, options: 
 def _create(name: str, **options: Any) -> nn.Module:
     """timm's feature extractor, told to take images of any size where it would else insist on one."""
     try:
-        features = timm.create_model(name, **{"features_only": True, "strict_img_size": False, **options})
+        features = timm.create_model(
+            name, **{"features_only": True, "strict_img_size": False, **options}
+        )
     except TypeError:  # most models know no such option and need none
         return timm.create_model(name, features_only=True, **options)
     for module in features.modules():
@@ -218,14 +224,18 @@ def _load(features: nn.Module, file: Path, name: str) -> None:
     from safetensors.torch import load_file
 
     if not file.is_file():
-        raise InputError(f"--backbone-weights {file}: no such file; give a safetensors file, imagenet or none")
+        raise InputError(
+            f"--backbone-weights {file}: no such file; give a safetensors file, imagenet or none"
+        )
     try:
         weights = load_file(file)
     except SafetensorError as error:
         raise InputError(
             f"--backbone-weights {file}: not a readable safetensors file ({error}); convert it with safetensors first"
         ) from error
-    if isinstance(features, FeatureListNet):  # which flattens its module names: layer1.0 stays, stages.0 -> stages_0
+    if isinstance(
+        features, FeatureListNet
+    ):  # which flattens its module names: layer1.0 stays, stages.0 -> stages_0
         tops = {key.replace("_", "."): key for key in features}
         weights = {_flattened(key, tops): value for key, value in weights.items()}
     for key, value in features.state_dict().items():
@@ -240,7 +250,9 @@ def _load(features: nn.Module, file: Path, name: str) -> None:
                 f"--backbone-weights {file}: '{key}' is {tuple(weights[key].shape)} but {name} has "
                 f"{tuple(value.shape)}; give {name}'s own weights"
             )
-    features.load_state_dict({key: weights[key] for key in features.state_dict() if key in weights}, strict=False)
+    features.load_state_dict(
+        {key: weights[key] for key in features.state_dict() if key in weights}, strict=False
+    )
 
 
 def _flattened(key: str, tops: dict[str, str]) -> str:

@@ -17,7 +17,9 @@ from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
 class DecoderLayer(nn.Module):
     """Self-attention within groups, deformable attention over the memory, feed-forward; post-norm."""
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int, feedforward: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, levels: int, points: int, feedforward: int, dropout: float
+    ) -> None:
         super().__init__()
         self.self_attn = SelfAttention(dim, heads, dropout)
         self.norm2 = nn.LayerNorm(dim)
@@ -37,7 +39,9 @@ class DecoderLayer(nn.Module):
         layout: GroupLayout,
     ) -> Float[Tensor, "B Q D"]:
         content = self.norm2(content + self.dropout(self.self_attn(content, position, layout)))
-        attended = self.cross_attn(content + position, anchors, memory.tokens, memory.padding, memory.shapes)
+        attended = self.cross_attn(
+            content + position, anchors, memory.tokens, memory.padding, memory.shapes
+        )
         content = self.norm1(content + self.dropout(attended))
         hidden = self.linear2(self.dropout(F.relu(self.linear1(content))))
         return self.norm3(content + self.dropout(hidden))
@@ -84,18 +88,26 @@ class Decoder(nn.Module):
             boxes.append(self._refine(read, reference, depth))
             # Looking forward twice, the next box keeps the gradient of this refinement of the raw content.
             twice = self.look_forward_twice
-            reference = self._refine(content, queries.anchors, depth) if twice else boxes[-1].detach()
+            reference = (
+                self._refine(content, queries.anchors, depth) if twice else boxes[-1].detach()
+            )
             stages.append(QuerySet(content, reference.detach(), queries.position))
         return self._split(groups, layout, stages, torch.stack(logits), torch.stack(boxes))
 
     def _refine(
         self, content: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q 4"], depth: int
     ) -> Float[Tensor, "B Q 4"]:
-        return (self.heads.box_deltas(content, depth) + anchor_logits(reference, self.eps)).sigmoid()
+        return (
+            self.heads.box_deltas(content, depth) + anchor_logits(reference, self.eps)
+        ).sigmoid()
 
     @staticmethod
     def _split(
-        groups: list[QueryGroup], layout: GroupLayout, stages: list[QuerySet], logits: Tensor, boxes: Tensor
+        groups: list[QueryGroup],
+        layout: GroupLayout,
+        stages: list[QuerySet],
+        logits: Tensor,
+        boxes: Tensor,
     ) -> dict[str, GroupOutput]:
         outputs = {}
         for group in groups:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from od_detr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from od_detr.structures import Matching, QueryGroup, QuerySet, Targets
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 
 class DenoisingQueries(nn.Module):
@@ -25,7 +25,12 @@ class DenoisingQueries(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, number: int = 100, label_noise: float = 0.5, box_noise: float = 1.0
+        self,
+        dim: int,
+        num_classes: int,
+        number: int = 100,
+        label_noise: float = 0.5,
+        box_noise: float = 1.0,
     ) -> None:
         super().__init__()
         self.number, self.label_noise, self.box_noise = number, label_noise, box_noise
@@ -49,7 +54,9 @@ class DenoisingQueries(nn.Module):
         most = max(1, targets.most)
         blocks = self.blocks(most) if len(targets) else 1
         device = targets.boxes.device
-        image, slot = (beside(place, targets.boxes) for place in (targets.image, targets.slot))
+        image, slot = (
+            to_device_of(place, targets.boxes) for place in (targets.image, targets.slot)
+        )
         # (block, polarity, target): the order in which noise is drawn
         boxes = targets.boxes.expand(blocks, 2, -1, -1)
         chance = torch.rand(blocks, 2, len(targets), device=device)
@@ -60,26 +67,37 @@ class DenoisingQueries(nn.Module):
             + torch.arange(2, device=device)[:, None] * most
             + slot
         )
-        content = self.labels.weight.new_zeros(len(targets.counts), blocks * 2 * most, self.labels.embedding_dim)
+        content = self.labels.weight.new_zeros(
+            len(targets.counts), blocks * 2 * most, self.labels.embedding_dim
+        )
         anchors = boxes.new_full((*content.shape[:2], 4), 0.5)
         owners = image.expand(blocks, 2, -1)
         content = content.index_put((owners, places), self.labels(labels).to(content.dtype))
         anchors[owners, places] = inverse_sigmoid(boxes, 1e-3).sigmoid()
         matching = self._matching(targets, blocks, layers).to(device)
-        padding = None if len(targets) else torch.ones(content.shape[:2], dtype=torch.bool, device=device)
-        return QueryGroup("denoising", QuerySet(content, anchors), blocks, ("main",), padding, matching=matching)
+        padding = (
+            None if len(targets) else torch.ones(content.shape[:2], dtype=torch.bool, device=device)
+        )
+        return QueryGroup(
+            "denoising", QuerySet(content, anchors), blocks, ("main",), padding, matching=matching
+        )
 
-    def noised_labels(self, labels: Int[Tensor, "*s"], chance: Float[Tensor, "*s"]) -> Int[Tensor, "*s"]:
+    def noised_labels(
+        self, labels: Int[Tensor, "*s"], chance: Float[Tensor, "*s"]
+    ) -> Int[Tensor, "*s"]:
         """Replaces labels whose `chance` is below half the label noise by random ones."""
         random = torch.randint_like(labels, self.num_classes)
         return torch.where(chance < self.label_noise * 0.5, random, labels)
 
     def noised_boxes(
-        self, boxes: Float[Tensor, "R 2 N 4"], signs: Float[Tensor, "R 2 N 4"], parts: Float[Tensor, "R 2 N 4"]
+        self,
+        boxes: Float[Tensor, "R 2 N 4"],
+        signs: Float[Tensor, "R 2 N 4"],
+        parts: Float[Tensor, "R 2 N 4"],
     ) -> Float[Tensor, "R 2 N 4"]:
         """Moves every corner by sign (0 or 1) and part (in [0, 1); one more for negatives) of half the box."""
         half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
-        parts = parts + beside([0.0, 1.0], parts)[:, None, None]
+        parts = parts + to_device_of([0.0, 1.0], parts)[:, None, None]
         corners = cxcywh_to_xyxy(boxes) + (2 * signs - 1) * parts * half * self.box_noise
         return xyxy_to_cxcywh(corners.clamp(0.0, 1.0))
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from od_detr.nn.attention import DeformableAttention, Shapes
 from od_detr.nn.position import encode_cells, encode_image
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,11 @@ class Memory:
         device, centres = self.tokens.device, []
         for level, (height, width) in enumerate(self.shapes):
             y, x = torch.meshgrid(
-                torch.arange(0.5, height, device=device), torch.arange(0.5, width, device=device), indexing="ij"
+                torch.arange(0.5, height, device=device),
+                torch.arange(0.5, width, device=device),
+                indexing="ij",
             )
-            extent = self.ratios[:, None, level] * beside([width, height], self.ratios)
+            extent = self.ratios[:, None, level] * to_device_of([width, height], self.ratios)
             centres.append(torch.stack([x, y], -1).flatten(0, 1) / extent)
         return torch.cat(centres, 1)
 
@@ -41,7 +43,9 @@ class Memory:
 class EncoderLayer(nn.Module):
     """Deformable self-attention of every token, then a feed-forward; post-norm."""
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int, feedforward: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, levels: int, points: int, feedforward: int, dropout: float
+    ) -> None:
         super().__init__()
         self.self_attn = DeformableAttention(dim, heads, levels, points)
         self.norm1 = nn.LayerNorm(dim)
@@ -54,7 +58,9 @@ class EncoderLayer(nn.Module):
         self, memory: Memory, position: Float[Tensor, "B S D"], references: Float[Tensor, "B S L 2"]
     ) -> Float[Tensor, "B S D"]:
         tokens = memory.tokens
-        attended = self.self_attn(tokens + position, references, tokens, memory.padding, memory.shapes)
+        attended = self.self_attn(
+            tokens + position, references, tokens, memory.padding, memory.shapes
+        )
         tokens = self.norm1(tokens + self.dropout(attended))
         hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens))))
         return self.norm2(tokens + self.dropout(hidden))
@@ -64,7 +70,12 @@ class Encoder(nn.Module):
     """Flattens the pyramid, marks each level, and refines the tokens layer by layer."""
 
     def __init__(
-        self, layers: list[EncoderLayer], dim: int, levels: int, temperature: float = 10000.0, half_pixel: bool = True
+        self,
+        layers: list[EncoderLayer],
+        dim: int,
+        levels: int,
+        temperature: float = 10000.0,
+        half_pixel: bool = True,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -80,16 +91,26 @@ class Encoder(nn.Module):
         encoding = (tokens.shape[-1], self.temperature, self.half_pixel)
         if nothing_padded(padding):
             encoded = [encode_cells(*shape, *encoding, tokens.device) for shape in shapes]
-            hidden, ratios = None, padding.new_ones(len(padding), len(shapes), 2, dtype=torch.float32)
+            hidden, ratios = (
+                None,
+                padding.new_ones(len(padding), len(shapes), 2, dtype=torch.float32),
+            )
         else:
-            masks = [F.interpolate(padding[:, None].float(), size=shape).to(torch.bool)[:, 0] for shape in shapes]
+            masks = [
+                F.interpolate(padding[:, None].float(), size=shape).to(torch.bool)[:, 0]
+                for shape in shapes
+            ]
             encoded = [encode_image(mask, *encoding).flatten(1, 2) for mask in masks]
             hidden = torch.cat([mask.flatten(1) for mask in masks], 1)
             ratios = torch.stack([_valid_share(mask) for mask in masks], 1)
-        position = torch.cat([each + mark for each, mark in zip(encoded, self.level_embed, strict=True)], 1)
+        position = torch.cat(
+            [each + mark for each, mark in zip(encoded, self.level_embed, strict=True)], 1
+        )
         return Memory(tokens, hidden, shapes, ratios), position.expand(len(tokens), -1, -1)
 
-    def forward(self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]) -> Memory:
+    def forward(
+        self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]
+    ) -> Memory:
         memory, position = self.flatten(pyramid, padding)
         references = memory.cell_centres()[:, :, None] * memory.ratios[:, None]
         for layer in self.layers:

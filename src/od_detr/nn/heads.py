@@ -20,7 +20,9 @@ class Heads(nn.Module):
     Always computed in float32: box refinement works in logits, where half precision loses small boxes.
     """
 
-    def __init__(self, dim: int, num_classes: int, layers: int, shared: bool = False, size_bias: float = -2.0) -> None:
+    def __init__(
+        self, dim: int, num_classes: int, layers: int, shared: bool = False, size_bias: float = -2.0
+    ) -> None:
         super().__init__()
         count = 1 if shared else layers
         classes = [nn.Linear(dim, num_classes) for _ in range(count)]

@@ -28,11 +28,18 @@ class Neck(nn.Module):
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
         self.projections = nn.ModuleList(
-            nn.Sequential(convolution, nn.GroupNorm(norm_groups, dim)) for convolution in convolutions
+            nn.Sequential(convolution, nn.GroupNorm(norm_groups, dim))
+            for convolution in convolutions
         )
 
-    def forward(self, features: list[Float[Tensor, "B _c _h _w"]]) -> list[Float[Tensor, "B D _h _w"]]:
-        pyramid = [project(feature) for project, feature in zip(self.projections, features, strict=False)]
+    def forward(
+        self, features: list[Float[Tensor, "B _c _h _w"]]
+    ) -> list[Float[Tensor, "B D _h _w"]]:
+        pyramid = [
+            project(feature) for project, feature in zip(self.projections, features, strict=False)
+        ]
         for level in range(len(features), len(self.projections)):
-            pyramid.append(self.projections[level](features[-1] if level == len(features) else pyramid[-1]))
+            pyramid.append(
+                self.projections[level](features[-1] if level == len(features) else pyramid[-1])
+            )
         return pyramid

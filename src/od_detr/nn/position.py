@@ -17,7 +17,11 @@ def _interleaved_sine(angles: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batc
 
 
 def _frequencies(features: int, temperature: float, device: torch.device) -> Float[Tensor, " F"]:
-    exponent = torch.arange(features, dtype=torch.float32, device=device).div(2, rounding_mode="floor") * 2 / features
+    exponent = (
+        torch.arange(features, dtype=torch.float32, device=device).div(2, rounding_mode="floor")
+        * 2
+        / features
+    )
     return temperature**exponent
 
 
@@ -54,7 +58,9 @@ def encode_cells(
 def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:
     """Sine encoding of boxes (A = 4) or points (A = 2), `features` numbers a coordinate, in order (y, x, w, h)."""
     order = [1, 0, 2, 3][: anchors.shape[-1]]
-    angles = anchors[..., order, None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
+    angles = (
+        anchors[..., order, None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
+    )
     return _interleaved_sine(angles).flatten(-2)
 
 

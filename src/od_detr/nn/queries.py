@@ -23,7 +23,9 @@ class PositionedQueries(nn.Module):
 
     def forward(self, memory: Memory) -> QuerySet:
         position, content = self.embedding.weight.expand(len(memory.tokens), -1, -1).chunk(2, -1)
-        with torch.autocast(position.device.type, enabled=False):  # half precision would move anchors by pixels
+        with torch.autocast(
+            position.device.type, enabled=False
+        ):  # half precision would move anchors by pixels
             centres = self.reference_points(position).sigmoid()
         return QuerySet(content, torch.cat([centres, torch.zeros_like(centres)], -1), position)
 
@@ -59,7 +61,10 @@ class SelectedQueries(nn.Module):
     @staticmethod
     def proposals(memory: Memory) -> Float[Tensor, "B S 4"]:
         """Logits of every token's own box, +inf where it is padding or leaves (0.01, 0.99)."""
-        sizes = [memory.tokens.new_full((h * w,), 0.05 * 2.0**level) for level, (h, w) in enumerate(memory.shapes)]
+        sizes = [
+            memory.tokens.new_full((h * w,), 0.05 * 2.0**level)
+            for level, (h, w) in enumerate(memory.shapes)
+        ]
         size = torch.cat(sizes)[None, :, None].expand(len(memory.tokens), -1, 2).float()
         boxes = torch.cat([memory.cell_centres(), size], -1)
         inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1)
@@ -79,7 +84,9 @@ class SelectedQueries(nn.Module):
         described = self.norm(self.project(kept))
         scores = self.heads.classify(described, 0)
         if tokens is None:
-            most = min(self.num_queries, scores.shape[1])  # a small image has fewer tokens than there are queries
+            most = min(
+                self.num_queries, scores.shape[1]
+            )  # a small image has fewer tokens than there are queries
             tokens = scores.max(-1).values.topk(most, dim=1).indices
 
         def gather(values: Tensor) -> Tensor:

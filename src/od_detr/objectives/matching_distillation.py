@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from od_detr.boxes import paired_iou
-from od_detr.detectors import Detector, Scene
+from od_detr.detectors import DetectionTransformer, Encoded
 from od_detr.objectives.objective import Labels, Terms, gather_pairs
 from od_detr.objectives.set_prediction import ClassLoss, SetPrediction, scatter_labels
 from od_detr.options import MatchingSwitches
 from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, Targets
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,16 @@ class MatchingDistillation(MatchingSwitches):
     the switches are those of `od_detr.options.MatchingSwitches`.
     """
 
-    prediction: SetPrediction = field(default_factory=lambda: SetPrediction(class_loss=ClassLoss("qfl")))
+    prediction: SetPrediction = field(
+        default_factory=lambda: SetPrediction(class_loss=ClassLoss("qfl"))
+    )
 
     def query_groups(
-        self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
+        self,
+        student: DetectionTransformer,
+        scene: Encoded,
+        taught: Outputs | None,
+        targets: Targets,
     ) -> list[QueryGroup]:
         return []
 
@@ -49,7 +55,9 @@ class MatchingDistillation(MatchingSwitches):
         if taught is None:
             return self.prediction.supervise(output, output.matching, labels)
         return self.supervise(
-            output, self.refer(output, taught[self.prediction.group], len(labels.targets.counts)), labels
+            output,
+            self.refer(output, taught[self.prediction.group], len(labels.targets.counts)),
+            labels,
         )
 
     def refer(self, output: GroupOutput, taught: GroupOutput, images: int) -> Taught:
@@ -62,17 +70,25 @@ class MatchingDistillation(MatchingSwitches):
             if self.layer == "last":
                 layers = torch.arange(output.layers, device=kept.device)[:, None] * images
                 view = (matching.image - last + layers).clamp(min=0).flatten()
-                repeated = (part.repeat(output.layers) for part in (matching.query, matching.target))
+                repeated = (
+                    part.repeat(output.layers) for part in (matching.query, matching.target)
+                )
                 matching, kept = Matching(view, *repeated), kept.repeat(output.layers)
                 costs = costs[last:].repeat(output.layers, 1, 1)
         return Taught(matching, costs, kept)
 
-    def supervise(self, output: GroupOutput, taught: Taught, labels: Labels, scale: Tensor | float = 1.0) -> Terms:
+    def supervise(
+        self, output: GroupOutput, taught: Taught, labels: Labels, scale: Tensor | float = 1.0
+    ) -> Terms:
         """Terms of a group under both matchings."""
         own = output.matching
-        mine = own.targets_of_queries(*output.views.logits.shape[:2])[taught.matching.image, taught.matching.query]
+        mine = own.targets_of_queries(*output.views.logits.shape[:2])[
+            taught.matching.image, taught.matching.query
+        ]
         own_weights, taught_weights = self.regression_weights(output, taught, mine, labels.targets)
-        class_terms = self._class_terms(output, taught, mine, (own_weights, taught_weights), labels, scale)
+        class_terms = self._class_terms(
+            output, taught, mine, (own_weights, taught_weights), labels, scale
+        )
         if not self.reg:
             return class_terms | self.prediction.box_terms(output, own, labels, None, scale)
         pairs = Matching(*(torch.cat(parts) for parts in zip(own, taught.matching, strict=True)))
@@ -97,7 +113,9 @@ class MatchingDistillation(MatchingSwitches):
         kept = taught.kept
         if self.cond_iou is not None:
             kept = kept & (self._ious(output, pairs, targets) > self.cond_iou)
-        added = kept & torch.where(present, ~same_class, torch.full_like(present, self.teacher_only))
+        added = kept & torch.where(
+            present, ~same_class, torch.full_like(present, self.teacher_only)
+        )
         current = wanted[pairs.image, pairs.query, label]
         change = torch.where(added, offered - current, 0.0)
         if self.same_class != "online":
@@ -115,17 +133,24 @@ class MatchingDistillation(MatchingSwitches):
         second query. Of the two the costlier weighs `wd`; a tie goes to the student's.
         """
         own, pairs = output.matching, taught.matching
-        slot = beside(targets.slot, pairs.target)[pairs.target]
-        rivals = own.queries_of_targets(len(output.views.boxes), len(targets))[pairs.image, pairs.target]
+        slot = to_device_of(targets.slot, pairs.target)[pairs.target]
+        rivals = own.queries_of_targets(len(output.views.boxes), len(targets))[
+            pairs.image, pairs.target
+        ]
         joins = taught.kept & (mine < 0)
         contested = joins & (rivals >= 0)
         own_costs = taught.costs if self.cost == "teacher" else output.costs
         pair_costs = output.costs if self.cost == "student" else taught.costs
-        cheaper = pair_costs[pairs.image, slot, pairs.query] < own_costs[pairs.image, slot, rivals.clamp(min=0)]
+        cheaper = (
+            pair_costs[pairs.image, slot, pairs.query]
+            < own_costs[pairs.image, slot, rivals.clamp(min=0)]
+        )
         if self.cost == "teacher_pair":
             cheaper = torch.zeros_like(cheaper)
         beaten = torch.zeros(len(output.views.boxes), len(targets), device=slot.device)
-        beaten.index_put_((pairs.image, pairs.target), (contested & cheaper).float(), accumulate=True)
+        beaten.index_put_(
+            (pairs.image, pairs.target), (contested & cheaper).float(), accumulate=True
+        )
         own_weights = torch.where(beaten[own.image, own.target] > 0, self.wd, 1.0)
         return own_weights, joins * torch.where(contested & ~cheaper, self.wd, 1.0)
 
@@ -141,7 +166,9 @@ class MatchingDistillation(MatchingSwitches):
         wanted = self.multi_target_labels(output, taught, mine, labels.targets)
         entry_weights = None
         if self.wd_cls:
-            entry_weights = self._entry_weights(wanted, output.matching, taught, mine, weights, labels.targets)
+            entry_weights = self._entry_weights(
+                wanted, output.matching, taught, mine, weights, labels.targets
+            )
             if self.wd_cls_mode == "target":
                 wanted, entry_weights = wanted * entry_weights, None
         if self.cls_norm == "num_pos":
@@ -151,7 +178,12 @@ class MatchingDistillation(MatchingSwitches):
 
     @staticmethod
     def _entry_weights(
-        wanted: Tensor, own: Matching, taught: Taught, mine: Tensor, weights: tuple[Tensor, Tensor], targets: Targets
+        wanted: Tensor,
+        own: Matching,
+        taught: Taught,
+        mine: Tensor,
+        weights: tuple[Tensor, Tensor],
+        targets: Targets,
     ) -> Float[Tensor, "I Q C"]:
         """1 everywhere but at the positive entries whose box is down-weighted."""
         entries, joined = torch.ones_like(wanted), taught.kept & (mine < 0)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from od_detr.detectors import Detector, Scene
+from od_detr.detectors import DetectionTransformer, Encoded
 from od_detr.structures import GroupOutput, Outputs, QueryGroup, Targets
 
 Terms = dict[str, Tensor]
@@ -42,7 +42,11 @@ class Objective(Protocol):
     """One supervision of the detector. A recipe is a list of them."""
 
     def query_groups(
-        self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
+        self,
+        student: DetectionTransformer,
+        scene: Encoded,
+        taught: Outputs | None,
+        targets: Targets,
     ) -> list[QueryGroup]:
         """The query groups to decode besides the main one.
 
@@ -56,7 +60,9 @@ class Objective(Protocol):
         ...
 
 
-def per_layer(name: str, per_view: Float[Tensor, " I"], output: GroupOutput, scale: Tensor | float) -> Terms:
+def per_layer(
+    name: str, per_view: Float[Tensor, " I"], output: GroupOutput, scale: Tensor | float
+) -> Terms:
     """Sums a loss over the views of each layer, scaled, as one term per layer."""
     sums = per_view.view(output.layers, -1).sum(1) * scale
     return {f"{name}/{layer}": value for layer, value in enumerate(sums.unbind(), 1)}
@@ -67,7 +73,9 @@ def sum_by_view(values: Float[Tensor, " M"], view: Tensor, views: int) -> Float[
     return values.new_zeros(views).index_add(0, view, values)
 
 
-def gather_pairs(boxes: Float[Tensor, "I Q 4"], view: Tensor, query: Tensor) -> Float[Tensor, "M 4"]:
+def gather_pairs(
+    boxes: Float[Tensor, "I Q 4"], view: Tensor, query: Tensor
+) -> Float[Tensor, "M 4"]:
     """Boxes of (view, query) pairs; unlike fancy indexing its gradient is one scatter, cheap for few pairs."""
     return boxes.flatten(0, 1).index_select(0, view * boxes.shape[1] + query)
 

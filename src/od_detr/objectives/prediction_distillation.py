@@ -10,8 +10,15 @@ from torch import Tensor
 
 from od_detr.boxes import paired_iou
 from od_detr.criteria.losses import box_distances, quality_focal_loss
-from od_detr.detectors import Detector, Scene
-from od_detr.objectives.objective import Labels, LossWeights, Terms, gather_pairs, per_layer, sum_by_view
+from od_detr.detectors import DetectionTransformer, Encoded
+from od_detr.objectives.objective import (
+    Labels,
+    LossWeights,
+    Terms,
+    gather_pairs,
+    per_layer,
+    sum_by_view,
+)
 from od_detr.objectives.set_prediction import ClassLoss, SetPrediction
 from od_detr.options import PredictionSwitches
 from od_detr.structures import GroupOutput, Outputs, QueryGroup, QuerySet, Targets
@@ -30,9 +37,17 @@ class PredictionDistillation(PredictionSwitches):
     gamma: float = 2.0
 
     def query_groups(
-        self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
+        self,
+        student: DetectionTransformer,
+        scene: Encoded,
+        taught: Outputs | None,
+        targets: Targets,
     ) -> list[QueryGroup]:
-        return [] if taught is None else [teacher_group(scene.queries, taught, self.pe, self.ref, matched=False)]
+        return (
+            []
+            if taught is None
+            else [teacher_group(scene.queries, taught, self.position, self.anchors, matched=False)]
+        )
 
     def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
         if taught is None:
@@ -51,22 +66,36 @@ class PredictionDistillation(PredictionSwitches):
         scores = predictions.logits[view, query, targets.labels[target]].sigmoid()
         if not self.tood:
             return scores
-        ious = paired_iou(gather_pairs(predictions.boxes, view, query), targets.boxes[target], self.weights.eps)
+        ious = paired_iou(
+            gather_pairs(predictions.boxes, view, query), targets.boxes[target], self.weights.eps
+        )
         return ious if self.tood_norm else scores**0.25 * ious**0.75
 
     def _class_terms(
-        self, output: GroupOutput, teacher: GroupOutput, weights: Float[Tensor, " M"], labels: Labels
+        self,
+        output: GroupOutput,
+        teacher: GroupOutput,
+        weights: Float[Tensor, " M"],
+        labels: Labels,
     ) -> Terms:
         scores = teacher.views.logits.sigmoid()
         place = (*teacher.matching[:2], labels.targets.labels[teacher.matching.target])
-        wanted = (scores if self.other_entries == "teacher" else torch.zeros_like(scores)).index_put(place, weights)
+        wanted = (
+            scores if self.other_entries == "teacher" else torch.zeros_like(scores)
+        ).index_put(place, weights)
         loss = quality_focal_loss(output.views.logits, wanted, gamma=self.gamma).sum(-1)
         if self.cls_scope == "matched":
-            matched = torch.zeros_like(loss).index_put(teacher.matching[:2], torch.ones_like(weights))
+            matched = torch.zeros_like(loss).index_put(
+                teacher.matching[:2], torch.ones_like(weights)
+            )
             loss = loss * matched
         norms = {
             "nb": lambda: labels.count,
-            "sum_w": lambda: sum_by_view(weights, teacher.matching.image, len(wanted)).view(output.layers, -1).sum(1),
+            "sum_w": lambda: (
+                sum_by_view(weights, teacher.matching.image, len(wanted))
+                .view(output.layers, -1)
+                .sum(1)
+            ),
             "sum_y": lambda: wanted.view(output.layers, -1).sum(1),
             "queries": lambda: loss.shape[1] * len(labels.targets.counts),
         }
@@ -74,7 +103,12 @@ class PredictionDistillation(PredictionSwitches):
         return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / norm)
 
     def _box_terms(
-        self, output: GroupOutput, main: GroupOutput, teacher: GroupOutput, weights: Tensor, labels: Labels
+        self,
+        output: GroupOutput,
+        main: GroupOutput,
+        teacher: GroupOutput,
+        weights: Tensor,
+        labels: Labels,
     ) -> Terms:
         view, query, target = teacher.matching
         wanted, boxes = teacher.views.boxes, output.views.boxes
@@ -84,10 +118,14 @@ class PredictionDistillation(PredictionSwitches):
             students = gather_pairs(main.views.boxes.detach(), view, query)
             teachers = gather_pairs(wanted, view, query)
             eps = self.weights.eps
-            pair_weights = pair_weights * (paired_iou(teachers, truth, eps) > paired_iou(students, truth, eps))
+            pair_weights = pair_weights * (
+                paired_iou(teachers, truth, eps) > paired_iou(students, truth, eps)
+            )
         if self.reg_unmatched == "off":
             l1, giou = box_distances(
-                gather_pairs(boxes, view, query), gather_pairs(wanted, view, query), self.weights.eps
+                gather_pairs(boxes, view, query),
+                gather_pairs(wanted, view, query),
+                self.weights.eps,
             )
             sums = [sum_by_view(values * pair_weights, view, len(boxes)) for values in (l1, giou)]
         else:
@@ -115,23 +153,37 @@ class QueryPriorAssignment:
     match: str = "teacher"
 
     def query_groups(
-        self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
+        self,
+        student: DetectionTransformer,
+        scene: Encoded,
+        taught: Outputs | None,
+        targets: Targets,
     ) -> list[QueryGroup]:
-        return [] if taught is None else [teacher_group(scene.queries, taught, matched=self.match == "rematch")]
+        return (
+            []
+            if taught is None
+            else [teacher_group(scene.queries, taught, matched=self.match == "rematch")]
+        )
 
     def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
         if taught is None:
             return {}
         output = outputs[GROUP]
         matching = taught["main"].matching if self.match == "teacher" else output.matching
-        return SetPrediction(GROUP, GROUP, self.weights, self.class_loss).supervise(output, matching, labels)
+        return SetPrediction(GROUP, GROUP, self.weights, self.class_loss).supervise(
+            output, matching, labels
+        )
 
 
 def teacher_group(
-    own: QuerySet, taught: Outputs, pe: str = "teacher", ref: str = "teacher", matched: bool = False
+    own: QuerySet,
+    taught: Outputs,
+    position_of: str = "teacher",
+    anchors_of: str = "teacher",
+    matched: bool = False,
 ) -> QueryGroup:
     """The teacher's initial queries as a group of the student; position and anchors may be the student's `own`."""
     queries, own = taught["main"].queries[0].detach(), own.detach()
-    position = queries.position if pe == "teacher" else own.position
-    anchors = queries.anchors if ref == "teacher" else own.anchors
+    position = queries.position if position_of == "teacher" else own.position
+    anchors = queries.anchors if anchors_of == "teacher" else own.anchors
     return QueryGroup(GROUP, QuerySet(queries.content, anchors, position), matched=matched)

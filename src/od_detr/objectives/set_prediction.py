@@ -10,8 +10,15 @@ from torch import Tensor
 
 from od_detr.boxes import paired_iou
 from od_detr.criteria.losses import box_distances, focal_loss, quality_focal_loss
-from od_detr.detectors import Detector, Scene
-from od_detr.objectives.objective import Labels, LossWeights, Terms, gather_pairs, per_layer, sum_by_view
+from od_detr.detectors import DetectionTransformer, Encoded
+from od_detr.objectives.objective import (
+    Labels,
+    LossWeights,
+    Terms,
+    gather_pairs,
+    per_layer,
+    sum_by_view,
+)
 from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, Targets
 
 
@@ -28,9 +35,13 @@ class ClassLoss:
         """Whether a positive's label is 1 rather than the IoU of its box."""
         return self.loss == "focal"
 
-    def __call__(self, logits: Float[Tensor, "*s"], wanted: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    def __call__(
+        self, logits: Float[Tensor, "*s"], wanted: Float[Tensor, "*s"]
+    ) -> Float[Tensor, "*s"]:
         if self.loss == "focal":
-            return focal_loss(logits, wanted, 0.25 if self.alpha is None else self.alpha, self.gamma)
+            return focal_loss(
+                logits, wanted, 0.25 if self.alpha is None else self.alpha, self.gamma
+            )
         return quality_focal_loss(logits, wanted, self.alpha, self.gamma)
 
 
@@ -47,7 +58,11 @@ class SetPrediction:
     class_loss: ClassLoss = field(default_factory=lambda: ClassLoss("focal"))
 
     def query_groups(
-        self, student: Detector, scene: Scene, taught: Outputs | None, targets: Targets
+        self,
+        student: DetectionTransformer,
+        scene: Encoded,
+        taught: Outputs | None,
+        targets: Targets,
     ) -> list[QueryGroup]:
         return []
 
@@ -66,9 +81,13 @@ class SetPrediction:
         qualities = self.qualities(output, matching, labels.targets)
         positives = qualities if kept is None else qualities * kept
         wanted = scatter_labels(output, matching, labels.targets, positives)
-        return self.class_terms(output, wanted, labels, scale) | self.box_terms(output, matching, labels, kept, scale)
+        return self.class_terms(output, wanted, labels, scale) | self.box_terms(
+            output, matching, labels, kept, scale
+        )
 
-    def qualities(self, output: GroupOutput, matching: Matching, targets: Targets) -> Float[Tensor, " M"]:
+    def qualities(
+        self, output: GroupOutput, matching: Matching, targets: Targets
+    ) -> Float[Tensor, " M"]:
         """The label of each matched pair: the IoU of its box with its target, or 1 under a hard loss."""
         boxes = gather_pairs(output.views.boxes.detach(), matching.image, matching.query)
         if self.class_loss.hard:
@@ -92,7 +111,12 @@ class SetPrediction:
         if padding is not None:
             slots = padding.unflatten(1, (output.group.blocks, -1)).flatten(0, 1)
             loss = loss.masked_fill(slots.repeat(output.layers, 1), 0.0)
-        return per_layer(f"{self.name}/class", loss.sum(-1), output, self.weights.class_weight * scale / labels.count)
+        return per_layer(
+            f"{self.name}/class",
+            loss.sum(-1),
+            output,
+            self.weights.class_weight * scale / labels.count,
+        )
 
     def box_terms(
         self,
@@ -109,7 +133,10 @@ class SetPrediction:
         if pair_weights is not None:
             l1, giou = l1 * pair_weights, giou * pair_weights
         terms = {}
-        for term, values, weight in (("l1", l1, self.weights.l1_weight), ("giou", giou, self.weights.giou_weight)):
+        for term, values, weight in (
+            ("l1", l1, self.weights.l1_weight),
+            ("giou", giou, self.weights.giou_weight),
+        ):
             sums = sum_by_view(values, matching.image, len(views))
             terms |= per_layer(f"{self.name}/{term}", sums, output, weight * scale / labels.count)
         return terms

@@ -73,24 +73,36 @@ def selected_backend(device: torch.device | str, dtype: torch.dtype = torch.floa
 
     Raises InputError if the backend asked for is unknown or cannot run there.
     """
-    return _resolve(_requested, torch.device(device).type, dtype, torch.are_deterministic_algorithms_enabled())
+    return _resolve(
+        _requested, torch.device(device).type, dtype, torch.are_deterministic_algorithms_enabled()
+    )
 
 
 def backend_of(value: Tensor) -> str:
     """The backend that attends to these values: `reference`, which is all standard operators, while exporting."""
     if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
         return "reference"
-    return _resolve(_requested, value.device.type, value.dtype, torch.are_deterministic_algorithms_enabled())
+    return _resolve(
+        _requested, value.device.type, value.dtype, torch.are_deterministic_algorithms_enabled()
+    )
 
 
 @torch.compiler.assume_constant_result
 def _resolve(requested: str, device_type: str, dtype: torch.dtype, deterministic: bool) -> str:
     if requested not in BACKENDS:
-        raise InputError(f"OD_DETR_ATTENTION: no backend {requested!r}; choose one of {', '.join(BACKENDS)}")
+        raise InputError(
+            f"OD_DETR_ATTENTION: no backend {requested!r}; choose one of {', '.join(BACKENDS)}"
+        )
     if requested in ("cpu", "triton") and not _available(requested, device_type, dtype):
         kind = str(dtype).removeprefix("torch.")
-        mend = "install a C++ compiler or use auto" if (requested, device_type) == ("cpu", "cpu") else "use auto"
-        raise InputError(f"OD_DETR_ATTENTION: backend {requested!r} cannot run on {device_type} in {kind} here; {mend}")
+        mend = (
+            "install a C++ compiler or use auto"
+            if (requested, device_type) == ("cpu", "cpu")
+            else "use auto"
+        )
+        raise InputError(
+            f"OD_DETR_ATTENTION: backend {requested!r} cannot run on {device_type} in {kind} here; {mend}"
+        )
     if requested != "auto":
         return requested
     if device_type == "cpu" and _available("cpu", device_type, dtype):
@@ -123,14 +135,20 @@ def check_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weigh
     if any(height < 1 or width < 1 for height, width in shapes):
         raise ValueError(f"every level needs a cell: shapes are {tuple(shapes)}")
     if sum(height * width for height, width in shapes) != value.shape[1]:
-        raise ValueError(f"value has {value.shape[1]} tokens, the levels {tuple(shapes)} another number")
+        raise ValueError(
+            f"value has {value.shape[1]} tokens, the levels {tuple(shapes)} another number"
+        )
     batch, _, heads, _ = value.shape
     expected = (batch, locations.shape[1], heads, len(shapes), locations.shape[4])
     if locations.shape != (*expected, 2) or weights.shape != expected:
         found = f"{tuple(locations.shape)} and {tuple(weights.shape)}"
-        raise ValueError(f"locations and weights need shapes {(*expected, 2)} and {expected}, not {found}")
+        raise ValueError(
+            f"locations and weights need shapes {(*expected, 2)} and {expected}, not {found}"
+        )
     if not (value.device == locations.device == weights.device):
-        raise ValueError(f"value, locations and weights are on {value.device}, {locations.device}, {weights.device}")
+        raise ValueError(
+            f"value, locations and weights are on {value.device}, {locations.device}, {weights.device}"
+        )
 
 
 @torch.library.custom_op(
@@ -138,7 +156,9 @@ def check_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weigh
     mutates_args=(),
     schema="(Tensor value, SymInt[] shapes, Tensor locations, Tensor weights, str backend) -> Tensor",
 )
-def _forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, backend: str) -> Tensor:
+def _forward(
+    value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, backend: str
+) -> Tensor:
     return _kernels(backend).forward(value, tuple(shapes), locations, weights)
 
 
@@ -149,7 +169,12 @@ def _forward(value: Tensor, shapes: list[int], locations: Tensor, weights: Tenso
     " -> (Tensor, Tensor, Tensor)",
 )
 def _backward(
-    grad_output: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, backend: str
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _kernels(backend).backward(grad_output, value, tuple(shapes), locations, weights)[:3]
 
@@ -161,9 +186,18 @@ def _(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, back
 
 @_backward.register_fake
 def _(
-    grad_output: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, backend: str
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[int],
+    locations: Tensor,
+    weights: Tensor,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return value.new_empty(value.shape), locations.new_empty(locations.shape), weights.new_empty(weights.shape)
+    return (
+        value.new_empty(value.shape),
+        locations.new_empty(locations.shape),
+        weights.new_empty(weights.shape),
+    )
 
 
 def _save(ctx, inputs: tuple, output: Tensor) -> None:

@@ -21,7 +21,16 @@ logger = logging.getLogger(__name__)
 COMPILERS = ("c++", "g++", "clang++")
 # Only what nobody observes is given up, so that the loops vectorise; not -ffast-math nor -fno-signed-zeros (with
 # which GCC 12 takes 0 * NaN for 0): a NaN must reach the loss.
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC", "-pthread")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
 SECONDS = 120
 
 
@@ -47,7 +56,9 @@ def _built(source_names: tuple[str, ...]) -> Path:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError(f"none of {', '.join(COMPILERS)} is on the PATH")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, check=True, timeout=SECONDS
+    ).stdout
     parts = (source, version, " ".join(FLAGS).encode(), _processor().encode())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     library = cache_directory() / f"{Path(source_names[-1]).stem}-{key}.so"
@@ -77,5 +88,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    kinds = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    kinds = {
+        line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))
+    }
     return "\n".join([platform.system(), platform.machine(), platform.processor(), *sorted(kinds)])

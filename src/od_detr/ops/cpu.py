@@ -29,11 +29,20 @@ def library() -> ctypes.CDLL | None:
 
 def available(device_type: str, dtype: torch.dtype) -> bool:
     """Whether values of this dtype on this device can be attended to. Half precisions are computed in float32."""
-    return device_type == "cpu" and dtype.is_floating_point and dtype.itemsize >= 2 and library() is not None
+    return (
+        device_type == "cpu"
+        and dtype.is_floating_point
+        and dtype.itemsize >= 2
+        and library() is not None
+    )
 
 
 def forward(
-    value: Tensor, shapes: tuple[int, ...], offsets: Tensor, logits: Tensor, anchors: Tensor | None = None
+    value: Tensor,
+    shapes: tuple[int, ...],
+    offsets: Tensor,
+    logits: Tensor,
+    anchors: Tensor | None = None,
 ) -> Tensor:
     """`shapes` as (height, width, height, width, ...).
 
@@ -64,7 +73,12 @@ def backward(
         by_head = torch.empty(*offsets.shape[:4], anchors.shape[-1], dtype=precision)
     outputs = (grad_value, by_head, grad_offsets, grad_logits)
     _call("backward", shapes, (value, anchors, offsets, logits, grad_output), outputs)
-    return grad_value.to(value.dtype), grad_offsets, grad_logits, None if by_head is None else by_head.sum(2)
+    return (
+        grad_value.to(value.dtype),
+        grad_offsets,
+        grad_logits,
+        None if by_head is None else by_head.sum(2),
+    )
 
 
 def _call(
@@ -77,9 +91,14 @@ def _call(
     value, anchors, offsets, *_ = inputs
     _, queries, _, levels, points, _ = offsets.shape
     coordinates = 0 if anchors is None else anchors.shape[-1]
-    sizes = _sizes(*value.shape, queries, levels, points, coordinates, torch.get_num_threads(), *shapes)
+    sizes = _sizes(
+        *value.shape, queries, levels, points, coordinates, torch.get_num_threads(), *shapes
+    )
     dense = [None if tensor is None else tensor.to(offsets.dtype).contiguous() for tensor in inputs]
-    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in [*dense, *outputs]]
+    pointers = [
+        ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+        for tensor in [*dense, *outputs]
+    ]
     precision = "float64" if offsets.dtype == torch.float64 else "float32"
     getattr(library(), f"{direction}_{precision}")(sizes, *pointers)
 

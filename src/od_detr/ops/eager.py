@@ -10,17 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from od_detr.ops.reference import LevelShapes
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 SAMPLES_AT_ONCE = 2**20
 """Numbers sampled before they are summed: few enough to stay in a cache."""
 
 
-def eager_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
+def eager_attention(
+    value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor
+) -> Tensor:
     """Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (value, locations, weights))
+    needs_grad = torch.is_grad_enabled() and any(
+        t.requires_grad for t in (value, locations, weights)
+    )
     if value.is_cuda and needs_grad and torch.are_deterministic_algorithms_enabled():
-        return gathered(value, shapes, locations, weights)  # CUDA's grid_sample has no deterministic backward
+        return gathered(
+            value, shapes, locations, weights
+        )  # CUDA's grid_sample has no deterministic backward
     # A bag reads whole rows of channels, so it wants long ones; with gradients, few of them.
     channels, queries, tokens = value.shape[-1], locations.shape[1], value.shape[1]
     if channels >= 64 or (channels >= 32 and (not needs_grad or 8 * queries <= tokens)):
@@ -34,11 +40,20 @@ def accumulated(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: 
     _, queries, _, levels, points, _ = locations.shape
     maps = value.permute(0, 2, 3, 1).flatten(0, 1)
     # Queries last: the sum over the points then runs along memory.
-    grids = (2 * locations - 1).permute(3, 0, 2, 4, 1, 5).contiguous().view(levels, batch * heads, points, queries, 2)
-    weights = weights.permute(3, 0, 2, 4, 1).contiguous().view(levels, batch * heads, 1, points, queries)
+    grids = (
+        (2 * locations - 1)
+        .permute(3, 0, 2, 4, 1, 5)
+        .contiguous()
+        .view(levels, batch * heads, points, queries, 2)
+    )
+    weights = (
+        weights.permute(3, 0, 2, 4, 1).contiguous().view(levels, batch * heads, 1, points, queries)
+    )
     few = max(1, SAMPLES_AT_ONCE // max(1, channels * points * queries))
     chunks = zip(maps.split(few), grids.split(few, dim=1), weights.split(few, dim=1), strict=True)
-    output = _ContiguousGradient.apply(torch.cat([_sum_over_levels(*chunk, shapes) for chunk in chunks]))
+    output = _ContiguousGradient.apply(
+        torch.cat([_sum_over_levels(*chunk, shapes) for chunk in chunks])
+    )
     return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
 
 
@@ -81,15 +96,21 @@ def bagged(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tenso
 def gathered(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Slow and large, but its backward adds in a fixed order under `torch.use_deterministic_algorithms`."""
     cells, shares = corners(value, shapes, locations, weights)
-    taken = value.reshape(-1, value.shape[-1]).index_select(0, cells.flatten()).view(*cells.shape, -1)
+    taken = (
+        value.reshape(-1, value.shape[-1]).index_select(0, cells.flatten()).view(*cells.shape, -1)
+    )
     return (taken * shares.unsqueeze(-1)).sum((3, 4, 5)).flatten(2)
 
 
-def corners(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def corners(
+    value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
     """The four cells around each sampling point, (B, Q, H, L, P, 4): row in `value.reshape(-1, D)`, and share of it."""
     batch, tokens, heads, _ = value.shape
-    dtype = torch.int32 if batch * tokens * heads < 2**31 else torch.int64  # int32 is the faster index
-    height, width = beside(shapes, value, dtype).unsqueeze(-1).unbind(1)
+    dtype = (
+        torch.int32 if batch * tokens * heads < 2**31 else torch.int64
+    )  # int32 is the faster index
+    height, width = to_device_of(shapes, value, dtype).unsqueeze(-1).unbind(1)
     start = (height * width).cumsum(0, dtype=dtype) - height * width
     image = torch.arange(batch, device=value.device, dtype=dtype).view(-1, 1, 1, 1, 1)
     head = torch.arange(heads, device=value.device, dtype=dtype).view(-1, 1, 1)
@@ -109,5 +130,6 @@ def _ends(location: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
     low = position.detach().floor()
     ends = [(low, 1 - (position - low)), (low + 1, position - low)]
     return [
-        (end.clamp(min=0).minimum(size - 1).to(size.dtype), share * ((end >= 0) & (end < size))) for end, share in ends
+        (end.clamp(min=0).minimum(size - 1).to(size.dtype), share * ((end >= 0) & (end < size)))
+        for end, share in ends
     ]

@@ -13,7 +13,9 @@ LevelShapes = tuple[tuple[int | SymInt, int | SymInt], ...]
 """(height, width) of each level, on the host; symbolic while a graph of any size is exported."""
 
 
-def reference_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
+def reference_attention(
+    value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor
+) -> Tensor:
     """What every other backend must equal. Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape
@@ -21,7 +23,9 @@ def reference_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, w
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # grid_sample counts from -1 to 1
     sampled = []
     for level, (height, width) in enumerate(shapes):
-        image = maps[level].flatten(2).transpose(1, 2).reshape(batch * heads, channels, height, width)
+        image = (
+            maps[level].flatten(2).transpose(1, 2).reshape(batch * heads, channels, height, width)
+        )
         sampled.append(F.grid_sample(image, grids[:, :, level], align_corners=False))
     weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
     output = (torch.stack(sampled, dim=-2).flatten(-2) * weights).sum(-1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from od_detr.ops import cpu
 from od_detr.ops.attention import backend_of, check_attention, deformable_attention
 from od_detr.ops.reference import LevelShapes
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 
 def deformable_sampling(
@@ -40,10 +40,14 @@ def deformable_sampling(
     return torch.ops.od_detr.deformable_sampling(value, sizes, anchors, offsets, logits)
 
 
-def composition(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+def composition(
+    value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
     """What the fused kernels must equal. Arguments as in `deformable_sampling`."""
     weights = logits.flatten(3).softmax(-1).view_as(logits)
-    return deformable_attention(value, shapes, sampling_locations(shapes, anchors, offsets), weights)
+    return deformable_attention(
+        value, shapes, sampling_locations(shapes, anchors, offsets), weights
+    )
 
 
 def sampling_locations(
@@ -54,7 +58,7 @@ def sampling_locations(
     Offsets count cells around a point (A = 2, or a box along an axis it has no extent on), and around a box the
     P-th parts of its half.
     """
-    sizes = beside(shapes, offsets).flip(-1)[:, None]
+    sizes = to_device_of(shapes, offsets).flip(-1)[:, None]
     centres = anchors[:, :, None, :, None, :2]
     if anchors.shape[-1] == 2:
         return centres + offsets / sizes
@@ -63,7 +67,9 @@ def sampling_locations(
     return centres + torch.where(extent > 0, around_box, offsets / sizes)
 
 
-def _check(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor) -> None:
+def _check(
+    value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor
+) -> None:
     check_attention(value, shapes, offsets, logits)
     expected = (value.shape[0], offsets.shape[1], len(shapes))
     if anchors.shape[:-1] != expected or anchors.shape[-1] not in (2, 4):
@@ -75,7 +81,9 @@ def _check(value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor,
     mutates_args=(),
     schema="(Tensor value, SymInt[] shapes, Tensor anchors, Tensor offsets, Tensor logits) -> Tensor",
 )
-def _forward(value: Tensor, shapes: list[int], anchors: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+def _forward(
+    value: Tensor, shapes: list[int], anchors: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
     return cpu.forward(value, tuple(shapes), offsets, logits, anchors)
 
 
@@ -126,8 +134,10 @@ def _save(ctx, inputs: tuple, output: Tensor) -> None:
 def _differentiate(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     value, anchors, offsets, logits = ctx.saved_tensors
     needs_anchors = ctx.needs_input_grad[2]
-    grad_value, grad_offsets, grad_logits, *grad_anchors = torch.ops.od_detr.deformable_sampling_backward(
-        grad_output, value, ctx.shapes, anchors, offsets, logits, needs_anchors
+    grad_value, grad_offsets, grad_logits, *grad_anchors = (
+        torch.ops.od_detr.deformable_sampling_backward(
+            grad_output, value, ctx.shapes, anchors, offsets, logits, needs_anchors
+        )
     )
     return grad_value, None, grad_anchors[0] if needs_anchors else None, grad_offsets, grad_logits
 

@@ -70,7 +70,9 @@ def _forward_kernel(
                 share = (dy if corner // 2 else 1 - dy) * (dx if corner % 2 else 1 - dx) * weight
                 offset, inside = _corner(row, column, height, width, start, heads * channels)
                 mask = (inside & alive)[:, None] & lane_alive[None, :]
-                total += share[:, None] * tl.load(maps + offset[:, None], mask=mask, other=0.0).to(tl.float32)
+                total += share[:, None] * tl.load(maps + offset[:, None], mask=mask, other=0.0).to(
+                    tl.float32
+                )
     place = output + item[:, None] * channels + lane[None, :]
     tl.store(place, total.to(output.dtype.element_ty), mask=alive[:, None] & lane_alive[None, :])
 
@@ -108,7 +110,9 @@ def _backward_kernel(
                 grad_x += (share_y if corner % 2 else -share_y) * product
                 grad_y += (share_x if corner // 2 else -share_x) * product
                 addition = (share_y * share_x * weight)[:, None] * grad
-                tl.atomic_add(grad_value + maps + offset[:, None], addition, mask=mask, sem="relaxed")
+                tl.atomic_add(
+                    grad_value + maps + offset[:, None], addition, mask=mask, sem="relaxed"
+                )
             tl.store(grad_locations + 2 * sample, grad_x * width * weight, mask=alive)
             tl.store(grad_locations + 2 * sample + 1, grad_y * height * weight, mask=alive)
             tl.store(grad_weights + sample, grad_weight, mask=alive)
@@ -147,7 +151,9 @@ def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[T
     grid = (triton.cdiv(queries, block), batch * heads)
     table = _levels(shapes, value.device)
     sizes = (tokens, queries, heads, channels, levels, points, block, lanes)
-    with torch.cuda.device_of(value):  # a kernel starts on the current device, whatever device its arguments are on
+    with torch.cuda.device_of(
+        value
+    ):  # a kernel starts on the current device, whatever device its arguments are on
         kernel[grid](value, table, locations, *others, *sizes, num_warps=4)
 
 

@@ -16,8 +16,8 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from od_detr.detectors import save_detector
-from od_detr.detectors.pretrained import WEIGHTS
-from od_detr.files import clear_unfinished, written_whole
+from od_detr.detectors.saved import WEIGHTS
+from od_detr.files import atomic_write, clear_unfinished
 from od_detr.training.module import ONLINE, TEACHER, Training
 
 LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
@@ -56,7 +56,9 @@ class RunDirectory(L.Callback):
     @contextmanager
     def hearing_signals(self) -> Iterator[None]:
         """Meanwhile Ctrl-C and SIGTERM ask the run to stop at the next step, with everything saved."""
-        if threading.current_thread() is not threading.main_thread():  # only there can signals be heard
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # only there can signals be heard
             yield
             return
         before = {number: signal.signal(number, self._ask_to_stop) for number in SIGNALS}
@@ -68,7 +70,9 @@ class RunDirectory(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask_to_stop)  # without Lightning's own handler, which saves nothing
+            signal.signal(
+                signal.SIGTERM, self._ask_to_stop
+            )  # without Lightning's own handler, which saves nothing
         if trainer.is_global_zero:
             for large in (self.directory / LAST, self.directory / BEST / WEIGHTS):
                 clear_unfinished(large)  # of a run that was killed before this one went on
@@ -90,14 +94,23 @@ class RunDirectory(L.Callback):
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop_asked:  # asked twice: at once, with what the last epoch saved
-            raise Interrupted(STOPPED if (self.directory / LAST).exists() else "stopped; nothing was saved yet")
+            raise Interrupted(
+                STOPPED if (self.directory / LAST).exists() else "stopped; nothing was saved yet"
+            )
         self.stop_asked = True
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if whole_step and not trainer.is_last_batch and self._stopping(trainer):  # the last is validated first
+        if (
+            whole_step and not trainer.is_last_batch and self._stopping(trainer)
+        ):  # the last is validated first
             assert isinstance(pl_module, Training)
             pl_module.check_finite()
             self._count_seconds()
@@ -117,7 +130,9 @@ class RunDirectory(L.Callback):
         epoch = trainer.current_epoch + 1
         figures = pl_module.figures
         self.rows = [row for row in self.rows if row["epoch"] < epoch]
-        self.rows.append({"epoch": epoch, "step": trainer.global_step, SECONDS: self.seconds, **figures})
+        self.rows.append(
+            {"epoch": epoch, "step": trainer.global_step, SECONDS: self.seconds, **figures}
+        )
         if trainer.logger is not None:
             trainer.logger.log_metrics(figures, step=trainer.global_step)
         if trainer.is_global_zero:
@@ -130,7 +145,10 @@ class RunDirectory(L.Callback):
 
     def _write_metrics(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with written_whole(self.directory / METRICS) as partial, partial.open("w", newline="") as file:
+        with (
+            atomic_write(self.directory / METRICS) as partial,
+            partial.open("w", newline="") as file,
+        ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
@@ -147,7 +165,14 @@ class RunDirectory(L.Callback):
             aps = {f"{name}_AP": summary["AP"] for name, summary in module.summaries.items()}
             epoch = trainer.current_epoch + 1
             save_detector(
-                detector, self.directory / BEST, self.classes, weights=winner, AP=ap, epoch=epoch, **aps, **self.facts
+                detector,
+                self.directory / BEST,
+                self.classes,
+                weights=winner,
+                AP=ap,
+                epoch=epoch,
+                **aps,
+                **self.facts,
             )
 
 
@@ -155,7 +180,18 @@ class Progress(RichProgressBar):
     """A bar an epoch, counted from 1 as everywhere else."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(
+            len(self.validation_description)
+        )
 
 
-__all__ = ["BEST", "LAST", "METRICS", "ONLINE", "TEACHER", "Interrupted", "Progress", "RunDirectory"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "METRICS",
+    "ONLINE",
+    "TEACHER",
+    "Interrupted",
+    "Progress",
+    "RunDirectory",
+]

@@ -13,29 +13,31 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
-from od_detr.files import written_whole
-from od_detr.options import TrainOptions
-from od_detr.training.limits import shown
+from od_detr.files import atomic_write
+from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions
+from od_detr.training.limits import flag_name
 
 CONFIG_HEAD = "# Written by od-detr train; `od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
-# What a resumed run may have otherwise, and what is no property of a run at all.
-FREE = ("data", "output", "resume", "dry_run", "epochs", "device", "precision", "compile", "workers", "eval")
-SIZES = ("hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "levels", "dropout")
-# What may be None: the host, the schedule or the detector to start from decide, and `config.yaml` says how.
-LEFT_OPEN = (*SIZES, "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay", "qfl.lambda_", "eval.topk")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, flushes to disk, then renames. Reads tensors and plain data only."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with written_whole(path) as partial:
+            with atomic_write(path) as partial:
                 torch.save(checkpoint, partial)
-        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's archive writer
-            raise InputError(f"{path}: cannot be written ({_first_line(error)}); make room, then --resume") from error
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # a full disk is a RuntimeError of torch's archive writer
+            raise InputError(
+                f"{path}: cannot be written ({_first_line(error)}); make room, then --resume"
+            ) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
@@ -46,7 +48,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a `last.ckpt`; code in it is never executed."""
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give the --output of a run that was started before")
+        raise InputError(
+            f"{path}: no such checkpoint; give the --output of a run that was started before"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"state_dict", "batches_seen"} - checkpoint.keys()
@@ -59,7 +63,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def as_begun(options: TrainOptions, config: Path) -> TrainOptions:
+def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
     """Options that continue the run of `config`: what they leave open is as it was resolved then.
 
     Raises:
@@ -70,22 +74,31 @@ def as_begun(options: TrainOptions, config: Path) -> TrainOptions:
     try:
         before = flat(yaml.safe_load(config.read_text()))
     except (yaml.YAMLError, ValueError, AttributeError) as error:
-        raise InputError(f"{config}: cannot be read ({_first_line(error)}); restore the file") from error
+        raise InputError(
+            f"{config}: cannot be read ({_first_line(error)}); restore the file"
+        ) from error
     wanted = flat(plain(dataclasses.asdict(options)))
-    name = first_difference(before, {name: value for name, value in wanted.items() if name.split(".")[0] not in FREE})
+    name = first_difference(
+        before,
+        {
+            name: value
+            for name, value in wanted.items()
+            if name.split(".")[0] not in MAY_CHANGE_ON_RESUME
+        },
+    )
     if name:
         raise InputError(
-            f"--{shown(name)} is {wanted[name]} but was {before[name]} when the run began; "
+            f"--{flag_name(name)} is {wanted[name]} but was {before[name]} when the run began; "
             f"continue it with --config {config} --resume"
         )
-    left_open = [name for name in LEFT_OPEN if wanted[name] is None and name in before]
+    left_open = [name for name in RESOLVED_LATER if wanted[name] is None and name in before]
     return with_values(options, {name: before[name] for name in left_open})
 
 
 def first_difference(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """The first of the wanted options that a `config.yaml` has otherwise; it may be older than an option."""
     for name, value in wanted.items():
-        if before.get(name, value) != value and not (value is None and name in LEFT_OPEN):
+        if before.get(name, value) != value and not (value is None and name in RESOLVED_LATER):
             return name
     return None
 
@@ -99,7 +112,9 @@ def check_fits(checkpoint: dict[str, Any], module: torch.nn.Module, path: Path) 
     saved, expected = checkpoint["state_dict"], module.state_dict()
     for name in expected:
         if name not in saved:
-            raise InputError(f"{path}: has no '{name}', which these options need; give the options the run began with")
+            raise InputError(
+                f"{path}: has no '{name}', which these options need; give the options the run began with"
+            )
         before, now = saved[name], expected[name]
         if torch.is_tensor(now) and before.shape != now.shape:
             raise InputError(
@@ -115,7 +130,7 @@ def write_config(options: TrainOptions, path: Path) -> None:
     values = plain(dataclasses.asdict(options))
     chosen = {name: value for name, value in values.items() if name not in ("resume", "dry_run")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(CONFIG_HEAD + yaml.safe_dump(chosen, sort_keys=False))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.objectives import total
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Targets
@@ -35,7 +35,9 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
     plain = dataclasses.replace(options, backbone_weights=weights)
     detector = open_detector(plain, train, frozen=options.backbone_weights != "none")
     parameters = [parameter.numel() for parameter in detector.parameters()]
-    trainable = [parameter.numel() for parameter in detector.parameters() if parameter.requires_grad]
+    trainable = [
+        parameter.numel() for parameter in detector.parameters() if parameter.requires_grad
+    ]
     size = (options.image_size, round(options.image_size * ASPECT))
     still = copy.deepcopy(detector).eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
@@ -55,12 +57,16 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
 
 def _blank(size: tuple[int, int], objects: int) -> Batch:
     """One grey image with objects in its middle."""
-    targets = Targets(torch.full((objects, 4), 0.5), torch.zeros(objects, dtype=torch.long), (objects,))
+    targets = Targets(
+        torch.full((objects, 4), 0.5), torch.zeros(objects, dtype=torch.long), (objects,)
+    )
     images = torch.full((1, 3, *size), 128, dtype=torch.uint8)
     return Batch(images, torch.zeros(1, *size, dtype=torch.bool), targets, (0,), (size,))
 
 
-def _saved_bytes(detector: Detector, options: TrainOptions, size: tuple[int, int]) -> int:
+def _saved_bytes(
+    detector: DetectionTransformer, options: TrainOptions, size: tuple[int, int]
+) -> int:
     """Bytes that the backward pass of one image keeps, each storage counted once."""
     seen: dict[int, int] = {}
 

@@ -19,22 +19,21 @@ from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
-from od_detr.detectors import Detector, build_detector, compile_backbone, load_detector
+from od_detr.detectors import DetectionTransformer, build_detector, compile_backbone, load_detector
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
-from od_detr.options import TrainOptions
+from od_detr.options import SIZES, TrainOptions
 from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, Progress, RunDirectory
 from od_detr.training.checkpoint import (
-    SIZES,
     AtomicCheckpointIO,
-    as_begun,
     check_fits,
     plain,
     read_checkpoint,
+    resume_options,
     write_config,
 )
-from od_detr.training.limits import check_device, check_limits, check_stages, shown
+from od_detr.training.limits import check_device, check_limits, check_stages, flag_name
 from od_detr.training.module import Training
 from od_detr.training.optimizer import default_backbone_lr
 from od_detr.training.recipe import make_recipe
@@ -69,7 +68,9 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     return train, val
 
 
-def open_detector(options: TrainOptions, train: CocoDataset, frozen: bool | None = None) -> Detector:
+def open_detector(
+    options: TrainOptions, train: CocoDataset, frozen: bool | None = None
+) -> DetectionTransformer:
     """The detector for a data set: new with its backbone's weights, or as it was left (`init`)."""
     if options.init is None:
         detector = build_detector(
@@ -93,26 +94,36 @@ def open_detector(options: TrainOptions, train: CocoDataset, frozen: bool | None
     return detector
 
 
-def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> Detector:
+def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> DetectionTransformer:
     """The detector saved in `init` for these classes; if they are others it gets new heads, and it says so."""
     directory = Path(options.init or "")
     best = directory / BEST
     trained, config = load_detector(best if best.is_dir() else directory)
     model = trained.settings["model"]
     if model != options.model:
-        raise InputError(f"--model {options.model}: {directory} holds a {model}; give --model {model}")
-    other = [name for name in SIZES if getattr(options, name) not in (None, trained.settings.get(name))]
+        raise InputError(
+            f"--model {options.model}: {directory} holds a {model}; give --model {model}"
+        )
+    other = [
+        name for name in SIZES if getattr(options, name) not in (None, trained.settings.get(name))
+    ]
     if other:
-        raise InputError(f"--{shown(other[0])}: {directory} has its own sizes; leave it out with --init")
+        raise InputError(
+            f"--{flag_name(other[0])}: {directory} has its own sizes; leave it out with --init"
+        )
     if options.backbone not in (TrainOptions.backbone, trained.settings["backbone"]):
         raise InputError(
             f"--backbone {options.backbone}: {directory} has a {trained.settings['backbone']}; leave it out with --init"
         )
     if config.get("image_size", options.image_size) != options.image_size and _rank() == 0:
-        print(f"{directory}: was trained at {config['image_size']} pixels, now --image-size is {options.image_size}")
+        print(
+            f"{directory}: was trained at {config['image_size']} pixels, now --image-size is {options.image_size}"
+        )
     if list(classes) == config["classes"]:
         return trained.train()
-    settings = {key: value for key, value in trained.settings.items() if key not in ("model", "num_classes")}
+    settings = {
+        key: value for key, value in trained.settings.items() if key not in ("model", "num_classes")
+    }
     detector = build_detector(model, len(classes), **settings)
     weights, fresh = trained.state_dict(), detector.state_dict()
     of_classes = ("heads.classes", "denoising.labels")
@@ -121,9 +132,13 @@ def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> Detector:
         for name, value in fresh.items()
         if weights[name].shape != value.shape or any(part in name for part in of_classes)
     )
-    detector.load_state_dict({name: fresh[name] if name in new else weights[name] for name in fresh})
+    detector.load_state_dict(
+        {name: fresh[name] if name in new else weights[name] for name in fresh}
+    )
     if _rank() == 0:
-        print(f"{directory}: was trained for {len(config['classes'])} other classes; new are {', '.join(new)}")
+        print(
+            f"{directory}: was trained for {len(config['classes'])} other classes; new are {', '.join(new)}"
+        )
     return detector
 
 
@@ -138,15 +153,22 @@ def fit(options: TrainOptions) -> Run:
     directory = Path(options.output)
     checkpoint = _open_run(options, directory)
     if checkpoint is not None:
-        options = as_begun(options, directory / "config.yaml")
+        options = resume_options(options, directory / "config.yaml")
         if options.opt.drop is not None and _rank() == 0:
-            print(f"{directory}: the learning rate falls after epoch {options.opt.drop}, as when the run began")
+            print(
+                f"{directory}: the learning rate falls after epoch {options.opt.drop}, as when the run began"
+            )
     _quiet()
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
     detector = open_detector(options, train)
-    batches: dict[str, Any] = {"rank": _rank() if options.devices > 1 else 0, "world_size": options.devices}
-    sampler = BatchSampler(len(train), options.batch_size, seed=options.seed, drop_last=True, **batches)
+    batches: dict[str, Any] = {
+        "rank": _rank() if options.devices > 1 else 0,
+        "world_size": options.devices,
+    }
+    sampler = BatchSampler(
+        len(train), options.batch_size, seed=options.seed, drop_last=True, **batches
+    )
     steps_per_epoch = -(-len(sampler) // options.accumulate)
     teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
     recipe = make_recipe(options, teacher)
@@ -155,13 +177,20 @@ def fit(options: TrainOptions) -> Run:
             compile_backbone(each)
     annotations, _ = find_split(Path(options.data), "val")
     names = [ONLINE] if teacher is None else [ONLINE, TEACHER]
-    scorers = {name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk) for name in names}
+    scorers = {
+        name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk)
+        for name in names
+    }
     module = Training(detector, recipe, teacher, options, scorers, steps_per_epoch)
     if checkpoint is not None:
         check_fits(checkpoint, module, directory / LAST)
         _check_pace(checkpoint, steps_per_epoch, directory / LAST)
         _resume_sampler(sampler, checkpoint)
-    facts = {"category_ids": list(train.category_ids), "image_size": options.image_size, "recipe": options.recipe}
+    facts = {
+        "category_ids": list(train.category_ids),
+        "image_size": options.image_size,
+        "recipe": options.recipe,
+    }
     files = RunDirectory(directory, list(train.classes), facts)
     if _rank() == 0:
         write_config(resolved(options, detector, teacher), directory / "config.yaml")
@@ -192,27 +221,33 @@ def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
             f"{directory / LAST}: a run is there already; continue it with --resume, or give another --output"
         )
     if (directory / BEST).exists():
-        raise InputError(f"{directory / BEST}: is there without a {LAST} to go on from; give another --output")
+        raise InputError(
+            f"{directory / BEST}: is there without a {LAST} to go on from; give another --output"
+        )
     return None
 
 
-def resolved(options: TrainOptions, detector: Detector, teacher: Teacher | None) -> TrainOptions:
-    """The options with everything filled in that was left to the host, the schedule or a detector to start from."""
-    host, settings = options.host, detector.settings
+def resolved(
+    options: TrainOptions, detector: DetectionTransformer, teacher: Teacher | None
+) -> TrainOptions:
+    """The options with everything filled in that was left to the architecture, the schedule or a detector to start from."""
+    architecture, settings = options.architecture, detector.settings
     values = {name: settings.get(name, settings.get(f"num_{name}")) for name in SIZES}
     if isinstance(settings["backbone"], str):
         values |= {name: settings[name] for name in ("backbone", "backbone_options")}
         values["backbone_options"] = dict(values["backbone_options"] or {})
     defaults = {
-        "opt.lr": host.lr,
+        "opt.lr": architecture.lr,
         "opt.backbone_lr": default_backbone_lr(detector),
         "opt.drop": options.drop_epoch,
         "ema.decay": None if teacher is None else teacher.decay,
-        "qfl.lambda_": host.class_weight,
-        "eval.topk": host.top_k,
+        "qfl.class_weight": architecture.class_weight,
+        "eval.topk": architecture.top_k,
     }
     chosen = flat(plain(dataclasses.asdict(options)))
-    return with_values(options, values | {key: value for key, value in defaults.items() if chosen[key] is None})
+    return with_values(
+        options, values | {key: value for key, value in defaults.items() if chosen[key] is None}
+    )
 
 
 def _check_pace(checkpoint: dict[str, Any], steps_per_epoch: int, path: Path) -> None:
@@ -227,7 +262,9 @@ def _check_pace(checkpoint: dict[str, Any], steps_per_epoch: int, path: Path) ->
 
 def _spare_cores(devices: int) -> int:
     """Cores of this process but one, shared with those of the other devices."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(0, cores // devices - 1)
 
 
@@ -249,7 +286,7 @@ class _EpochOrder(L.Callback):
             trainer.check_val_every_n_epoch = 1
 
 
-def _teacher(detector: Detector, options: TrainOptions, steps: int) -> Teacher | None:
+def _teacher(detector: DetectionTransformer, options: TrainOptions, steps: int) -> Teacher | None:
     """The average of the student; a recipe that does not distil has one to be compared with, unless told not to."""
     if not (options.distils or options.ema.track):
         return None

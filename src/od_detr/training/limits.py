@@ -19,7 +19,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "decoder_layers": (1, ANY),
     "queries": (1, ANY),
     "feedforward": (1, ANY),
-    "levels": (3, ANY),
+    "num_levels": (3, ANY),
     "dropout": (0, 1),
     "seed": (0, 2**32 - 1),
     "devices": (1, ANY),
@@ -37,7 +37,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "opt.warmup": (0, ANY),
     "ema.decay": (0, 1),
     "ema.warmup_steps": (0, ANY),
-    "qfl.lambda_": (0, ANY),
+    "qfl.class_weight": (0, ANY),
     "qfl.alpha": (0, 1),
     "qfl.gamma": (0, ANY),
     "md.wd": (0, ANY),
@@ -64,10 +64,12 @@ def check_limits(options: Any) -> None:
             value = getattr(value, part, None)
         if value is not None and not least <= value <= most:
             span = f"{least} or more" if most == ANY else f"a value from {least} to {most}"
-            raise InputError(f"--{shown(name)}: {value} makes no sense; give {span}")
+            raise InputError(f"--{flag_name(name)}: {value} makes no sense; give {span}")
     width = getattr(options, "hidden_dim", None)
     if width is not None and width % WIDTH:
-        raise InputError(f"--hidden-dim: {width} is not a multiple of {WIDTH}; give {width // WIDTH * WIDTH}")
+        raise InputError(
+            f"--hidden-dim: {width} is not a multiple of {WIDTH}; give {width // WIDTH * WIDTH}"
+        )
 
 
 def _check_choices(options: Any, prefix: str = "") -> None:
@@ -79,7 +81,7 @@ def _check_choices(options: Any, prefix: str = "") -> None:
         _check_choices(value, f"{prefix}{name}.")
         if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
             raise InputError(
-                f"--{shown(prefix + name)}: {value} is not a choice; give one of {', '.join(get_args(hints[name]))}"
+                f"--{flag_name(prefix + name)}: {value} is not a choice; give one of {', '.join(get_args(hints[name]))}"
             )
 
 
@@ -97,13 +99,18 @@ def check_device(options: TrainOptions) -> None:
     """The devices asked for are here, and can compute in this precision."""
     import torch
 
-    device, here = options.device, {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    device, here = (
+        options.device,
+        {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())},
+    )
     if device == "auto":
         device = next((name for name, count in here.items() if count), "cpu")
     if device != "cpu" and here[device] == 0:
         raise InputError(f"--device {device}: no usable GPU is here; use --device cpu")
     if device != "cpu" and here[device] < options.devices:
-        raise InputError(f"--devices {options.devices}: only {here[device]} are here; give {here[device]} or fewer")
+        raise InputError(
+            f"--devices {options.devices}: only {here[device]} are here; give {here[device]} or fewer"
+        )
     if device == "cpu" and options.precision == "fp16":
         raise InputError("--precision fp16: a CPU cannot train in it; use --precision bf16 or 32")
     if options.compile:
@@ -112,6 +119,6 @@ def check_device(options: TrainOptions) -> None:
         check_compiles(device)
 
 
-def shown(key: str) -> str:
+def flag_name(key: str) -> str:
     """An option's name as it is typed."""
     return key.rstrip("_").replace("_", "-")

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 from od_detr.evaluation.scoring import Scorer
 from od_detr.evaluation.stability import MatchingRecord
 from od_detr.objectives import total
@@ -32,7 +32,7 @@ class Training(L.LightningModule):
 
     def __init__(
         self,
-        detector: Detector,
+        detector: DetectionTransformer,
         recipe: Recipe,
         teacher: Teacher | None,
         options: TrainOptions,
@@ -52,11 +52,17 @@ class Training(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         fused = self.options.precision != "fp16"
-        optimizer = make_optimizer(self.detector, self.options.opt, self.options.host, fused)
-        schedule = make_schedule(optimizer, self.steps_per_epoch, self.options.drop_epoch, self.options.opt.warmup)
+        optimizer = make_optimizer(
+            self.detector, self.options.opt, self.options.architecture, fused
+        )
+        schedule = make_schedule(
+            optimizer, self.steps_per_epoch, self.options.drop_epoch, self.options.opt.warmup
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
         return batch.to(device)
 
     def on_train_epoch_start(self) -> None:
@@ -65,9 +71,15 @@ class Training(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Each step's randomness depends on nothing before it: a resumed run draws what an uninterrupted one draws.
-        torch.manual_seed(hash((self.options.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
+        torch.manual_seed(
+            hash((self.options.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63
+        )
         self.recipe.distil = self.global_step >= self.options.distill.start
-        if self.teacher and self.options.stops_update and self.current_epoch >= self.options.drop_epoch:
+        if (
+            self.teacher
+            and self.options.stops_update
+            and self.current_epoch >= self.options.drop_epoch
+        ):
             self.teacher.stop()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -81,9 +93,14 @@ class Training(L.LightningModule):
         return loss
 
     def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
-        if gradient_clip_val:  # Lightning's own refuses fused optimisers even where no gradient is scaled
+        if (
+            gradient_clip_val
+        ):  # Lightning's own refuses fused optimisers even where no gradient is scaled
             torch.nn.utils.clip_grad_norm_(self.detector.parameters(), gradient_clip_val)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -91,7 +108,7 @@ class Training(L.LightningModule):
         if self.teacher is not None:
             self.teacher.update(self.detector)
 
-    def evaluated(self, name: str) -> Detector:
+    def evaluated(self, name: str) -> DetectionTransformer:
         """The detector of that name as it is worth evaluating."""
         return self.detector if name == ONLINE or self.teacher is None else self.teacher.evaluated
 
@@ -101,7 +118,9 @@ class Training(L.LightningModule):
         own = loss.detach()
         everywhere = own.clone()
         if _distributed():
-            torch.distributed.all_reduce(everywhere)  # or one rank would stop and leave the others waiting
+            torch.distributed.all_reduce(
+                everywhere
+            )  # or one rank would stop and leave the others waiting
         self._doubtful = (HostCopy(everywhere.isfinite()), HostCopy(own.isfinite()), image_ids)
 
     def check_finite(self) -> None:
@@ -122,7 +141,10 @@ class Training(L.LightningModule):
         means = {name: float(value) / self.batches_seen for name, value in self.term_sums.items()}
         ranks = _gathered(means)  # a rank that saw no object may lack some terms, which are 0 there
         names = dict.fromkeys(name for rank in ranks for name in rank)
-        self.figures |= {f"train/{name}": sum(rank.get(name, 0.0) for rank in ranks) / len(ranks) for name in names}
+        self.figures |= {
+            f"train/{name}": sum(rank.get(name, 0.0) for rank in ranks) / len(ranks)
+            for name in names
+        }
 
     def on_validation_epoch_start(self) -> None:
         self.detector.eval()
@@ -139,7 +161,9 @@ class Training(L.LightningModule):
         for name, scorer in self.scorers.items():
             self.summaries[name], self.records[name] = scorer.finish()
         summary = self.summaries[ONLINE]
-        self.figures |= {f"val/{name}": summary[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+        self.figures |= {
+            f"val/{name}": summary[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
+        }
         self._stability(ONLINE, "", before)
         if TEACHER in self.summaries:
             self.figures["val/teacher/AP"] = self.summaries[TEACHER]["AP"]
@@ -154,15 +178,23 @@ class Training(L.LightningModule):
     def _by_layer(self, name: str, values: list[float]) -> None:
         """The final layer's value is the metric; the others carry their layer's number."""
         self.figures[f"stability/{name}"] = values[-1]
-        self.figures |= {f"stability/{name}/{layer}": value for layer, value in enumerate(values, 1)}
+        self.figures |= {
+            f"stability/{name}/{layer}": value for layer, value in enumerate(values, 1)
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["records"] = {name: record.state_dict() for name, record in self.records.items()}
-        checkpoint["batches_seen"], checkpoint["steps_per_epoch"] = self.batches_seen, self.steps_per_epoch
+        checkpoint["batches_seen"], checkpoint["steps_per_epoch"] = (
+            self.batches_seen,
+            self.steps_per_epoch,
+        )
         checkpoint["term_sums"] = dict(self.term_sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.batches_seen, self.term_sums = checkpoint["batches_seen"], dict(checkpoint["term_sums"])
+        self.batches_seen, self.term_sums = (
+            checkpoint["batches_seen"],
+            dict(checkpoint["term_sums"]),
+        )
         for name, state in checkpoint["records"].items():
             self.records[name] = MatchingRecord()
             self.records[name].load_state_dict(state)

@@ -6,19 +6,24 @@ import torch
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from od_detr.detectors import Detector
-from od_detr.hosts import Host
+from od_detr.architectures import Architecture
+from od_detr.detectors import DetectionTransformer
 from od_detr.options import OptimizerOptions
 
 OFFSETS = ("reference_points", "sampling_offsets")
 
 
-def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host, fused: bool = True) -> AdamW:
+def make_optimizer(
+    detector: DetectionTransformer,
+    options: OptimizerOptions,
+    architecture: Architecture,
+    fused: bool = True,
+) -> AdamW:
     """AdamW over the trainable parameters: a pretrained backbone and, for Deformable-DETR, the offsets learn slower.
 
     A fused step unscales fp16's gradients by itself, so that they could not be clipped before it.
     """
-    lr = host.lr if options.lr is None else options.lr
+    lr = architecture.lr if options.lr is None else options.lr
     backbone = default_backbone_lr(detector) if options.backbone_lr is None else options.backbone_lr
     rates: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
@@ -27,18 +32,20 @@ def make_optimizer(detector: Detector, options: OptimizerOptions, host: Host, fu
             if name.startswith("backbone."):
                 share = backbone
             elif any(part in name for part in OFFSETS):
-                share = host.offsets_lr
+                share = architecture.offsets_lr
             rates.setdefault(share, []).append(parameter)
     groups = [{"params": parameters, "lr": lr * share} for share, parameters in rates.items()]
     return AdamW(groups, lr=lr, weight_decay=options.wd, fused=fused)
 
 
-def default_backbone_lr(detector: Detector) -> float:
+def default_backbone_lr(detector: DetectionTransformer) -> float:
     """As a share of the rate. What is frozen was loaded: a backbone from scratch has everything to learn yet."""
     return 0.1 if detector.settings["backbone_frozen"] else 1.0
 
 
-def make_schedule(optimizer: Optimizer, steps_per_epoch: int, drop_epoch: int, warmup: int) -> LambdaLR:
+def make_schedule(
+    optimizer: Optimizer, steps_per_epoch: int, drop_epoch: int, warmup: int
+) -> LambdaLR:
     """By step: linear warm-up, then constant, then a tenth from the first step of `drop_epoch` on."""
 
     def factor(step: int) -> float:

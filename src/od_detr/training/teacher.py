@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from od_detr.detectors import Detector
+from od_detr.detectors import DetectionTransformer
 
 PAPER_DECAY = 0.9996
 HORIZON_SHARE = 2500 / 89_000  # the paper's horizon as a share of its 24 epochs at batch 32
@@ -26,10 +26,12 @@ class Average(nn.Module):
     Buffers (running statistics of live norms) are copied. It stays in eval mode and never has a gradient.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: DetectionTransformer) -> None:
         super().__init__()
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
-        self._followed: tuple[Detector, ...] = ()  # in a tuple, or the student would become a part of this module
+        self._followed: tuple[
+            DetectionTransformer, ...
+        ] = ()  # in a tuple, or the student would become a part of this module
         self._moving: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._statistics: tuple[list[Tensor], list[Tensor]] = ([], [])
 
@@ -38,7 +40,7 @@ class Average(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def follow(self, student: Detector, decay: float) -> None:
+    def follow(self, student: DetectionTransformer, decay: float) -> None:
         """average <- decay * average + (1 - decay) * student."""
         if not self._followed or self._followed[0] is not student:
             self._pair_up(student)
@@ -46,12 +48,16 @@ class Average(nn.Module):
         if self._statistics[0]:
             torch._foreach_copy_(*self._statistics)
 
-    def _pair_up(self, student: Detector) -> None:
+    def _pair_up(self, student: DetectionTransformer) -> None:
         """Lists once which tensor follows which."""
         trainable = [parameter.requires_grad for parameter in student.parameters()]
         self._followed = (student,)
         self._moving = (
-            [mine for mine, moves in zip(self.detector.parameters(), trainable, strict=True) if moves],
+            [
+                mine
+                for mine, moves in zip(self.detector.parameters(), trainable, strict=True)
+                if moves
+            ],
             [theirs for theirs in student.parameters() if theirs.requires_grad],
         )
         self._statistics = (list(self.detector.buffers()), list(student.buffers()))
@@ -68,7 +74,11 @@ class Teacher(nn.Module):
     """
 
     def __init__(
-        self, student: Detector, decay: float = PAPER_DECAY, warmup: str = "none", warmup_steps: float = 0.0
+        self,
+        student: DetectionTransformer,
+        decay: float = PAPER_DECAY,
+        warmup: str = "none",
+        warmup_steps: float = 0.0,
     ) -> None:
         super().__init__()
         self.average = Average(student)
@@ -86,12 +96,12 @@ class Teacher(nn.Module):
             self.stop()
 
     @property
-    def detector(self) -> Detector:
+    def detector(self) -> DetectionTransformer:
         """The network that teaches."""
         return self.average.detector
 
     @property
-    def evaluated(self) -> Detector:
+    def evaluated(self) -> DetectionTransformer:
         """The average worth evaluating: it never stops following."""
         return self.detector if self.evaluation is None else self.evaluation.detector
 
@@ -112,7 +122,7 @@ class Teacher(nn.Module):
             return min(self.decay, 1 - (1 + self.warmup_steps) / (step + 1 + self.warmup_steps))
         return self.decay
 
-    def update(self, student: Detector) -> None:
+    def update(self, student: DetectionTransformer) -> None:
         """Follows one optimiser step of the student."""
         self.steps += 1
         moving = self.average if self.evaluation is None else self.evaluation

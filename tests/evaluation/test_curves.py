@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from od_detr.evaluation.figures import LEAST, MOST, curves
+from od_detr.evaluation.curves import LEAST, MOST, curves
 
 
 def rows(epochs: int = 6, **columns: str) -> list[dict[str, str]]:
@@ -38,7 +38,9 @@ def drawn(monkeypatch) -> list[Figure]:
     """The figures saved during the test."""
     saved: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k))[1]
+    )
     return saved
 
 
@@ -49,14 +51,19 @@ def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> No
         writer.writeheader()
         writer.writerows(rows())
     with file.open() as stream:
-        curves({"baseline": rows(4), "od": list(csv.DictReader(stream))}, tmp_path / "new" / "curves.png")
+        curves(
+            {"baseline": rows(4), "od": list(csv.DictReader(stream))},
+            tmp_path / "new" / "curves.png",
+        )
     with Image.open(tmp_path / "new" / "curves.png") as image:
         assert image.format == "PNG"
     precision, timed, loss, instability, consistency, _ = drawn[0].axes
     assert [len(axes.lines) for axes in drawn[0].axes] == [4, 4, 2, 4, 2, 0]
     np.testing.assert_allclose(precision.lines[2].get_xydata(), [(e, 5 * e) for e in range(6)])
     np.testing.assert_allclose(timed.lines[2].get_xydata(), [(1.5 * e, 5 * e) for e in range(6)])
-    np.testing.assert_allclose(instability.lines[2].get_xydata(), [(e, 4 - e / 2) for e in range(1, 6)])
+    np.testing.assert_allclose(
+        instability.lines[2].get_xydata(), [(e, 4 - e / 2) for e in range(1, 6)]
+    )
     np.testing.assert_allclose(consistency.lines[1].get_ydata(), [50 + 5 * e for e in range(6)])
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [9, 8, 7, 6])
     names = [text.get_text() for text in drawn[0].axes[-1].get_legend().get_texts()]
@@ -66,7 +73,8 @@ def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> No
 
 def test_the_range_of_several_runs_is_shaded(tmp_path: Path, drawn) -> None:
     several = [
-        row | {f"val/AP{LEAST}": "0.1", f"val/AP{MOST}": "0.5", f"val/teacher/AP{LEAST}": "0"} for row in rows(4)
+        row | {f"val/AP{LEAST}": "0.1", f"val/AP{MOST}": "0.5", f"val/teacher/AP{LEAST}": "0"}
+        for row in rows(4)
     ]
     curves({"one run": rows(4), "mean of three": several}, tmp_path / "curves.png")
     precision, timed, loss, *_ = drawn[0].axes
@@ -78,7 +86,11 @@ def test_the_range_of_several_runs_is_shaded(tmp_path: Path, drawn) -> None:
 
 
 def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) -> None:
-    nothing = {"val/teacher/AP": "", "stability/teacher_instability": "nan", "stability/consistency": "inf"}
+    nothing = {
+        "val/teacher/AP": "",
+        "stability/teacher_instability": "nan",
+        "stability/consistency": "inf",
+    }
     curves({"baseline": rows(1, **nothing)}, tmp_path / "curves.png")
     said = [[text.get_text() for text in axes.texts] for axes in drawn[0].axes]
     assert said == [[], [], [], ["not recorded"], ["not recorded"], []]
@@ -88,7 +100,7 @@ def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) ->
 
 
 def test_evaluation_costs_no_plotting_or_evaluation_library_to_import() -> None:
-    modules = "od_detr.evaluation.coco, od_detr.evaluation.stability, od_detr.evaluation.figures"
+    modules = "od_detr.evaluation.coco, od_detr.evaluation.stability, od_detr.evaluation.curves"
     heavy = "{'matplotlib', 'supervision', 'faster_coco_eval', 'rich', 'scipy', 'torchvision'}"
     code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

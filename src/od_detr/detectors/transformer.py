@@ -17,7 +17,7 @@ from od_detr.nn.encoder import Encoder, Memory
 from od_detr.nn.neck import Neck
 from od_detr.nn.queries import AnchoredQueries, PositionedQueries, SelectedQueries
 from od_detr.structures import Batch, GroupOutput, Outputs, Predictions, QueryGroup, QuerySet
-from od_detr.transfers import beside
+from od_detr.transfers import to_device_of
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class FeatureExtractor(Protocol):
 
 
 @dataclass(frozen=True)
-class Scene:
+class Encoded:
     """A batch as the encoder understood it, with the queries the host starts from.
 
     A two-stage host also has the encoder's own predictions (`proposals`) and the memory tokens its queries
@@ -60,7 +60,7 @@ class Detections:
     labels: Int[Tensor, "B T"]
 
 
-class Detector(nn.Module):
+class DetectionTransformer(nn.Module):
     """Backbone, neck, encoder, queries, decoder; composed by the builders beside this file.
 
     `settings` are the builder's arguments: what is needed, with the weights, to build the detector again.
@@ -79,7 +79,9 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         # Whether norms are frozen is decided by the weights once, and must hold when the detector is built again.
-        self.settings: dict[str, Any] = settings | {"backbone_frozen": getattr(backbone, "frozen", False)}
+        self.settings: dict[str, Any] = settings | {
+            "backbone_frozen": getattr(backbone, "frozen", False)
+        }
         self.backbone, self.neck, self.encoder = backbone, neck, encoder
         self.queries, self.decoder, self.denoising = queries, decoder, denoising
         self.top_k = top_k
@@ -102,16 +104,22 @@ class Detector(nn.Module):
         if images.is_floating_point():
             return images
         statistics = (self.backbone.mean, self.backbone.std)
-        mean, std = (beside(values, images, torch.float32)[:, None, None] for values in statistics)
+        mean, std = (
+            to_device_of(values, images, torch.float32)[:, None, None] for values in statistics
+        )
         scaled = (images.float() / 255 - mean) / std
         # Channels last is what convolution and pooling are fastest with, and what the flattened tokens are.
-        return scaled.masked_fill(padding[:, None], 0.0).contiguous(memory_format=torch.channels_last)
+        return scaled.masked_fill(padding[:, None], 0.0).contiguous(
+            memory_format=torch.channels_last
+        )
 
     def stem(self, batch: Batch) -> Tensor:
         """What the backbone's frozen part makes of a batch: the same for a teacher, which can be given it."""
         return self.backbone.stem(self.normalise(batch.images, batch.padding))
 
-    def encode(self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None) -> Scene:
+    def encode(
+        self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None
+    ) -> Encoded:
         """Memory and initial queries of a batch. `tokens`, of another detector's scene, are those to start from."""
         features = self.backbone(self.stem(batch) if stem is None else stem)
         return self.encode_features(features, batch.padding, tokens)
@@ -121,15 +129,15 @@ class Detector(nn.Module):
         features: list[Float[Tensor, "B _c _h _w"]],
         padding: Bool[Tensor, "B H W"],
         tokens: Int[Tensor, "B Q"] | None = None,
-    ) -> Scene:
+    ) -> Encoded:
         """As `encode`, from the backbone's maps."""
         memory = self.encoder(self.neck(features), padding)
         if isinstance(self.queries, SelectedQueries):
             queries, proposals, tokens = self.queries(memory, tokens)
-            return Scene(memory, queries, proposals, tokens)
-        return Scene(memory, self.queries(memory))
+            return Encoded(memory, queries, proposals, tokens)
+        return Encoded(memory, self.queries(memory))
 
-    def decode(self, scene: Scene, groups: Iterable[QueryGroup] = ()) -> Outputs:
+    def decode(self, scene: Encoded, groups: Iterable[QueryGroup] = ()) -> Outputs:
         """Decodes the host's own queries ("main") and further groups, none of which the main group sees."""
         main = QueryGroup("main", scene.queries)
         outputs = self.decoder([main, *groups], scene.memory)
@@ -145,7 +153,9 @@ class Detector(nn.Module):
         return select_detections(self(batch)["main"].predictions, batch.sizes, self.top_k)
 
 
-def select_detections(predictions: Predictions, sizes: Iterable[tuple[int, int]], top_k: int) -> Detections:
+def select_detections(
+    predictions: Predictions, sizes: Iterable[tuple[int, int]], top_k: int
+) -> Detections:
     """The `top_k` best (query, class) pairs of the last layer; no suppression of any kind.
 
     `sizes` are (height, width) in pixels.
@@ -154,5 +164,5 @@ def select_detections(predictions: Predictions, sizes: Iterable[tuple[int, int]]
     classes = scores.shape[-1]
     best, index = scores.flatten(1).topk(min(top_k, scores.shape[1] * classes), dim=1)
     corners = cxcywh_to_xyxy(boxes).gather(1, (index // classes)[..., None].expand(-1, -1, 4))
-    scale = beside([[width, height, width, height] for height, width in sizes], boxes)
+    scale = to_device_of([[width, height, width, height] for height, width in sizes], boxes)
     return Detections(corners * scale[:, None], best, index % classes)

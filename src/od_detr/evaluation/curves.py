@@ -35,7 +35,10 @@ class Panel:
 
 
 AP = {"online": "val/AP", "teacher": "val/teacher/AP"}
-AXES = {"epoch": ("epoch", 1.0), "minutes of training": ("seconds", 1 / 60)}  # axis: column and its scale
+AXES = {
+    "epoch": ("epoch", 1.0),
+    "minutes of training": ("seconds", 1 / 60),
+}  # axis: column and its scale
 PANELS = (
     Panel("AP (%)", AP, scale=100.0),
     Panel("AP (%)", AP, scale=100.0, against="minutes of training"),
@@ -44,7 +47,12 @@ PANELS = (
         "Matching instability (queries per image)",
         {"online": "stability/instability", "teacher": "stability/teacher_instability"},
     ),
-    Panel("Matching consistency with the teacher (%)", {"online": "stability/consistency"}, scale=100.0, zero=False),
+    Panel(
+        "Matching consistency with the teacher (%)",
+        {"online": "stability/consistency"},
+        scale=100.0,
+        zero=False,
+    ),
 )
 
 
@@ -107,14 +115,26 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
     elif not drawn:
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#808080", fontsize=9)
+        axes.text(
+            0.5,
+            0.5,
+            "not recorded",
+            transform=axes.transAxes,
+            ha="center",
+            color="#808080",
+            fontsize=9,
+        )
 
 
-def _series(rows: Sequence[Row], panel: Panel, role: str, end: str = "") -> tuple[list[float], list[float]]:
+def _series(
+    rows: Sequence[Row], panel: Panel, role: str, end: str = ""
+) -> tuple[list[float], list[float]]:
     """Where on the axis and how high a column, or its range's `end`, lies, where both are finite numbers."""
     column = panel.columns.get(role, "") + end
     axis, unit = AXES[panel.against]
-    points = [(unit * _number(row.get(axis)), panel.scale * _number(row.get(column))) for row in rows]
+    points = [
+        (unit * _number(row.get(axis)), panel.scale * _number(row.get(column))) for row in rows
+    ]
     finite = [point for point in points if all(map(math.isfinite, point))]
     return [place for place, _ in finite], [value for _, value in finite]
 
@@ -134,8 +154,11 @@ def _legend(names: list[str], teacher: bool, ranges: bool) -> list[Any]:
     ]
     if teacher:
         handles += [
-            Line2D([], [], color="#555555", linestyle=style, label=ROLES[role]) for role, style in STYLES.items()
+            Line2D([], [], color="#555555", linestyle=style, label=ROLES[role])
+            for role, style in STYLES.items()
         ]
     if ranges:
-        handles.append(Patch(color="#555555", alpha=SHADE, linewidth=0, label="range of the runs, online"))
+        handles.append(
+            Patch(color="#555555", alpha=SHADE, linewidth=0, label="range of the runs, online")
+        )
     return handles

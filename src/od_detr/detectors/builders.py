@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from od_detr.detectors.detector import Detector, FeatureExtractor
+from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
 from od_detr.nn.attention import DeformableAttention
 from od_detr.nn.backbone import Backbone
 from od_detr.nn.queries import SelectedQueries
@@ -21,10 +21,14 @@ def make_backbone(
     options: Mapping[str, Any] | None,
 ) -> FeatureExtractor:
     """The timm model of that name; a module is taken as it is."""
-    return Backbone(backbone, strides, weights, frozen, options) if isinstance(backbone, str) else backbone
+    return (
+        Backbone(backbone, strides, weights, frozen, options)
+        if isinstance(backbone, str)
+        else backbone
+    )
 
 
-def initialise(detector: Detector) -> Detector:
+def initialise(detector: DetectionTransformer) -> DetectionTransformer:
     """Xavier for every matrix of encoder and decoder but the heads, as the originals; then the attention's rays."""
     heads = {id(parameter) for parameter in detector.decoder.heads.parameters()}
     for module in (detector.encoder, detector.decoder):

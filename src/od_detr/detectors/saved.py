@@ -6,30 +6,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from od_detr.detectors.detector import Detector
+from od_detr.architectures import ARCHITECTURES
+from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
-from od_detr.files import written_whole
-from od_detr.hosts import HOSTS
+from od_detr.files import atomic_write
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def build_detector(model: str, num_classes: int, **sizes: Any) -> Detector:
-    """The host called `model` (a name of the command line) with the sizes of its builder; None keeps a default."""
+def build_detector(model: str, num_classes: int, **sizes: Any) -> DetectionTransformer:
+    """The architecture called `model` (a name of the command line) with the sizes of its builder; None keeps a default."""
     from od_detr import detectors
 
-    if model not in HOSTS:
-        raise InputError(f"--model {model}: no such detector; known are {', '.join(HOSTS)}")
-    host = HOSTS[model]
-    arguments = host.arguments | {key: value for key, value in sizes.items() if value is not None}
-    if host.builder == "dino" and "levels" in arguments:
-        arguments["num_levels"] = arguments.pop("levels")
-    detector = getattr(detectors, host.builder)(num_classes, **arguments)
-    detector.settings["model"] = model  # which of its names it goes by, whatever its number of levels
+    if model not in ARCHITECTURES:
+        raise InputError(f"--model {model}: no such detector; known are {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[model]
+    arguments = architecture.arguments | {
+        key: value for key, value in sizes.items() if value is not None
+    }
+    detector = getattr(detectors, architecture.builder)(num_classes, **arguments)
+    detector.settings["model"] = (
+        model  # which of its names it goes by, whatever its number of levels
+    )
     return detector
 
 
-def save_detector(detector: Detector, directory: Path, classes: list[str], **facts: Any) -> None:
+def save_detector(
+    detector: DetectionTransformer, directory: Path, classes: list[str], **facts: Any
+) -> None:
     """Writes weights and configuration; each file appears whole or not at all.
 
     `facts` are kept in the configuration beside the architecture (category ids, image size, AP, which weights won).
@@ -37,15 +41,17 @@ def save_detector(detector: Detector, directory: Path, classes: list[str], **fac
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()
+    }
     config = {"detector": detector.settings, "classes": classes, **facts}
-    with written_whole(directory / WEIGHTS) as partial:
+    with atomic_write(directory / WEIGHTS) as partial:
         save_file(weights, partial, metadata={"format": "pt"})
-    with written_whole(directory / CONFIG) as partial:
+    with atomic_write(directory / CONFIG) as partial:
         partial.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
+def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]]:
     """The detector saved in `directory`, in eval mode, and its configuration.
 
     Raises:
@@ -56,11 +62,14 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
 
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
-            raise InputError(f"{directory}: has no {name}; give the best/ folder of a run, or the run itself")
+            raise InputError(
+                f"{directory}: has no {name}; give the best/ folder of a run, or the run itself"
+            )
     try:
         config = json.loads((directory / CONFIG).read_text())
         settings: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in config["detector"].items()
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in config["detector"].items()
         }
         model, num_classes = settings.pop("model"), settings.pop("num_classes")
         if len(config["classes"]) != num_classes:
@@ -81,14 +90,18 @@ def load_detector(directory: Path) -> tuple[Detector, dict[str, Any]]:
     return detector.eval(), config
 
 
-def load_weights(detector: Detector, weights: dict[str, Any], source: Path) -> None:
+def load_weights(detector: DetectionTransformer, weights: dict[str, Any], source: Path) -> None:
     """Loads a complete state dict; names the first tensor that is missing, superfluous or of another shape."""
     expected = detector.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
-            raise InputError(f"{source}: has no '{name}'; these are weights of another architecture")
+            raise InputError(
+                f"{source}: has no '{name}'; these are weights of another architecture"
+            )
         if name not in expected:
-            raise InputError(f"{source}: '{name}' belongs to another architecture; give the matching config.json")
+            raise InputError(
+                f"{source}: '{name}' belongs to another architecture; give the matching config.json"
+            )
         if weights[name].shape != expected[name].shape:
             raise InputError(
                 f"{source}: '{name}' is {tuple(weights[name].shape)}, the configuration says "
