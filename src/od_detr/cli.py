@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from od_detr.architectures import ModelName
 from od_detr.errors import InputError
 from od_detr.experiments.reproduce import ReproduceOptions, reproduce
 from od_detr.options import TrainOptions
+from od_detr.ranks import is_chief
+from od_detr.run_files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,9 @@ def train(options: TrainCommand) -> dict[str, Any]:
     run = fit(TrainOptions(**values))
     for name, summary in run.summaries.items():
         Console().print(format_table(summary, name))
-    facts = json.loads((run.directory / "best" / "config.json").read_text())
+    facts = json.loads(RunFiles(run.directory).best_config.read_text())
     which = f"{facts['weights']} weights of epoch {facts['epoch']}, AP {100 * facts['AP']:.1f}"
-    print(f"best: {which}, in {run.directory / 'best'}")
+    print(f"best: {which}, in {RunFiles(run.directory).best}")
     return {
         "AP": facts["AP"],
         "weights": facts["weights"],
@@ -338,9 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a defect of ours, 2 the user's input, 130 stopped by Ctrl-C after saving."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    beside = (
-        os.environ.get("LOCAL_RANK", "0") != "0"
-    )  # a process that training started on another device
+    beside = not is_chief()
     silence = contextlib.redirect_stdout(None) if beside else contextlib.nullcontext()
     try:
         with silence:

@@ -1,4 +1,4 @@
-"""Files: a user's JSON, read with the place of what is wrong; ours, written whole or not at all, or locked."""
+"""Files that appear whole or not at all, locks between processes, and a user's JSON."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from od_detr.errors import InputError
 
 
-def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
-    """The JSON object in a file; messages call it a `kind` and end with `mend` ("export it again").
+def read_json(file: Path, kind: str, fix: str) -> dict[str, Any]:
+    """Reads a JSON file that holds one object.
+
+    Args:
+        file: The file, UTF-8 with or without a byte order mark.
+        kind: What the messages call it, such as "COCO annotation file".
+        fix: How the messages end, such as "export it again".
 
     Raises:
-        InputError: the file cannot be read, is empty, or holds no JSON object; with line and column where they are
-            known.
+        InputError: The file cannot be read, is empty, is not JSON or holds no object. The message
+            gives line and column where they are known.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -26,65 +31,92 @@ def read_json(file: Path, kind: str, mend: str) -> dict[str, Any]:
         raise InputError(f"{file}: {error.strerror}; give a {kind}") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 JSON"
+            f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8"
         ) from error
     if not text.strip():
-        raise InputError(f"{file}: the file is empty; {mend}")
+        raise InputError(f"{file}: the file is empty; {fix}")
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
-        raise InputError(f"{file}: {place}: {error.msg}; mend the JSON or {mend}") from error
+        raise InputError(f"{file}: {place}: {error.msg}; correct the JSON or {fix}") from error
     except (RecursionError, ValueError) as error:
-        raise InputError(f"{file}: the JSON cannot be read ({error}); {mend}") from error
+        raise InputError(f"{file}: cannot be read as JSON ({error}); {fix}") from error
     if not isinstance(content, dict):
         raise InputError(
-            f"{file}: holds a {type(content).__name__}; a {kind} is an object, so {mend}"
+            f"{file}: holds a {type(content).__name__}, but a {kind} is a JSON object; {fix}"
         )
     return content
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to, flushed to disk and renamed to it in the end.
+    """Yields a temporary path in the same directory; on exit it is flushed and renamed to `path`.
 
-    `path` appears whole or not at all, whatever happens meanwhile and whoever else writes it.
+    Readers see the old file or the new one, never a part. On an error the old one stays. The new
+    file has the permissions of any file that the user creates, whatever the writer gave it.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _flush_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def clear_unfinished(path: Path) -> None:
-    """Removes what killed processes left of a file that was to be `atomic_write`, and nothing else."""
+    """Removes the temporary files that killed processes left of `atomic_write(path)`."""
     for partial in path.parent.glob(f"{escape(path.name)}.*.part"):
         owner = partial.name.removeprefix(f"{path.name}.").removesuffix(".part")
-        if owner.isdigit() and partial.is_file():
+        if owner.isdigit() and partial.is_file() and not _is_running(int(owner)):
             partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Whether this process alone has the lock file `path` meanwhile; it is free again when the process is gone.
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock file `path`; the system releases it when the process ends in any way.
 
-    Where files cannot be locked (Windows) nobody is kept out.
+    Raises:
+        InputError: With the text `refusal`, when another process holds the lock.
     """
-    with path.open("a") as file:
-        yield _locked(file)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(refusal) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _locked(file: IO[str]) -> bool:
+def _flush_directory(directory: Path) -> None:
+    """Makes a rename durable; only POSIX systems can open a directory."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        import fcntl
-    except ImportError:
-        return True
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    if os.name != "posix":
+        return process == os.getpid()  # elsewhere os.kill would end the process
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
+    except PermissionError:  # it runs, for another user
+        return True
     return True

@@ -22,10 +22,11 @@ from od_detr.errors import InputError
 from od_detr.evaluation.curves import curves as draw
 from od_detr.experiments.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments.results import mean_curves, reaching
-from od_detr.experiments.runs import DONE, LOCK, commit, side_by_side
+from od_detr.experiments.runs import commit, side_by_side
 from od_detr.experiments.tables import TABLES
-from od_detr.files import held
+from od_detr.files import locked
 from od_detr.options import TrainOptions
+from od_detr.run_files import RunFiles
 
 
 def empty_data(folder: Path) -> str:
@@ -83,7 +84,9 @@ def test_a_stopped_run_goes_on_and_the_others_follow(ask, trainings, capsys) -> 
     reproduce(ask)
     assert trainings.started == named("qfl", "conditional-md", *TABLE_3[1:])
     assert trainings.resumed == ["conditional-md-seed0"]
-    assert json.loads((Path(ask.output) / "conditional-md-seed0" / DONE).read_text())["resumed"]
+    assert json.loads(RunFiles(Path(ask.output) / "conditional-md-seed0").done.read_text())[
+        "resumed"
+    ]
 
 
 def test_a_request_to_stop_after_the_last_step_stops_the_table(ask, trainings) -> None:
@@ -99,7 +102,7 @@ def test_a_run_killed_in_its_first_epoch_starts_again(ask, trainings) -> None:
     """`best/` is written before `last.ckpt`, without which there is nothing to go on from."""
     reproduce(replace(ask, rows="qfl"))
     run = Path(ask.output) / "qfl-seed0"
-    for name in (DONE, "last.ckpt"):
+    for name in ("done.json", "last.ckpt"):
         (run / name).unlink()
     (run / "best").mkdir()
     reproduce(replace(ask, rows="qfl"))
@@ -110,10 +113,11 @@ def test_a_run_killed_in_its_first_epoch_starts_again(ask, trainings) -> None:
 def test_a_run_that_another_process_trains_is_left_to_it(ask, trainings, monkeypatch) -> None:
     run = Path(ask.output) / "qfl-seed0"
     run.mkdir(parents=True)
-    with held(run / LOCK) as alone:
-        assert alone
-        with pytest.raises(InputError, match="qfl-seed0: another process trains this run; wait"):
-            reproduce(replace(ask, rows="qfl"))
+    with (
+        locked(RunFiles(run).lock, "locked"),
+        pytest.raises(InputError, match="qfl-seed0: another process trains this run"),
+    ):
+        reproduce(replace(ask, rows="qfl"))
     assert trainings.started == []
     reproduce(replace(ask, rows="qfl"))
     assert trainings.started == named("qfl")
@@ -324,7 +328,7 @@ def test_table_7_sets_teachers_against_teachers(ask, trainings) -> None:
 
 def test_a_finished_run_tells_its_options_and_its_source(ask, trainings) -> None:
     reproduce(replace(ask, rows="conditional-md"))
-    facts = json.loads((Path(ask.output) / "conditional-md-seed0" / DONE).read_text())
+    facts = json.loads(RunFiles(Path(ask.output) / "conditional-md-seed0").done.read_text())
     assert facts["options"]["qfl"]["loss"] == "focal"
     assert facts["options"]["md"]["cond_iou"] == 0.5
     assert facts["commit"] == commit()

@@ -10,8 +10,8 @@ from od_detr.architectures import ARCHITECTURES
 from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
 from od_detr.files import atomic_write
-
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+from od_detr.run_files import DETECTOR_CONFIG as CONFIG
+from od_detr.run_files import WEIGHTS
 
 
 def build_detector(model: str, num_classes: int, **sizes: Any) -> DetectionTransformer:

@@ -12,6 +12,7 @@ from od_detr.criteria.matching import MatchCost, match
 from od_detr.detectors import DetectionTransformer, select_detections
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.evaluation.stability import MatchingRecord
+from od_detr.ranks import gathered, is_distributed
 from od_detr.structures import Batch
 
 
@@ -52,10 +53,8 @@ class Scorer:
 
     def finish(self) -> tuple[dict[str, Any], MatchingRecord]:
         """The figures over all ranks and the record of the pass; starts the next pass empty."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, (self.evaluator.detections, self.record))
-            for detections, record in parts:
+        if is_distributed():
+            for detections, record in gathered((self.evaluator.detections, self.record)):
                 self.evaluator.merge(detections)
                 self.record.merge(record)
         summary, record = self.evaluator.summary(), self.record

@@ -10,6 +10,7 @@ from typing import Any
 from od_detr.data.scenes import render_scenes
 from od_detr.errors import InputError
 from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
+from od_detr.run_files import RunFiles
 
 TRAIN_SCENES, UNSEEN_SCENES, SCENE_SIZE = 1000, 200, 128
 SHEET = 12  # pictures on the contact sheet
@@ -85,20 +86,17 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
         f"consistency: {consistency:.1f} % of objects are matched by the same query of online and teacher"
     )
     print(
-        f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: {training / 'best'}"
+        f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: {RunFiles(training).best}"
     )
-    best = json.loads((training / "best" / "config.json").read_text())
+    best = json.loads(RunFiles(training).best_config.read_text())
     return {"AP": best["AP"], "weights": best["weights"], "run": str(training), **last}
 
 
 def _start_afresh(training: Path) -> None:
     """Removes an earlier demo's run, and nothing that is not one."""
-    from od_detr.training.checkpoint import CONFIG_HEAD
-
     if not training.exists():
         return
-    config = training / "config.yaml"
-    if not (config.is_file() and config.read_text().startswith(CONFIG_HEAD)):
+    if not RunFiles(training).is_run:
         raise InputError(
             f"{training}: is there and is no run of ours; give the demo another --output"
         )

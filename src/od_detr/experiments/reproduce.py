@@ -13,6 +13,8 @@ from od_detr.errors import InputError
 from od_detr.experiments.experiment import Experiment, Table
 from od_detr.experiments.tables import chosen_rows, control_of, listing, named_table
 from od_detr.options import TrainOptions
+from od_detr.ranks import is_chief
+from od_detr.run_files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
         print(f"od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")
         return {"rows": [experiment.command for experiment in experiments]}
     _check(options)
-    from od_detr.experiments.runs import LOG, finished, is_chief, trained
+    from od_detr.experiments.runs import finished, trained
     from od_detr.experiments.scales import prepare
 
     scale = shared_options(options)
@@ -91,7 +93,10 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     if is_chief():
         print(f"{table.title}: {before} of {len(runs)} runs are done", flush=True)
         if todo and options.jobs > 1:
-            print(f"what they print goes to {Path(todo[0].output) / LOG} and the like", flush=True)
+            print(
+                f"what they print goes to {RunFiles(Path(todo[0].output)).log} and the like",
+                flush=True,
+            )
     try:
         for done, run in enumerate(trained(todo, options.jobs), before + 1):
             if is_chief():
@@ -185,12 +190,14 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
     """Writes what all runs in `output` show of the table, whichever of them were asked for now."""
     from od_detr.experiments.report import write
     from od_detr.experiments.results import mean_curves, summarise
-    from od_detr.experiments.runs import DONE, finished
+    from od_detr.experiments.runs import finished
 
     output, rows = Path(options.output), table.experiments()
     controls = [control for row in rows if (control := control_of(row)) is not None]
     found = (
-        re.fullmatch(r".+-seed(\d+)", file.parent.name) for file in output.glob(f"*-seed*/{DONE}")
+        re.fullmatch(r".+-seed(\d+)", place.name)
+        for place in output.glob("*-seed*")
+        if RunFiles(place).done.exists()
     )
     seeds = {int(name[1]) for name in found if name}
     done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in [*rows, *controls]}
@@ -200,7 +207,7 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
             done[name][seed] = facts
     setting = _setting(options.scale, scale)
     means = {
-        name: mean_curves([output / f"{name}-seed{seed}" / "metrics.csv" for seed in seeds])
+        name: mean_curves([RunFiles(output / f"{name}-seed{seed}").metrics for seed in seeds])
         for name, seeds in done.items()
         if seeds
     }

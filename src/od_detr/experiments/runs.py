@@ -20,10 +20,11 @@ from typing import Any
 
 from od_detr.dotted import flat
 from od_detr.errors import InputError
-from od_detr.files import atomic_write, held
+from od_detr.files import atomic_write, locked
 from od_detr.options import TrainOptions
+from od_detr.ranks import is_chief
+from od_detr.run_files import RunFiles
 
-DONE, LOG, LOCK, CONFIG = "done.json", "train.log", "train.lock", "config.yaml"
 ELSEWHERE = ("output", "resume", "workers", "device")  # where a run happens, not what it is
 PLACES = ("data", "backbone_weights")  # which may have moved, but not under another name
 
@@ -36,15 +37,14 @@ def finished(options: TrainOptions) -> dict[str, Any] | None:
     """
     import yaml
 
-    directory = Path(options.output)
-    config = directory / CONFIG
-    if config.exists():
-        other = _difference(yaml.safe_load(config.read_text()), options)
+    files = RunFiles(Path(options.output))
+    if files.config.exists():
+        other = _difference(yaml.safe_load(files.config.read_text()), options)
         if other:
             raise InputError(
-                f"{directory}: holds a run of other options ({other}); give another --output, or remove it"
+                f"{files.directory}: holds a run of other options ({other}); give another --output, or remove it"
             )
-    return json.loads((directory / DONE).read_text()) if (directory / DONE).exists() else None
+    return json.loads(files.done.read_text()) if files.done.exists() else None
 
 
 def train(options: TrainOptions) -> None:
@@ -57,29 +57,28 @@ def train(options: TrainOptions) -> None:
     if not is_chief():
         _train(options)
         return
-    directory = Path(options.output)
-    directory.mkdir(parents=True, exist_ok=True)
-    with held(directory / LOCK) as alone:
-        if not alone:
-            raise InputError(
-                f"{directory}: another process trains this run; wait for it, or give other --rows"
-            )
+    files = RunFiles(Path(options.output))
+    files.directory.mkdir(parents=True, exist_ok=True)
+    refusal = (
+        f"{files.directory}: another process trains this run; wait for it, or give other --rows"
+    )
+    with locked(files.lock, refusal):
         if finished(options) is None:  # it may have been finished by another since it was planned
             _train(options)
 
 
 def _train(options: TrainOptions) -> None:
     from od_detr.inference.evaluate import evaluate_run
-    from od_detr.training.callbacks import BEST, LAST, Interrupted
+    from od_detr.training.callbacks import Interrupted
     from od_detr.training.checkpoint import plain
     from od_detr.training.fit import fit
 
-    directory, started, source = Path(options.output), time.perf_counter(), commit()
-    resumed = (directory / LAST).exists()
+    files, started, source = RunFiles(Path(options.output)), time.perf_counter(), commit()
+    resumed = files.last.exists()
     if (
-        not resumed and (directory / CONFIG).exists()
+        not resumed and files.config.exists()
     ):  # killed in its first epoch, between one file and the other
-        shutil.rmtree(directory / BEST, ignore_errors=True)
+        shutil.rmtree(files.best, ignore_errors=True)
     try:
         run = fit(replace(options, resume=resumed))
     except Interrupted:
@@ -90,13 +89,17 @@ def _train(options: TrainOptions) -> None:
     figures = {}
     for name in names:  # a run that was stopped after its last epoch has nothing left to validate
         summary = run.summaries.get(name) or evaluate_run(
-            directory, Path(options.data), weights=name
+            files.directory, Path(options.data), weights=name
         )
         figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
-    facts = {"run": directory.name, "commit": source, "environment": environment(options.device)}
+    facts = {
+        "run": files.directory.name,
+        "commit": source,
+        "environment": environment(options.device),
+    }
     facts |= {"seconds": time.perf_counter() - started, "resumed": resumed}
     facts |= figures | {"last": run.rows[-1], "options": plain(asdict(options))}
-    with atomic_write(directory / DONE) as partial:
+    with atomic_write(files.done) as partial:
         partial.write_text(json.dumps(facts, indent=1))
     if run.stop_asked:
         raise KeyboardInterrupt
@@ -136,7 +139,7 @@ def side_by_side(
             for sentinel in wait(list(running)):
                 process, options = running.pop(sentinel)  # type: ignore[call-overload]
                 process.join()
-                _check(process.exitcode, Path(options.output) / LOG)
+                _check(process.exitcode, RunFiles(Path(options.output)).log)
                 yield options
     finally:
         for process, _ in running.values():
@@ -150,7 +153,7 @@ def _apart(work: Callable[[TrainOptions], None], options: TrainOptions) -> None:
     if hasattr(os, "setsid"):  # Ctrl-C reaches it through its parent only, once
         os.setsid()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    log = Path(options.output) / LOG
+    log = RunFiles(Path(options.output)).log
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -181,11 +184,6 @@ def _check(status: int | None, log: Path) -> None:
     if status == 2:
         raise InputError("".join(last).removeprefix("error: "))
     raise RuntimeError(f"training ended with status {status}, see {log}: {''.join(last)}")
-
-
-def is_chief() -> bool:
-    """Whether this is the process that writes, of those that train one detector on several devices."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def commit() -> str | None:

@@ -13,10 +13,11 @@ from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
+from od_detr.devices import choose_device
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer, score
 from od_detr.inference.precision import choose_precision, computing, prepare
-from od_detr.inference.predictor import DEFAULT_SIZE, choose_device, open_run
+from od_detr.inference.predictor import DEFAULT_SIZE, open_run
 
 
 def evaluate_run(

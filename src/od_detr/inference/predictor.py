@@ -24,8 +24,10 @@ from od_detr.detectors import (
     load_detector,
     load_weights,
 )
+from od_detr.devices import choose_device
 from od_detr.errors import InputError
 from od_detr.inference.precision import choose_precision, computing, prepare
+from od_detr.run_files import RunFiles, saved_detector
 from od_detr.structures import Batch
 
 if TYPE_CHECKING:
@@ -155,11 +157,10 @@ def open_run(run: Path, weights: str = "best") -> tuple[DetectionTransformer, di
     """The detector of a run with the weights asked for, and its configuration."""
     if not run.is_dir():
         raise InputError(f"{run}: no such directory; give the --output of od-detr train")
-    best = run / "best" if (run / "best").is_dir() else run
-    detector, config = load_detector(best)
+    detector, config = load_detector(saved_detector(run))
     if weights == "best":
         return detector, config
-    last = best.parent / "last.ckpt" if best.name == "best" else best / "last.ckpt"
+    last = RunFiles.of(run).last
     if not last.is_file():
         raise InputError(
             f"{last}: not there, so the last {weights} weights are unknown; use --weights best"
@@ -216,20 +217,3 @@ def drawn_names(files: Sequence[Path]) -> list[str]:
             name = f"{file.stem}-{last[file.stem]}.jpg"
         names[name] = None
     return list(names)
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of that name; "auto" is the best there is."""
-    if device == "auto":
-        device = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no usable GPU is here; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: no usable GPU is here; use --device cpu")
-    return torch.device(device)

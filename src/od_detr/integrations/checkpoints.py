@@ -17,6 +17,7 @@ from torch import Tensor
 
 from od_detr.errors import InputError
 from od_detr.files import read_json
+from od_detr.run_files import DETECTOR_CONFIG, WEIGHTS
 
 # Where training scripts keep the weights, the ones that are trained before their moving average.
 WRAPPERS = (
@@ -29,7 +30,7 @@ WRAPPERS = (
     "ema_state",
     "ema",
 )
-SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+SINGLE_FILES = (WEIGHTS, "pytorch_model.bin")
 DAMAGED = "the file is damaged or no checkpoint; download it again"
 
 
@@ -63,7 +64,7 @@ def read_checkpoint(source: Path) -> Checkpoint:
     content = _read_file(source)
     weights, notes = _unwrap(source, content)
     arguments = content.get("args", {})
-    beside = source.parent / "config.json"
+    beside = source.parent / DETECTOR_CONFIG
     return Checkpoint(
         source,
         _clean(source, weights),
@@ -74,7 +75,7 @@ def read_checkpoint(source: Path) -> Checkpoint:
 
 
 def _read_directory(directory: Path) -> Checkpoint:
-    config = _read_json(directory / "config.json")
+    config = _read_json(directory / DETECTOR_CONFIG)
     for name in SINGLE_FILES:
         index = directory / f"{name}.index.json"
         if (directory / name).is_file():

@@ -15,9 +15,8 @@ from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.files import atomic_write
 from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions
+from od_detr.run_files import CONFIG_HEAD
 from od_detr.training.limits import flag_name
-
-CONFIG_HEAD = "# Written by od-detr train; `od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from od_detr.devices import check_devices
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 
@@ -97,22 +98,7 @@ def check_stages(options: TrainOptions, layers: int) -> None:
 
 def check_device(options: TrainOptions) -> None:
     """The devices asked for are here, and can compute in this precision."""
-    import torch
-
-    device, here = (
-        options.device,
-        {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())},
-    )
-    if device == "auto":
-        device = next((name for name, count in here.items() if count), "cpu")
-    if device != "cpu" and here[device] == 0:
-        raise InputError(f"--device {device}: no usable GPU is here; use --device cpu")
-    if device != "cpu" and here[device] < options.devices:
-        raise InputError(
-            f"--devices {options.devices}: only {here[device]} are here; give {here[device]} or fewer"
-        )
-    if device == "cpu" and options.precision == "fp16":
-        raise InputError("--precision fp16: a CPU cannot train in it; use --precision bf16 or 32")
+    device = check_devices(options)
     if options.compile:
         from od_detr.detectors import check_compiles
 

@@ -1,0 +1,68 @@
+"""Which device computes, and whether the devices that a user asks for are present."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from od_detr.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from od_detr.options import TrainOptions
+
+
+def available() -> dict[str, int]:
+    """Number of devices of each accelerator type, the preferred type first; the CPU is left out."""
+    import torch
+
+    return {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`: auto (the best one present), cpu, cuda, cuda:1, or mps.
+
+    Raises:
+        InputError: No device has this name, or it is not present on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device(next((kind for kind, count in available().items() if count), "cpu"))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    present = {"cpu": 1, **available()}
+    if device.type not in present:
+        raise InputError(f"--device {name}: unknown device; give auto, cpu, cuda, cuda:0 or mps")
+    if present[device.type] == 0:
+        raise InputError(f"--device {name}: this machine has no usable GPU; give --device cpu")
+    if (device.index or 0) >= present[device.type]:
+        last = present[device.type] - 1
+        raise InputError(
+            f"--device {name}: this machine's last one is {device.type}:{last}; give {device.type}"
+        )
+    return device
+
+
+def check_devices(options: TrainOptions) -> str:
+    """Checks that this machine has the devices to train on; returns their type: cpu, cuda or mps.
+
+    Raises:
+        InputError: Too few devices, or a precision that they cannot train in.
+    """
+    kind = choose_device(options.device).type
+    if kind == "cpu":
+        if options.precision == "fp16":
+            raise InputError("--precision fp16: a CPU cannot train in it; give bf16 or 32")
+        return kind
+    count = available()[kind]
+    if count < options.devices:
+        raise InputError(
+            f"--devices {options.devices}: this machine has {count}; give {count} or fewer"
+        )
+    return kind

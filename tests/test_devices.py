@@ -1,0 +1,54 @@
+"""Devices are chosen and checked in one place; what is missing is refused in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from od_detr import devices
+from od_detr.devices import check_devices, choose_device
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+
+OPTIONS = TrainOptions(data="data", output="run")
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: int = 0) -> None:
+    monkeypatch.setattr(devices, "available", lambda: {"cuda": cuda, "mps": mps})
+
+
+def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cuda, mps, expected in ((2, 1, "cuda"), (0, 1, "mps"), (0, 0, "cpu")):
+        pretend(monkeypatch, cuda, mps)
+        assert choose_device() == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "cuda:7", "gpu", "meta", "cuda:one", ""])
+def test_a_device_that_is_not_here_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pretend(monkeypatch, 0)
+    with pytest.raises(InputError, match=f"--device {name}: ") as refused:
+        choose_device(name)
+    assert "\n" not in str(refused.value)
+
+
+def test_devices_are_counted_from_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match=r"--device cuda:2: .*cuda:1"):
+        choose_device("cuda:2")
+
+
+def test_training_needs_all_devices_and_a_precision_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, 2)
+    assert check_devices(replace(OPTIONS, devices=2, precision="fp16")) == "cuda"
+    with pytest.raises(InputError, match=r"--devices 3: .*2"):
+        check_devices(replace(OPTIONS, devices=3))
+    assert check_devices(replace(OPTIONS, device="cpu", devices=3)) == "cpu"
+    with pytest.raises(InputError, match="--precision fp16: "):
+        check_devices(replace(OPTIONS, device="cpu", precision="fp16"))
