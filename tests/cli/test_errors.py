@@ -66,7 +66,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no validation": (lambda data: (data / "val.json").unlink(), r"data: no val split in COCO layout"),
     "empty file": (text(""), r"train\.json: the file is empty; export"),
     "no JSON": (text('{"images": [,]}'), r"train\.json: line 1 column 13: "),
-    "a list": (text("[]"), r"train\.json: holds a list; a COCO file is"),
+    "a list": (text("[]"), r"train\.json: holds a list"),
     "no images": (text('{"images": [], "annotations": [], "categories": []}'), r"train\.json: '\w+' is empty; list"),
     "unknown category": (first_box(category_id=77), r"train\.json: annotation \d+: category_id 77 is not among .*; "),
     "unknown image": (first_box(image_id=999), r"train\.json: annotation \d+: image_id 999 is not among .*; add"),
