@@ -1,10 +1,12 @@
-# make demo: sets up and runs the main job on the built-in data. make test: sets up and runs the tests.
+# make demo    trains on the built-in data
+# make check   linters and all tests but the slow ones, in less than two minutes on two cores
+# make test    linters and all tests, in less than ten minutes on two cores
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint clean
+.PHONY: install demo check test lint clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +23,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+check: install lint
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 test: install lint
 	$(BIN)/python -m pytest --numprocesses 2

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))
-
-from benchmarks import ema, growth, inference, matching, memory, startup, step  # noqa: E402
-from od_detr.cli import main  # noqa: E402
+from benchmarks import ema, growth, inference, matching, memory, startup, step
+from od_detr.cli import main
 
 SMALL = {
     "backbone": "resnet18",

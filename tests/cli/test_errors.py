@@ -357,6 +357,7 @@ def test_an_image_that_breaks_in_mid_training_stops_it_in_one_line_with_the_chec
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_fetched_are_told_in_one_line(
     scenes: Path, tiny: list[str], tmp_path: Path
 ) -> None:

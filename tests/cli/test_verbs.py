@@ -215,6 +215,7 @@ def test_predict_compiles_on_a_gpu_only(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_predict_says_nothing_but_its_result(trained: Path, scenes: Path, tmp_path: Path) -> None:
     image = sorted((scenes / "images" / "val").iterdir())[0]
     command = [
@@ -249,6 +250,7 @@ def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr:
     assert detector.evaluate(scenes)["AP"] == commanded["AP"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["deformable-detr-plus", "dino-4scale"])
 def test_fit_fine_tunes_and_gives_other_classes_new_heads(
     model: str,

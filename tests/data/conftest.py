@@ -10,15 +10,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from od_detr.data.scenes import render_scenes
+
 Document = dict
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture
-def shared_data() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip("the public sample data sets are not beside the repository")
-    return SHARED
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Public sample data sets, or rendered stand-ins where they do not lie beside the repository."""
+    if SHARED.is_dir():
+        return SHARED
+    folder = tmp_path_factory.mktemp("public")
+    for seed, name in enumerate(("coco_tiny", "bccd", "coco_cc")):
+        render_scenes(folder / name, 12, 6, 96, seed=seed)
+        for split in ("train", "val"):
+            as_published(folder / name / f"{split}.json")
+    return folder
+
+
+def as_published(file: Path) -> None:
+    """Gives annotations what public sets have: category ids with gaps, and a crowd."""
+    content = json.loads(file.read_text())
+    for entry in content["categories"]:
+        entry["id"] = 10 * entry["id"] + 3
+    for entry in content["annotations"]:
+        entry["category_id"] = 10 * entry["category_id"] + 3
+    content["annotations"][0]["iscrowd"] = 1
+    file.write_text(json.dumps(content))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from od_detr.evaluation.coco import (
     format_table,
 )
 
-FIXTURE = Path(__file__).parents[3] / "shared" / "data" / "coco_eval_fixture"
+RECORDED = Path(__file__).parent / "recorded"
 
 
 def random_case(seed: int, most: int = 30) -> tuple[dict, list[dict]]:
@@ -89,11 +89,9 @@ def reference(truth: dict, detections: list[dict], category: int | None = None) 
 
 @pytest.fixture(scope="module")
 def published() -> tuple[Path, list[dict], dict[str, float]]:
-    if not FIXTURE.is_dir():
-        pytest.skip("the published COCO results are not beside the repository")
-    detections = json.loads((FIXTURE / "instances_val2014_fakebbox100_results.json").read_text())
-    expected = json.loads((FIXTURE / "expected_pycocotools.json").read_text())
-    return FIXTURE / "instances_val2014_100.json", detections, expected
+    detections = json.loads((RECORDED / "coco_val2014_100_detections.json").read_text())
+    expected = json.loads((RECORDED / "coco_val2014_100_metrics.json").read_text())
+    return RECORDED / "coco_val2014_100.json", detections, expected
 
 
 def test_the_published_figures_are_met_to_three_decimals(published) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-import torch
 
 from od_detr.options import TrainOptions
 from od_detr.training.callbacks import LAST, Interrupted
@@ -77,8 +76,3 @@ def trainings(monkeypatch) -> Trainings:
     made = Trainings()
     monkeypatch.setattr("od_detr.training.fit.fit", made.fit)
     return made
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Recordings of the official implementations, found beside the repository or at $OD_DETR_GOLDEN.
+"""Recordings of the official implementations: the reduced set in `recorded/`, or any set at $OD_DETR_GOLDEN.
 
 Every size is read from the recordings' own `config.json`.
 """
@@ -21,9 +21,7 @@ from od_detr.detectors import DetectionTransformer
 from od_detr.integrations.official import from_official
 from od_detr.structures import Targets
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / os.environ.get("OD_DETR_GOLDEN", "../shared/golden")
-ABSENT = f"no recordings of the official implementations at {GOLDEN}; set OD_DETR_GOLDEN"
+GOLDEN = Path(os.environ.get("OD_DETR_GOLDEN", Path(__file__).parent / "recorded")).resolve()
 
 
 class RecordedFeatures(nn.Module):
@@ -137,26 +135,20 @@ class Recording:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`recording`: every recorded model; `dino`: those with denoising; `units`: the recorded functions."""
+    """`recording`: every recorded model. `dino`: those with denoising."""
     folders = sorted(file.parent for file in GOLDEN.glob("*/config.json"))
-    if "recording" in metafunc.fixturenames:
-        _parametrise(metafunc, "recording", folders)
-    if "dino" in metafunc.fixturenames:
-        _parametrise(
-            metafunc,
-            "dino",
-            [folder for folder in folders if (folder / "dn_a.safetensors").is_file()],
+    if not folders:
+        raise pytest.UsageError(
+            f"OD_DETR_GOLDEN: no recorded model (a folder with config.json) in {GOLDEN}"
         )
-
-
-def _parametrise(metafunc: pytest.Metafunc, name: str, folders: list[Path]) -> None:
-    params = [pytest.param(Recording(folder), id=folder.name) for folder in folders]
-    absent = pytest.param(None, marks=pytest.mark.skip(reason=ABSENT), id="absent")
-    metafunc.parametrize(name, params or [absent], scope="module")
+    denoised = [folder for folder in folders if (folder / "dn_a.safetensors").is_file()]
+    for name, chosen in {"recording": folders, "dino": denoised}.items():
+        if name in metafunc.fixturenames:
+            recordings = [pytest.param(Recording(folder), id=folder.name) for folder in chosen]
+            metafunc.parametrize(name, recordings, scope="module")
 
 
 @pytest.fixture(scope="session")
 def units() -> Path:
-    if not (GOLDEN / "units").is_dir():
-        pytest.skip(ABSENT)
+    """The folder of recorded functions."""
     return GOLDEN / "units"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 from od_detr.ops import attention_backend, cpu, deformable_attention
-
-ROOT = Path(__file__).resolve().parents[2]
-FILE = (
-    Path(os.environ.get("OD_DETR_GOLDEN", ROOT.parent / "shared" / "golden"))
-    / "units"
-    / "ms_deform_attn.safetensors"
-)
-
-pytestmark = pytest.mark.skipif(
-    not FILE.exists(), reason="no golden fixtures: set OD_DETR_GOLDEN to their folder"
-)
 
 BACKENDS = [
     pytest.param(
@@ -33,10 +21,10 @@ BACKENDS = [
 PRECISIONS = [("f64", torch.float64, 1e-10), ("f32", torch.float32, 1e-5)]
 
 
-def recorded(case: str) -> dict[str, torch.Tensor]:
+def recorded(units: Path, case: str) -> dict[str, torch.Tensor]:
     return {
         key.removeprefix(f"{case}."): part
-        for key, part in load_file(FILE).items()
+        for key, part in load_file(units / "ms_deform_attn.safetensors").items()
         if key.startswith(f"{case}.")
     }
 
@@ -53,8 +41,8 @@ def attend(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("precision", "dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("case", ["A", "B", "C", "edge"])
-def test_values_are_the_official_ones(case, precision, dtype, tolerance, backend):
-    fixture = recorded(case)
+def test_values_are_the_official_ones(units, case, precision, dtype, tolerance, backend):
+    fixture = recorded(units, case)
     with attention_backend(backend):
         output, _ = attend(fixture, dtype)
     torch.testing.assert_close(output, fixture[f"{precision}.output"], rtol=0, atol=tolerance)
@@ -63,8 +51,8 @@ def test_values_are_the_official_ones(case, precision, dtype, tolerance, backend
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("precision", "dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("case", ["A", "B", "C"])
-def test_gradients_are_the_official_ones(case, precision, dtype, tolerance, backend):
-    fixture = recorded(case)
+def test_gradients_are_the_official_ones(units, case, precision, dtype, tolerance, backend):
+    fixture = recorded(units, case)
     with attention_backend(backend):
         output, leaves = attend(fixture, dtype)
         output.backward(fixture["grad_output"].to(dtype))

@@ -81,11 +81,6 @@ def make_targets() -> Callable[..., Targets]:
     return crowded_targets
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def scenes() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
     """A detector and what it sees, once for each host; objectives ask it for queries only."""

@@ -18,6 +18,8 @@ from od_detr.data.batching import BatchSampler
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.options import TrainOptions
 
+pytestmark = pytest.mark.slow  # every test starts processes
+
 ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
 SCRIPT = """
 import json, sys

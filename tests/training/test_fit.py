@@ -177,6 +177,7 @@ def test_a_resumed_run_refuses_data_of_another_number_of_steps(
         fit(options(epochs=2, resume=True, data=str(less)))
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_at_the_rate_and_with_the_average_it_had(options: Options) -> None:
     """Neither the drop nor the decay moves with the epochs: what was trained so far stays as it was meant."""
     begun = fit(options(epochs=3, recipe="od"))
@@ -212,6 +213,7 @@ def test_a_misspelt_choice_from_python_is_refused(
         fit(chosen)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     options: Options, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert runs[0].rows[0]["train/loss"] != runs[2].rows[0]["train/loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*Dynamo does not know how to trace"
 )  # the shape checks of tests
@@ -284,6 +287,7 @@ def test_the_backbone_and_deformable_detrs_offsets_learn_ten_times_slower(host: 
     assert any("sampling_offsets" in name for name, _ in detector.named_parameters())
 
 
+@pytest.mark.slow
 def test_stop_update_freezes_the_teacher_with_the_first_step_of_the_reduced_rate(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +311,7 @@ def test_stop_update_freezes_the_teacher_with_the_first_step_of_the_reduced_rate
     assert teacher[:6] == evaluated[:6] and len(set(evaluated)) == 9
 
 
+@pytest.mark.slow
 def test_frozen_weights_never_move_and_norms_are_frozen_only_where_weights_were_loaded(
     options: Options, tmp_path: Path
 ) -> None:
@@ -390,6 +395,7 @@ def test_bf16_trains_with_losses_in_float32(
     assert math.isfinite(run.rows[0]["train/loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2], ids=["inside the epoch", "its last step"])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_images(
     batch: int, options: Options, monkeypatch: pytest.MonkeyPatch

@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from od_detr.data.scenes import render_scenes
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
 from od_detr.training.fit import fit
 
 
+@pytest.mark.slow
 def test_two_images_overfit(options: Callable[..., TrainOptions], tmp_path: Path) -> None:
     data = tmp_path / "two"
     render_scenes(data, 2, 1, 64, seed=0)

@@ -79,6 +79,7 @@ def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[T
     return trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epoch", "batch", "workers", "accumulate"),
     [
@@ -119,6 +120,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Path) -> None:
     chosen = options(epochs=200)
     run = Path(chosen.output)
@@ -154,6 +156,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_a_readable_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     with subprocess.Popen(

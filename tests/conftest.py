@@ -1,4 +1,4 @@
-"""Detectors and scenes so small that a whole run takes seconds."""
+"""What every room's tests share: one thread, small scenes, and the options of a run that takes seconds."""
 
 from __future__ import annotations
 
@@ -29,26 +29,42 @@ TINY: dict[str, Any] = {
 }
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Only a test marked `gpu` may be skipped on a fresh clone."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
+    """Numbers do not depend on the machine's cores, and tests run side by side."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 training and 4 validation scenes of 64 pixels."""
+    """12 training and 4 validation scenes of 64 pixels, to be read only."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
     render_scenes(folder, 12, 4, 64, seed=0)
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """The options of a tiny run as flags of the command line."""
+    flags = []
+    for name, value in TINY.items():
+        text = str(value).replace("'", '"').replace(" ", "")
+        flags += [f"--{name.replace('_', '-')}", text]
+    return flags
+
+
 @pytest.fixture
 def options(scenes: Path, tmp_path: Path) -> Callable[..., TrainOptions]:
-    """Options of a tiny run into a folder of the test's own."""
+    """Makes the options of a tiny run into a folder of the test's own."""
 
     def make(**changes: Any) -> TrainOptions:
-        return TrainOptions(
-            **{"data": str(scenes), "output": str(tmp_path / "run"), "epochs": 2} | TINY | changes
-        )
+        chosen = {"data": str(scenes), "output": str(tmp_path / "run"), "epochs": 2}
+        return TrainOptions(**chosen | TINY | changes)
 
     return make
