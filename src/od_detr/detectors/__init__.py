@@ -1,4 +1,4 @@
-"""The hosts of the paper, each a composition of the same parts."""
+"""The architectures of the paper, each a composition of the same parts."""
 
 from od_detr.detectors.compiled import check_compiles, compile_backbone
 from od_detr.detectors.dab_deformable_detr import dab_deformable_detr

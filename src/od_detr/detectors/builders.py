@@ -1,35 +1,30 @@
-"""What every builder needs besides the parts themselves: a backbone, and the original initialisation."""
+"""What every builder shares: the backbone, and the initialisation of the original code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
+from od_detr.detectors.sizes import Sizes
 from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
 from od_detr.nn.attention import DeformableAttention
 from od_detr.nn.backbone import Backbone
 from od_detr.nn.queries import SelectedQueries
 
 
-def make_backbone(
-    backbone: str | FeatureExtractor,
-    strides: tuple[int, ...],
-    weights: str,
-    frozen: bool | None,
-    options: Mapping[str, Any] | None,
-) -> FeatureExtractor:
-    """The timm model of that name; a module is taken as it is."""
-    return (
-        Backbone(backbone, strides, weights, frozen, options)
-        if isinstance(backbone, str)
-        else backbone
-    )
+def make_backbone(backbone: str | FeatureExtractor, sizes: Sizes, weights: str) -> FeatureExtractor:
+    """The timm model of that name with its weights; a module is taken as it is."""
+    if not isinstance(backbone, str):
+        return backbone
+    return Backbone(backbone, sizes.strides, weights, sizes.backbone_frozen, sizes.backbone_options)
 
 
 def initialise(detector: DetectionTransformer) -> DetectionTransformer:
-    """Xavier for every matrix of encoder and decoder but the heads, as the originals; then the attention's rays."""
+    """Initialises a new detector as the original code does.
+
+    Every matrix of encoder and decoder but those of the heads is drawn from Xavier's uniform
+    distribution. Deformable attention then sets its own sampling offsets (Deformable DETR,
+    appendix A.2).
+    """
     heads = {id(parameter) for parameter in detector.decoder.heads.parameters()}
     for module in (detector.encoder, detector.decoder):
         for name, parameter in module.named_parameters():

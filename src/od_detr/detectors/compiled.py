@@ -11,18 +11,22 @@ from od_detr.errors import InputError
 
 
 def check_compiles(device: str) -> None:
-    """Refuses a device of a type on which compiling does not pay.
+    """Refuses a type of device on which compiling does not pay.
 
     Raises:
-        InputError: saying what was measured there.
+        InputError: with the measured gain.
     """
     if device != "cuda":
         raise InputError(
-            f"--compile: on a {device} steps gain 5 % after 80 s of compiling (docs/performance.md); leave it out"
+            f"--compile: on a {device} steps gain 5 % after 80 s of compiling "
+            "(docs/performance.md); leave it out"
         )
 
 
 def compile_backbone(detector: DetectionTransformer, **options: Any) -> None:
-    """Has torch.compile translate the backbone when it first runs; `options` are its own. No weight is renamed."""
+    """Compiles the backbone with torch.compile when it first runs.
+
+    `options` are those of torch.compile. No weight is renamed.
+    """
     assert isinstance(detector.backbone, nn.Module)
     detector.backbone.compile(**options)

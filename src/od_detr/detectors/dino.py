@@ -1,14 +1,15 @@
-"""DINO: mixed query selection, look forward twice, shared heads, contrastive denoising; 4 or 5 levels."""
+"""DINO: mixed query selection, look forward twice, shared heads, contrastive denoising."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from od_detr.detectors.builders import initialise, make_backbone
+from od_detr.detectors.sizes import DinoSizes
 from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
+from od_detr.errors import InputError
 from od_detr.nn.decoder import Decoder, DecoderLayer
 from od_detr.nn.denoising import DenoisingQueries
 from od_detr.nn.encoder import Encoder, EncoderLayer
@@ -17,62 +18,63 @@ from od_detr.nn.neck import Neck
 from od_detr.nn.position import AnchorPosition
 from od_detr.nn.queries import SelectedQueries
 
+SIZES = {
+    4: DinoSizes(),
+    5: DinoSizes(num_levels=5, strides=(4, 8, 16, 32)),
+}
+
 
 def dino(
     num_classes: int,
     backbone: str | FeatureExtractor = "resnet50",
     *,
-    num_levels: int = 4,
     backbone_weights: str = "none",
-    backbone_frozen: bool | None = None,
-    backbone_options: Mapping[str, Any] | None = None,
-    strides: tuple[int, ...] | None = None,
-    hidden_dim: int = 256,
-    heads: int = 8,
-    points: int = 4,
-    encoder_layers: int = 6,
-    decoder_layers: int = 6,
-    feedforward: int = 2048,
-    dropout: float = 0.0,
-    queries: int = 900,
-    top_k: int = 300,
-    denoising: int = 100,
-    label_noise: float = 0.5,
-    box_noise: float = 1.0,
-    shared_heads: bool = True,
-    temperature: float = 20.0,
-    half_pixel: bool = False,
+    num_levels: int = 4,
+    **changes: Any,
 ) -> DetectionTransformer:
-    """DINO: anchors selected from the memory, content learned. Five levels start one backbone map earlier.
+    """DINO: anchors selected from the memory, content learned.
 
-    detrex's weights want `shared_heads=False, temperature=10000.0, half_pixel=True`."""
-    strides = ((4, 8, 16, 32) if num_levels == 5 else (8, 16, 32)) if strides is None else strides
-    settings = {key: value for key, value in locals().items() if key != "backbone_weights"}
-    features = make_backbone(backbone, strides, backbone_weights, backbone_frozen, backbone_options)
-    shape = (hidden_dim, heads, num_levels, points, feedforward, dropout)
-    layers = [DecoderLayer(*shape) for _ in range(decoder_layers)]
-    read = Heads(hidden_dim, num_classes, decoder_layers, shared_heads, size_bias=0.0)
-    position, norm = AnchorPosition(hidden_dim), nn.LayerNorm(hidden_dim)
-    decoder = Decoder(layers, read, position, norm, look_forward_twice=True, eps=1e-3)
-    noise = (
-        DenoisingQueries(hidden_dim, num_classes, denoising, label_noise, box_noise)
-        if denoising
-        else None
+    With five levels the pyramid starts one backbone map earlier.
+
+    The weights of detrex need `shared_heads=False, temperature=10000.0, half_pixel=True`.
+
+    Args:
+        num_classes: number of classes.
+        backbone: the name of a timm model, or a module that is a `FeatureExtractor`.
+        backbone_weights: "none" (random), "imagenet", or a safetensors file.
+        num_levels: 4 or 5 feature levels.
+        changes: fields of `DinoSizes` that differ from `SIZES[num_levels]`.
+
+    Raises:
+        InputError: sizes that are out of range, or a backbone that cannot be built.
+    """
+    if num_levels not in SIZES:
+        raise InputError(f"num_levels {num_levels}: DINO has 4 or 5 levels")
+    sizes = SIZES[num_levels].changed(**changes)
+    features = make_backbone(backbone, sizes, backbone_weights)
+    layers = [DecoderLayer(*sizes.layer) for _ in range(sizes.decoder_layers)]
+    heads = Heads(
+        sizes.hidden_dim, num_classes, sizes.decoder_layers, sizes.shared_heads, size_bias=0.0
     )
+    position, norm = AnchorPosition(sizes.hidden_dim), nn.LayerNorm(sizes.hidden_dim)
+    decoder = Decoder(layers, heads, position, norm, look_forward_twice=True, eps=1e-3)
+    noise = (sizes.denoising, sizes.label_noise, sizes.box_noise)
     detector = DetectionTransformer(
-        settings | {"model": "dino-5scale" if num_levels == 5 else "dino-4scale"},
+        sizes.settings(f"dino-{num_levels}scale", num_classes, backbone),
         features,
-        Neck(features.channels, hidden_dim, num_levels),
-        Encoder(
-            [EncoderLayer(*shape) for _ in range(encoder_layers)],
-            hidden_dim,
-            num_levels,
-            temperature,
-            half_pixel,
+        denoising=(
+            DenoisingQueries(sizes.hidden_dim, num_classes, *noise) if sizes.denoising else None
         ),
-        SelectedQueries(queries, hidden_dim, num_classes),
-        decoder,
-        noise,
-        top_k=top_k,
+        neck=Neck(features.channels, sizes.hidden_dim, num_levels),
+        encoder=Encoder(
+            [EncoderLayer(*sizes.layer) for _ in range(sizes.encoder_layers)],
+            sizes.hidden_dim,
+            num_levels,
+            sizes.temperature,
+            sizes.half_pixel,
+        ),
+        queries=SelectedQueries(sizes.queries, sizes.hidden_dim, num_classes),
+        decoder=decoder,
+        top_k=sizes.top_k,
     )
     return initialise(detector)

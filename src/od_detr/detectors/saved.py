@@ -1,42 +1,82 @@
-"""A detector on disk: `model.safetensors` and a `config.json` that says how to build it and what it detects."""
+"""Building a detector by name, saving it and loading it again.
+
+A saved detector is a folder with `model.safetensors` and a `config.json` that says how to build the
+detector and what it detects. Nothing in the folder is trusted: see `load_detector`.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+import torch
+from torch import Tensor
 
 from od_detr.architectures import ARCHITECTURES
+from od_detr.detectors.dab_deformable_detr import dab_deformable_detr
+from od_detr.detectors.deformable_detr import deformable_detr_plus
+from od_detr.detectors.dino import dino
+from od_detr.detectors.sizes import DinoSizes, Sizes
 from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
-from od_detr.files import atomic_write
+from od_detr.files import atomic_write, read_json
 from od_detr.run_files import DETECTOR_CONFIG as CONFIG
 from od_detr.run_files import WEIGHTS
+from od_detr.weight_files import check_weights, read_safetensors
+
+BUILDERS: dict[str, Callable[..., DetectionTransformer]] = {
+    "deformable-detr-plus": deformable_detr_plus,
+    "dab-deformable-detr": dab_deformable_detr,
+    "dino-4scale": partial(dino, num_levels=4),
+    "dino-5scale": partial(dino, num_levels=5),
+}
+MAX_CONFIG_BYTES = 16 * 2**20
+IMAGE_SIZES = range(16, 10_001)
+# Names of settings in folders that version 0.1 wrote before commit 5d7007f.
+OLD_NAMES = {"levels": "num_levels"}
 
 
 def build_detector(model: str, num_classes: int, **sizes: Any) -> DetectionTransformer:
-    """The architecture called `model` (a name of the command line) with the sizes of its builder; None keeps a default."""
-    from od_detr import detectors
+    """A new detector.
 
+    Args:
+        model: the architecture, by its name on the command line.
+        num_classes: number of classes.
+        sizes: arguments of the architecture's builder; None keeps its default.
+
+    Raises:
+        InputError: an unknown architecture, or sizes that it cannot have.
+    """
     if model not in ARCHITECTURES:
-        raise InputError(f"--model {model}: no such detector; known are {', '.join(ARCHITECTURES)}")
-    architecture = ARCHITECTURES[model]
-    arguments = architecture.arguments | {
-        key: value for key, value in sizes.items() if value is not None
-    }
-    detector = getattr(detectors, architecture.builder)(num_classes, **arguments)
-    detector.settings["model"] = (
-        model  # which of its names it goes by, whatever its number of levels
-    )
-    return detector
+        near = difflib.get_close_matches(model, ARCHITECTURES, 1)
+        raise InputError(
+            f"--model {model}: no such model; "
+            + (f"did you mean {near[0]}?" if near else f"known are {', '.join(ARCHITECTURES)}")
+        )
+    chosen = {name: value for name, value in sizes.items() if value is not None}
+    fixed, levels = ARCHITECTURES[model].num_levels, chosen.get("num_levels")
+    if fixed is not None and chosen.pop("num_levels", fixed) != fixed:
+        fitting = [name for name, each in ARCHITECTURES.items() if each.num_levels == levels]
+        other = f"; use --model {fitting[0]} for {levels}" if fitting else ""
+        raise InputError(f"--num-levels {levels}: {model} always has {fixed} levels{other}")
+    return BUILDERS[model](num_classes, **chosen)
 
 
 def save_detector(
-    detector: DetectionTransformer, directory: Path, classes: list[str], **facts: Any
+    detector: DetectionTransformer, directory: Path, classes: Sequence[str], **facts: Any
 ) -> None:
     """Writes weights and configuration; each file appears whole or not at all.
 
-    `facts` are kept in the configuration beside the architecture (category ids, image size, AP, which weights won).
+    Args:
+        detector: one whose backbone was built from a name.
+        directory: folder to write, made where it is missing.
+        classes: class names in the order of the labels.
+        facts: kept in `config.json` beside the architecture: category ids, image size, AP, which
+            weights won.
     """
     from safetensors.torch import save_file
 
@@ -44,67 +84,142 @@ def save_detector(
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()
     }
-    config = {"detector": detector.settings, "classes": classes, **facts}
-    with atomic_write(directory / WEIGHTS) as partial:
-        save_file(weights, partial, metadata={"format": "pt"})
-    with atomic_write(directory / CONFIG) as partial:
-        partial.write_text(json.dumps(config, indent=2) + "\n")
+    config = {"detector": detector.settings, "classes": list(classes), **facts}
+    with atomic_write(directory / WEIGHTS) as partial_file:
+        save_file(weights, partial_file, metadata={"format": "pt"})
+    with atomic_write(directory / CONFIG) as partial_file:
+        partial_file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]]:
-    """The detector saved in `directory`, in eval mode, and its configuration.
+    """The detector saved in `directory`, in eval mode on the CPU, and its configuration.
+
+    Reads the two files and nothing else, neither network nor other files, whatever they say. The
+    configuration may hold plain sizes only. The weights must be exactly those of the detector it
+    describes, which is checked before memory for them is allocated.
 
     Raises:
-        InputError: no such directory, a file that cannot be read, or weights of another architecture.
+        InputError: a missing or damaged file, a configuration of something else, or weights that do
+            not fit it.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise InputError(
                 f"{directory}: has no {name}; give the best/ folder of a run, or the run itself"
             )
+    config = read_config(directory / CONFIG)
+    settings = dict(config["detector"])
     try:
-        config = json.loads((directory / CONFIG).read_text())
-        settings: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in config["detector"].items()
-        }
-        model, num_classes = settings.pop("model"), settings.pop("num_classes")
-        if len(config["classes"]) != num_classes:
-            raise ValueError(f"{len(config['classes'])} class names for {num_classes} classes")
-        detector = build_detector(model, num_classes, **settings)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        with torch.device("meta"):
+            expected = build_detector(**settings).state_dict()
+        weights = read_safetensors(directory / WEIGHTS, expected)
+        detector = build_detector(**settings)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError) and str(error).startswith(str(directory)):
+            raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{directory / CONFIG}: not a detector's configuration ({reason}); save the run again"
-        ) from error
-    try:
-        weights = load_file(directory / WEIGHTS)
-    except SafetensorError as error:
-        raise InputError(
-            f"{directory / WEIGHTS}: cannot be read ({error}); the file is damaged, save it again"
-        ) from error
-    load_weights(detector, weights, directory / WEIGHTS)
+        raise InputError(f"{directory / CONFIG}: {reason}") from error
+    detector.load_state_dict(weights)
     return detector.eval(), config
 
 
-def load_weights(detector: DetectionTransformer, weights: dict[str, Any], source: Path) -> None:
-    """Loads a complete state dict; names the first tensor that is missing, superfluous or of another shape."""
-    expected = detector.state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
-            raise InputError(
-                f"{source}: has no '{name}'; these are weights of another architecture"
-            )
-        if name not in expected:
-            raise InputError(
-                f"{source}: '{name}' belongs to another architecture; give the matching config.json"
-            )
-        if weights[name].shape != expected[name].shape:
-            raise InputError(
-                f"{source}: '{name}' is {tuple(weights[name].shape)}, the configuration says "
-                f"{tuple(expected[name].shape)}; give the matching config.json"
-            )
+def load_weights(detector: DetectionTransformer, weights: dict[str, Tensor], source: Path) -> None:
+    """Loads a complete state dict, which was read from `source`.
+
+    Raises:
+        InputError: naming the first tensor that is missing, surplus, of another shape or type, or
+            not finite.
+    """
+    check_weights(source, weights, detector.state_dict())
     detector.load_state_dict(weights)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The checked content of a `config.json`: `detector`, `classes`, and whatever facts were saved.
+
+    Raises:
+        InputError: naming the file and the field that is missing or wrong.
+    """
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise InputError(f"{file}: is larger than any detector's configuration; save the run again")
+    config = read_json(file, "detector's configuration", "save the run again")
+    settings = config.get("detector")
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"{file}: not a detector's configuration (no 'detector'); save the run again"
+        )
+    config["detector"] = settings = _checked_settings(file, settings)
+    _check_facts(file, config, settings["num_classes"])
+    return config
+
+
+def _checked_settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The builder's arguments, each a plain value of its type, under today's names."""
+    renamed = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
+    model = renamed.get("model")
+    if not isinstance(model, str) or model not in ARCHITECTURES:
+        raise InputError(
+            f"{file}: model {model!r} is no architecture of this package; known are "
+            + ", ".join(ARCHITECTURES)
+        )
+    sizes = DinoSizes if ARCHITECTURES[model].two_stage else Sizes
+    types = get_type_hints(sizes) | {"model": str, "num_classes": int, "backbone": str}
+    for name in ("num_classes", "backbone"):
+        if name not in renamed:
+            raise InputError(f"{file}: has no '{name}'; save the run again")
+    for name, value in renamed.items():
+        if name not in types:
+            near = difflib.get_close_matches(name, types, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; save the run again"
+            raise InputError(f"{file}: '{name}' is no setting of {model}{hint}")
+        if not _is_of(value, types[name]):
+            raise InputError(f"{file}: {name} {value!r} is of the wrong type; save the run again")
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in renamed.items()}
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of the type of a field of `Sizes`."""
+    if kind == tuple[int, ...]:
+        return isinstance(value, list) and all(_is_of(each, int) for each in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in (int, str, bool):
+        return type(value) is kind
+    return any(  # an optional field
+        value is None
+        if each is type(None)
+        else isinstance(value, getattr(each, "__origin__", each))
+        for each in get_args(kind)
+    )
+
+
+def _check_facts(file: Path, config: Mapping[str, Any], num_classes: int) -> None:
+    classes, ids = config.get("classes"), config.get("category_ids")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{file}: 'classes' is not a list of names; save the run again")
+    if len(classes) != num_classes:
+        raise InputError(
+            f"{file}: 'classes' has {len(classes)} names, but num_classes is {num_classes}"
+        )
+    if ids is not None and not (
+        isinstance(ids, list) and len(ids) == num_classes and all(type(i) is int for i in ids)
+    ):
+        raise InputError(f"{file}: 'category_ids' is not a list of {num_classes} whole numbers")
+    size = config.get("image_size", IMAGE_SIZES[0])
+    if type(size) is not int or size not in IMAGE_SIZES:
+        raise InputError(
+            f"{file}: image_size {size!r} is not a whole number from {IMAGE_SIZES[0]} "
+            f"to {IMAGE_SIZES[-1]}"
+        )
+
+
+__all__ = [
+    "BUILDERS",
+    "CONFIG",
+    "WEIGHTS",
+    "build_detector",
+    "load_detector",
+    "load_weights",
+    "read_config",
+    "save_detector",
+]

@@ -56,7 +56,7 @@ class Experiment:
         options = replace(
             scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed
         )
-        if ARCHITECTURES[self.model].builder == "dino":
+        if ARCHITECTURES[self.model].two_stage:
             options = replace(options, num_levels=None)  # these hosts are named after theirs
         if epochs != self.epochs:
             share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import socket
@@ -20,9 +21,22 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.errors import InputError
+from od_detr.weight_files import read_safetensors
 
 # "resnet50" means torchvision's weights in every DETR; timm's own default recipe is another one.
 TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+# The arguments of timm models that are plain sizes. Others, such as `checkpoint_path` or
+# `pretrained_cfg`, make timm read files, fetch addresses or run code, and are never passed on.
+_SIZE_NAMES = """
+channels layers depths depth dims embed_dim embed_dims num_heads head_dim mlp_ratio mlp_ratios
+window_size img_size patch_size strict_img_size dynamic_img_size dynamic_img_pad output_stride
+drop_rate drop_path_rate attn_drop_rate proj_drop_rate pos_drop_rate init_values ls_init_value
+cardinality base_width group_size stem_width stem_chs stem_size stem_stride avg_down qkv_bias
+channel_multiplier depth_multiplier round_chs_multiplier conv_mlp kernel_sizes use_grn
+num_features reduction_ratios sr_ratios growth_rate block_config bottle_ratio width_factor
+"""
+SIZE_OPTIONS = frozenset(_SIZE_NAMES.split())
+LARGEST_OPTION = 8192
 
 
 class Backbone(nn.Module):
@@ -32,8 +46,8 @@ class Backbone(nn.Module):
         name: any timm model with `features_only` that takes images of any size.
         strides: strides of the maps to return, fine to coarse.
         weights: "imagenet" (timm's pretrained weights), "none" (random), or a safetensors file.
-        frozen: freezes batch norms, the stem and the first stage. None: only where weights were loaded, since
-            random statistics must never be frozen.
+        frozen: freezes batch norms, the stem and the first stage. None: only where weights were
+            loaded, since random statistics must never be frozen.
         options: further arguments of the timm model.
 
     Raises:
@@ -80,14 +94,17 @@ class Backbone(nn.Module):
         self.shared_modules = modules.index(last) + 1 if last in modules else 0
 
     def train(self, mode: bool = True) -> Backbone:
-        """As any module, but what is shared is never drawn at random: a teacher takes it for its own."""
+        """As any module, but shared modules stay in eval mode: teacher and student share them."""
         super().train(mode)
         for module in list(self.features.children())[: self.shared_modules]:
             module.eval()
         return self
 
     def stem(self, images: Float[Tensor, "B 3 H W"]) -> Tensor:
-        """Output of the frozen first modules, the same for teacher and student; the images where none is frozen."""
+        """Output of the frozen first modules, or the images where no module is frozen.
+
+        It is the same for teacher and student.
+        """
         with torch.no_grad():
             for module in list(self.features.children())[: self.shared_modules]:
                 images = module(images)
@@ -143,6 +160,7 @@ def create_features(
     name: str, strides: tuple[int, ...], weights: str, options: dict[str, Any]
 ) -> nn.Module:
     """The timm model cut to the maps of the given strides, with its weights."""
+    check_backbone(name, options)
     if name in TORCHVISION_RESNETS:
         name += ".tv_in1k"
     try:
@@ -168,8 +186,47 @@ def create_features(
     return features
 
 
+def check_backbone(name: str, options: Mapping[str, Any]) -> None:
+    """Refuses whatever would make timm do more than build a registered model of these sizes.
+
+    Raises:
+        InputError: a name that is not in timm's registry, or an option that is not a plain size.
+    """
+    if ":" in name:
+        raise InputError(
+            f"--backbone {name}: only models of timm's own list can be built without network; "
+            "give its timm name, with --backbone-weights FILE for other weights"
+        )
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 1)
+        raise InputError(
+            f"--backbone {name}: no such timm model; "
+            + (f"did you mean {near[0]}?" if near else "list them with timm.list_models()")
+        )
+    for option, value in options.items():
+        if option not in SIZE_OPTIONS:
+            near = difflib.get_close_matches(option, SIZE_OPTIONS, 1)
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"known are {', '.join(sorted(SIZE_OPTIONS))}"
+            )
+            raise InputError(f"--backbone-options: '{option}' is not a size of a backbone; {hint}")
+        if not _is_plain(value):
+            raise InputError(
+                f"--backbone-options: {option} {value!r} is not a number up to {LARGEST_OPTION}, "
+                "or a list of such"
+            )
+
+
+def _is_plain(value: Any, depth: int = 2) -> bool:
+    if isinstance(value, list | tuple):
+        return depth > 0 and len(value) <= 64 and all(_is_plain(each, depth - 1) for each in value)
+    return isinstance(value, int | float) and abs(value) <= LARGEST_OPTION
+
+
 def _create(name: str, **options: Any) -> nn.Module:
-    """timm's feature extractor, told to take images of any size where it would else insist on one."""
+    """timm's feature extractor, for images of any size even where timm would insist on one."""
     try:
         features = timm.create_model(
             name, **{"features_only": True, "strict_img_size": False, **options}
@@ -188,7 +245,7 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with _offline_unless_reachable():
+        with _OfflineUnlessReachable():
             return _create(name, pretrained=True, out_indices=indices, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -199,8 +256,8 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
         logger.setLevel(level)
 
 
-class _offline_unless_reachable:
-    """Without it an unreachable hub costs a minute of retries."""
+class _OfflineUnlessReachable:
+    """Switches the hub off where it does not answer; otherwise retries take a minute."""
 
     def __enter__(self) -> None:
         from huggingface_hub import constants
@@ -220,19 +277,11 @@ class _offline_unless_reachable:
 
 def _load(features: nn.Module, file: Path, name: str) -> None:
     """Loads every weight of the features from `file`; a classifier it also holds is left out."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not file.is_file():
         raise InputError(
             f"--backbone-weights {file}: no such file; give a safetensors file, imagenet or none"
         )
-    try:
-        weights = load_file(file)
-    except SafetensorError as error:
-        raise InputError(
-            f"--backbone-weights {file}: not a readable safetensors file ({error}); convert it with safetensors first"
-        ) from error
+    weights = read_safetensors(file)
     if isinstance(
         features, FeatureListNet
     ):  # which flattens its module names: layer1.0 stays, stages.0 -> stages_0

@@ -148,7 +148,7 @@ def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe
 
     main = supervision("main", "matching")
     objectives: list[Objective] = [distilled(main) if distil else main]
-    if architecture.builder == "dino":
+    if architecture.two_stage:
         proposals = supervision("encoder", "encoder", options.encoder.loss)
         objectives.append(distilled(proposals) if distil and options.encoder.md else proposals)
         objectives.append(Denoising(supervision("denoising", "denoising", options.denoising.loss)))

@@ -1,0 +1,155 @@
+"""Files of weights, read without trusting them: no code is run, and every claim is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from od_detr.errors import InputError
+
+# The header of a detector with a thousand tensors takes 100 kB.
+MAX_HEADER_BYTES = 16 * 2**20
+# How files that people mistake for weights begin, and what to do about each.
+OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "is a Git LFS pointer, not the weights; run 'git lfs pull' in its repository",
+    ),
+    (b"<", "is a web page, not weights; download the file itself"),
+    (b"\x1f\x8b", "is a gzip archive; unpack it first"),
+    (b"\x89HDF", "is an HDF5 file of another framework; save its weights with safetensors"),
+    (b"GGUF", "is a GGUF file of another framework; save its weights with safetensors"),
+)
+PICKLES: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "is a PyTorch checkpoint, not safetensors; save its weights with safetensors"),
+    (b"\x80", "is a pickle, which can run code and is not loaded; save it with safetensors"),
+)
+
+
+def check_kind(file: Path, others: tuple[tuple[bytes, str], ...] = OTHER_KINDS) -> None:
+    """Refuses a file that is recognised as something else than weights.
+
+    Raises:
+        InputError: the file cannot be opened, is empty, or begins like one of `others`.
+    """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(32)
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; give a file of weights") from error
+    if not start:
+        raise InputError(f"{file}: the file is empty; save or download it again")
+    for beginning, what in others:
+        if start.startswith(beginning):
+            raise InputError(f"{file}: {what}")
+
+
+def read_safetensors(file: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    With `expected` (tensors on any device, "meta" included) the names, shapes and types in the file's
+    header are compared with it before a tensor is read.
+
+    Raises:
+        InputError: another kind of file, a damaged one, tensors that differ from `expected`, or
+            values that are not finite.
+    """
+    check_kind(file, OTHER_KINDS + PICKLES)
+    with file.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    if header > min(MAX_HEADER_BYTES, file.stat().st_size):
+        raise InputError(
+            f"{file}: its header claims {header} bytes; the file is damaged, save or download it "
+            "again"
+        )
+    try:
+        with safe_open(file, framework="pt") as opened:
+            if expected is not None:
+                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                claimed = {
+                    name: (tuple(part.get_shape()), str(part.get_dtype()))
+                    for name, part in slices.items()
+                }
+                _compare(file, claimed, expected)
+        weights = load_file(file)
+    except (SafetensorError, ValueError, OSError, MemoryError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{file}: cannot be read ({reason}); the file is damaged, save or download it again"
+        ) from error
+    check_finite(file, weights)
+    return weights
+
+
+def check_weights(
+    source: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Refuses weights that are not exactly those `expected`: names, shapes, types, finite values.
+
+    Raises:
+        InputError: naming the first tensor that differs.
+    """
+    claimed = {
+        name: (tuple(value.shape), _SHORT.get(value.dtype, str(value.dtype)))
+        for name, value in weights.items()
+    }
+    _compare(source, claimed, expected)
+    check_finite(source, weights)
+
+
+def check_finite(source: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuses weights with a value that is infinite or not a number.
+
+    Raises:
+        InputError: naming the first such tensor.
+    """
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(
+                f"{source}: '{name}' holds values that are not finite; use an earlier copy"
+            )
+
+
+def _compare(
+    source: Path,
+    claimed: Mapping[str, tuple[tuple[int, ...], str]],
+    expected: Mapping[str, Tensor],
+) -> None:
+    for name in sorted(expected.keys() | claimed.keys()):
+        if name not in claimed:
+            raise InputError(f"{source}: has no '{name}'; these weights do not fit config.json")
+        if name not in expected:
+            raise InputError(
+                f"{source}: '{name}' has no place in the detector; these weights do not fit "
+                "config.json"
+            )
+        shape, dtype = claimed[name]
+        wanted = tuple(expected[name].shape)
+        if shape != wanted:
+            raise InputError(
+                f"{source}: '{name}' is {shape}, config.json asks for {wanted}; "
+                "give the matching config.json"
+            )
+        if dtype != _SHORT[expected[name].dtype]:
+            raise InputError(
+                f"{source}: '{name}' is of type {dtype}, not {_SHORT[expected[name].dtype]}; "
+                "save it in that type"
+            )
+
+
+# Types as safetensors abbreviates them.
+_SHORT = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}

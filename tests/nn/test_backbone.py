@@ -1,0 +1,27 @@
+"""What a backbone's name and options may be: registered models and plain sizes, nothing else."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from od_detr.errors import InputError
+from od_detr.nn.backbone import Backbone
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "resnet1"])
+def test_a_name_outside_timms_list_is_refused_without_a_look_at_the_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*args: object) -> None:
+        raise AssertionError(f"asked the network for {args}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    with pytest.raises(InputError, match=rf"--backbone {name}"):
+        Backbone(name)
+
+
+def test_an_option_that_is_no_size_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"'channel'.*channels"):
+        Backbone("resnet18", options={"channel": (8, 16, 24, 32)})
