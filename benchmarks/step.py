@@ -8,7 +8,7 @@ freezes nothing of a timm backbone), the same frozen norms, no dropout, its own 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.architectures import ModelName
 from od_detr.detectors import DetectionTransformer, build_detector
+from od_detr.dotted import with_values
 from od_detr.experiments.demo import demo_options
 from od_detr.experiments.experiment import Experiment
 from od_detr.integrations.huggingface import NAMES, to_huggingface
@@ -95,25 +96,33 @@ def small_detector(model: ModelName = MODEL) -> DetectionTransformer:
     )
 
 
-def make_batch(images: int, size: int, classes: int, targets: int = TARGETS) -> Batch:
-    """Square noise without padding, each image with that many boxes."""
+def make_batch(
+    images: int, size: int | tuple[int, int], classes: int, targets: int = TARGETS
+) -> Batch:
+    """Noise without padding, square or of a height and a width, each image with that many boxes."""
+    height, width = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(0)
     count = images * targets
     boxes = torch.rand(count, 4, generator=generator) * 0.4 + torch.tensor([0.3, 0.3, 0.05, 0.05])
     labels = torch.randint(classes, (count,), generator=generator)
-    pixels = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, generator=generator)
-    padding = torch.zeros(images, size, size, dtype=torch.bool)
-    sizes = ((size, size),) * images
+    pixels = torch.randint(256, (images, 3, height, width), dtype=torch.uint8, generator=generator)
+    padding = torch.zeros(images, height, width, dtype=torch.bool)
+    sizes = ((height, width),) * images
     return Batch(
         pixels, padding, Targets(boxes, labels, (targets,) * images), tuple(range(images)), sizes
     )
 
 
 def training_step(
-    detector: DetectionTransformer, batch: Batch, recipe_name: RecipeName, model: ModelName = MODEL
+    detector: DetectionTransformer,
+    batch: Batch,
+    recipe_name: RecipeName,
+    model: ModelName = MODEL,
+    switches: Mapping[str, Any] | None = None,
 ) -> Step:
-    """A step of ours. A plain recipe has no teacher to update."""
+    """A step of ours, `switches` being further options by dotted names. A plain recipe has no teacher to update."""
     options = TrainOptions(data="", model=model, recipe=recipe_name)
+    options = with_values(options, switches or {})
     teacher = Teacher(detector) if options.distils else None
     recipe = make_recipe(options, teacher)
     optimizer = make_optimizer(detector.train(), options.opt, options.architecture)
@@ -131,7 +140,7 @@ def training_step(
 
 def transformers_step(detector: DetectionTransformer, batch: Batch) -> Step:
     """A step of transformers' model with the detector's weights, on images normalised beforehand."""
-    model = to_huggingface(detector).train()
+    model = to_huggingface(detector).train().to(batch.images.device)
     frozen = {
         NAMES.left(name) for name, weight in detector.named_parameters() if not weight.requires_grad
     }

@@ -6,6 +6,7 @@ machine, and on a busy one they stay the same; work handed to another thread cou
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,42 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int) -> 
                 if turn:
                     seconds[name] = min(seconds[name], time.process_time() - start)
     return seconds
+
+
+def device_seconds(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, device: str, repeats: int = 1
+) -> dict[str, float]:
+    """Median seconds of each candidate on a device, taken in turns after an uncounted round.
+
+    On a GPU they are what lies between two events around `repeats` calls, divided by their number: gaps in which
+    the device waits for the host count.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(rounds + 1):
+        for name, candidate in candidates.items():
+            taken = (
+                _between_events(candidate, repeats) if device == "cuda" else _on_clock(candidate)
+            )
+            if turn:
+                seconds[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def _between_events(candidate: Callable[[], object], repeats: int) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(repeats):
+        candidate()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000 / repeats
+
+
+def _on_clock(candidate: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    candidate()
+    return time.perf_counter() - start
 
 
 @contextmanager

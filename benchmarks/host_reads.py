@@ -1,0 +1,101 @@
+"""What the host reads from the device in a training step: each read makes it wait for all that is queued.
+
+On a GPU, CUDA's synchronisation debug mode tells of every one and where it is. Elsewhere the operators
+are counted whose result the host needs: a number or a size. Waiting for a recorded event is no read in
+this sense: the matching waits so, for a copy that was begun long before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from od_detr.nn import encoder
+
+BLOCKING = {
+    getattr(torch.ops.aten, name)
+    for name in (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "equal",
+        "is_nonzero",
+    )
+}
+
+
+class Reads(TorchDispatchMode):
+    """Counts operators whose result the host needs; `operators` counts all.
+
+    `most` is the largest count of a watched step, `steps` how many were watched, `places` where reads are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators = self.count = self.most = self.steps = 0
+        self.places: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators += 1
+        by_mask = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.count += by_mask or func.overloadpacket in BLOCKING
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def reads_counted(device: str, reads: Reads | None = None) -> Iterator[Reads]:
+    """Meanwhile every read is counted and, on a GPU, its place in the source kept."""
+    reads = reads or Reads()
+    if device == "cuda":
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                yield reads
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        heard = [each for each in heard if "synchronizing CUDA" in str(each.message)]
+        reads.count += len(heard)
+        reads.places |= {f"{each.filename}:{each.lineno}" for each in heard}
+        return
+    # An accelerator is never asked whether anything is padded.
+    with patch.object(encoder, "nothing_padded", lambda _: False), reads:
+        yield reads
+
+
+@contextmanager
+def watched_training_steps(device: str, skip: int) -> Iterator[Reads]:
+    """Counts the reads of whole steps of Lightning's training loop, but for the first `skip`.
+
+    A step is everything from asking for the batch to the callbacks after it.
+    """
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+    reads, advance = Reads(), _TrainingEpochLoop.advance
+    seen = 0
+
+    def watched(loop: Any, *arguments: Any, **named: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen <= skip:
+            advance(loop, *arguments, **named)
+            return
+        before = reads.count
+        with reads_counted(device, reads):
+            advance(loop, *arguments, **named)
+        reads.steps += 1
+        reads.most = max(reads.most, reads.count - before)
+
+    with patch.object(_TrainingEpochLoop, "advance", watched):
+        yield reads

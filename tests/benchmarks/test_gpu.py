@@ -1,0 +1,79 @@
+"""The call for a GPU, all of it in miniature on the CPU: nothing in it is tried there for the first time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))
+
+from benchmarks.gpu.__main__ import main, parse  # noqa: E402
+from benchmarks.gpu.runner import Check, record, recorded, run_part, work  # noqa: E402
+from benchmarks.gpu.scale import chosen  # noqa: E402
+from benchmarks.gpu.table import table  # noqa: E402
+
+# The trainer's own step is left out: on the CPU the progress bar reads the loss.
+NOT_ASSERTED = ("host reads of the trainer's step",)
+
+
+@pytest.mark.slow
+def test_every_part_runs_in_miniature(tmp_path: Path) -> None:
+    """Laws hold, times are positive, and each recipe's precision is known at some step."""
+    main(["--quick", "--device", "cpu", "--minutes", "6", "--output", str(tmp_path)])
+    checks = json.loads((tmp_path / "gpu.json").read_text())["checks"]
+    ended = {name: facts.get("failed") or facts.get("skipped") for name, facts in checks.items()}
+    assert not any(ended.values()), ended
+    broken = [name for name, facts in checks.items() if not facts.get("holds", True)]
+    assert [name for name in broken if name not in NOT_ASSERTED] == []
+    assert checks["attention at the encoder"]["fp32"]["ours_forward"] > 0
+    assert all(
+        row["step"] > 0 and "val/AP" in row
+        for recipe in ("baseline", "od")
+        for row in checks["table 2 on scenes"][recipe]
+    )
+    assert "attention at the encoder" in (tmp_path / "table.txt").read_text()
+
+
+def test_a_check_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    def broken(_):
+        raise RuntimeError("no such kernel")
+
+    checks = (Check("bad", broken, 1.0), Check("good", lambda _: {"holds": True}, 1.0))
+    work(checks, ["bad", "good"], chosen("cpu", True), tmp_path, until=1e12)
+    found = recorded(tmp_path)
+    assert "no such kernel" in found["bad"]["failed"]
+    assert found["good"]["holds"]
+    assert "no such kernel" in table(found)
+
+
+def test_a_process_that_dies_fails_its_check_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies_at_the_second(_part, names, _arguments, output: Path, _until) -> None:
+        for name in names:
+            record(output, name, begun=0.0, limit=1.0)
+            if name == "second":
+                return
+            record(output, name, holds=True)
+
+    monkeypatch.setattr("benchmarks.gpu.runner._one_worker", dies_at_the_second)
+    run_part("laws", ["first", "second", "third"], [], tmp_path, until=1e12)
+    found = recorded(tmp_path)
+    assert found["first"]["holds"] and found["third"]["holds"]
+    assert "died" in found["second"]["failed"]
+
+
+def test_a_part_that_no_process_comes_to_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.gpu.runner._one_worker", lambda *_: None)
+    run_part("times", ["first"], [], tmp_path, until=1e12)
+    assert "failed" in recorded(tmp_path)["first"]
+
+
+def test_parts_are_run_in_their_order_however_they_are_named() -> None:
+    assert parse(["--output", "x", "--parts", "evidence,laws"]).parts == ["laws", "evidence"]
