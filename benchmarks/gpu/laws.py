@@ -97,7 +97,7 @@ def golden(scale: Scale) -> Figures:
         batch = tests.batch_of(recording, GOLDEN_CASE).to(scale.device)
         loss = total(tests.official_recipe(recording).losses(detector, batch))
         expected = recording.record("losses")[GOLDEN_CASE]["total"]
-        figures[folder.name] = [error, abs(float(loss) / expected - 1)]
+        figures[folder.name] = [error, abs(loss.item() / expected - 1)]
         figures["holds"] &= max(figures[folder.name]) < 5e-4
     return figures
 
@@ -135,7 +135,10 @@ def recipes(scale: Scale) -> Figures:
         for name, value in here.items():
             finite &= bool(there[name].isfinite())
             if not name.startswith("denoising"):
-                error = abs(float(there[name]) - float(value)) / max(abs(float(value)), 1e-3)
+                error = float(
+                    (there[name].detach().cpu() - value.detach()).abs()
+                    / value.detach().abs().clamp(min=1e-3)
+                )
                 worst, where = max((worst, where), (error, f"{model} {recipe} {name}"))
     return {"holds": finite and worst < 1e-3, "largest_error": worst, "at": where}
 
@@ -168,7 +171,7 @@ def half_precision(scale: Scale, name: str) -> Figures:
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-            values.append(float(loss))
+            values.append(loss.item())
         finite = all(bool(weight.isfinite().all()) for weight in detector.parameters())
         moved = any(
             not torch.equal(old, new)
@@ -270,7 +273,7 @@ def train(scale: Scale, output: Path, epochs: int, *more: str) -> None:
     from od_detr.cli import main
     from od_detr.data.scenes import render_scenes
 
-    render_scenes(Path("scenes"), 16, 4, 64)
+    render_scenes(Path("scenes"), 16, 2, 64)
     backbone = f'{{"channels":{TINY["channels"]},"layers":{TINY["layers"]}}}'
     flags = {
         "--data": "scenes",

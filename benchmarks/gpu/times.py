@@ -137,6 +137,8 @@ def peer(scale: Scale) -> Figures:
 
 def distilled(scale: Scale, model: ModelName) -> Figures:
     """A distilled step over a plain one: time in each arithmetic, and peak memory."""
+    if model not in scale.presets:
+        return {"skipped": "not in miniature"}
     figures: Figures = {}
     detector, batch = scale.detector(model), scale.batch(IMAGES)
     half = {"ema.precision": "bf16"}
@@ -180,6 +182,8 @@ def peak(scale: Scale, detector: Any, batch: Any, recipe: Any, model: ModelName)
 
 def profiled(scale: Scale, model: ModelName) -> Figures:
     """Where a distilled step's time goes: the kernels that take most, and how busy the device is."""
+    if model not in scale.presets:
+        return {"skipped": "not in miniature"}
     step = training_step(scale.detector(model), scale.batch(IMAGES), "od", model)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * scale.cuda
     with arithmetic("bf16", scale.device):
