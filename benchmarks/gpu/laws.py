@@ -250,12 +250,14 @@ def step_reads(scale: Scale) -> Figures:
 
 def trainer_reads(scale: Scale) -> Figures:
     """The same of whole steps of `od-detr train`: loading, callbacks, the progress bar and all."""
-    with tempfile.TemporaryDirectory() as folder, working_in(folder):
-        with watched_training_steps(scale.device, skip=2) as reads:
-            train(scale, Path("run"), 2)
-    return {"holds": reads.most == 0, "steps": reads.steps, "reads_a_step": reads.most} | {
-        "places": sorted(reads.places)
-    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        working_in(folder),
+        watched_training_steps(scale.device, skip=2) as reads,
+    ):
+        train(scale, Path("run"), 2)
+    found = {"steps": reads.steps, "reads_a_step": reads.most, "places": sorted(reads.places)}
+    return {"holds": reads.most == 0, **found}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu.inputs import BATCH, CHANNELS, DTYPES, HEADS, POINTS, attention_inputs
+from benchmarks.gpu.inputs import CHANNELS, DTYPES, attention_inputs
 from benchmarks.gpu.runner import Check, Figures
 from benchmarks.gpu.scale import HOSTS, Scale, arithmetic, synchronise
 from benchmarks.memory import peak_bytes
