@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))
-
-from benchmarks.gpu.__main__ import main, parse  # noqa: E402
-from benchmarks.gpu.runner import Check, record, recorded, run_part, work  # noqa: E402
-from benchmarks.gpu.scale import chosen  # noqa: E402
-from benchmarks.gpu.table import table  # noqa: E402
+from benchmarks.gpu.__main__ import main, parse
+from benchmarks.gpu.runner import Check, record, recorded, run_part, work
+from benchmarks.gpu.scale import chosen
+from benchmarks.gpu.table import table
 
 # The trainer's own step is left out: on the CPU the progress bar reads the loss.
 NOT_ASSERTED = ("host reads of the trainer's step",)
