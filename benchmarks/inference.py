@@ -18,7 +18,7 @@ from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.detectors import DetectionTransformer, load_detector
 from od_detr.detectors.saved import save_detector
 from od_detr.inference.predictor import Predictor
-from od_detr.integrations.huggingface import to_huggingface
+from od_detr.integrations.weights.huggingface import to_huggingface
 
 CLASSES = [f"class {index}" for index in range(80)]
 

@@ -22,7 +22,7 @@ from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.dotted import with_values
 from od_detr.experiments.demo import demo_options
 from od_detr.experiments.experiment import Experiment
-from od_detr.integrations.huggingface import NAMES, to_huggingface
+from od_detr.integrations.weights.huggingface import NAMES, to_huggingface
 from od_detr.objectives import total
 from od_detr.options import SIZES, RecipeName, TrainOptions
 from od_detr.structures import Batch, Targets

@@ -233,8 +233,8 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 
 def convert(options: ConvertOptions) -> dict[str, Any]:
     """od-detr convert"""
-    from od_detr.integrations.convert import convert as convert_weights
-    from od_detr.integrations.convert import convert_to_huggingface
+    from od_detr.integrations.weights.convert import convert as convert_weights
+    from od_detr.integrations.weights.convert import convert_to_huggingface
 
     source, output = Path(options.checkpoint), Path(options.output)
     if options.to == "huggingface":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from od_detr import detectors
 from od_detr.detectors import DetectionTransformer
-from od_detr.integrations.official import from_official
+from od_detr.integrations.weights.official import from_official
 from od_detr.structures import Targets
 
 GOLDEN = Path(os.environ.get("OD_DETR_GOLDEN", Path(__file__).parent / "recorded")).resolve()

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
-from od_detr.integrations import detrex
-from od_detr.integrations.convert import convert
-from od_detr.integrations.official import NAMES, from_official, to_official
+from od_detr.integrations.weights import detrex
+from od_detr.integrations.weights.convert import convert
+from od_detr.integrations.weights.official import NAMES, from_official, to_official
 
 MODELS = tuple(NAMES)
 OF_CLASSES = re.compile(r"(decoder|queries)\.heads\.classes\.|denoising\.labels\.")

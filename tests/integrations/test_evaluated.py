@@ -23,8 +23,8 @@ from od_detr.evaluation.scoring import Scorer, score
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.inference.precision import prepare
 from od_detr.inference.predictor import Predictor
-from od_detr.integrations.convert import convert
-from od_detr.integrations.official import to_official
+from od_detr.integrations.weights.convert import convert
+from od_detr.integrations.weights.official import to_official
 
 KEPT = {
     1: "person",

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from od_detr.detectors import load_detector, save_detector
 from od_detr.errors import InputError
-from od_detr.integrations.convert import convert, convert_to_huggingface
-from od_detr.integrations.huggingface import to_huggingface
+from od_detr.integrations.weights.convert import convert, convert_to_huggingface
+from od_detr.integrations.weights.huggingface import to_huggingface
 
 transformers = pytest.importorskip("transformers")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -1,1 +1,1 @@
-
+"""Other code bases: their weights (`weights/`)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from od_detr.detectors import DetectionTransformer
 from od_detr.errors import InputError
-from od_detr.integrations.weight_names import Pair, Renaming, mlp_names
+from od_detr.integrations.weights.weight_names import Pair, Renaming, mlp_names
 from od_detr.nn.backbone import TORCHVISION_RESNETS
 
 if TYPE_CHECKING:

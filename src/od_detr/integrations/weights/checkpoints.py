@@ -18,6 +18,7 @@ from torch import Tensor
 from od_detr.errors import InputError
 from od_detr.files import read_json
 from od_detr.run_files import DETECTOR_CONFIG, WEIGHTS
+from od_detr.weight_files import check_finite, check_kind
 
 # Where training scripts keep the weights, the ones that are trained before their moving average.
 WRAPPERS = (
@@ -49,7 +50,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
-def read_checkpoint(source: Path) -> Checkpoint:
+def read_foreign_checkpoint(source: Path) -> Checkpoint:
     """A checkpoint file (PyTorch or safetensors), or a Hugging Face directory.
 
     Raises:
@@ -105,6 +106,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _read_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; download the checkpoint again")
+    check_kind(file)
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -160,7 +162,7 @@ def _unwrap(source: Path, content: Mapping[str, Any]) -> tuple[Mapping[str, Any]
 
 
 def _clean(source: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors only, in float32, without the prefixes that wrapping a module leaves."""
+    """Finite tensors only, in float32, without the prefixes that wrapping a module leaves."""
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise InputError(
@@ -169,6 +171,7 @@ def _clean(source: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    check_finite(source, weights)
     return {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()

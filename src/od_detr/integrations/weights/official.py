@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from od_detr.integrations.weight_names import Renaming, mlp_names
+from od_detr.integrations.weights.weight_names import Renaming, mlp_names
 
 Weights = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from od_detr.integrations.weight_names import Pair, Renaming
+from od_detr.integrations.weights.weight_names import Pair, Renaming
 
 # Unlike the official DINO, detrex encodes the image as Deformable-DETR does.
 DINO_SETTINGS = {"temperature": 10000.0, "half_pixel": True}

@@ -1,4 +1,4 @@
-"""Weights of other code bases to a detector of this package, and back to Hugging Face."""
+"""Converts weights of other code bases to a detector of this package, and back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from od_detr.architectures import ARCHITECTURES
 from od_detr.detectors import DetectionTransformer, build_detector, load_detector, save_detector
 from od_detr.errors import InputError
-from od_detr.integrations import detrex, huggingface, official
-from od_detr.integrations.architecture import HEADS, check_arguments, resembles, sizes_of
-from od_detr.integrations.checkpoints import Checkpoint, read_checkpoint
+from od_detr.integrations.weights import detrex, huggingface, official
+from od_detr.integrations.weights.architecture import HEADS, check_arguments, resembles, sizes_of
+from od_detr.integrations.weights.checkpoints import Checkpoint, read_foreign_checkpoint
 
 IMAGE_SIZE = 800  # short side all these detectors are evaluated at
 # Rows of these belong to classes; a denoising embedding is looked up in training only.
@@ -35,7 +35,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done: how many tensors were taken, what had to start anew, and what the checkpoint held besides."""
+    """What was done: how many tensors were taken, which start from new values, and what the checkpoint held that was not used."""
 
     source: Path
     output: Path
@@ -50,8 +50,8 @@ class Conversion:
         lines = [
             f"{self.source} ({self.origin}) -> {self.output} ({self.model}): {self.taken} tensors"
         ]
-        lines += [f"starts anew: {name}" for name in self.fresh]
-        lines += [f"not taken:   {name}" for name in self.unused]
+        lines += [f"newly initialised: {name}" for name in self.fresh]
+        lines += [f"not used: {name}" for name in self.unused]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -80,7 +80,7 @@ def convert(
 
     Args:
         checkpoint: a PyTorch or safetensors file, or a Hugging Face directory. Code in it is never run.
-        model: the host, by its name on the command line.
+        model: the architecture, by its name on the command line.
         output: directory to write.
         num_classes: classes to detect; by default as many as `classes`, else the checkpoint's.
         classes: their names.
@@ -95,7 +95,7 @@ def convert(
         raise InputError(
             f"{len(classes)} class names for {num_classes} classes; give as many names as classes"
         )
-    found, idle = _without_idle(read_checkpoint(checkpoint))
+    found, idle = _without_idle(read_foreign_checkpoint(checkpoint))
     translation = _translate(found, model)
     unused = (*idle, *_unused(translation, found.source, model))
     held = _classes_in(translation.weights, found.source)
@@ -103,7 +103,7 @@ def convert(
     weights, notes = translation.weights, [*found.notes, *translation.notes]
     if wanted != held:
         weights = {name: tensor for name, tensor in weights.items() if not OF_CLASSES.match(name)}
-        notes.append(f"{wanted} classes instead of {held}: what belongs to classes starts anew")
+        notes.append(f"{wanted} classes instead of {held}: class heads are newly initialised")
     detector = _build(model, wanted, translation.settings)
     fresh = _load(detector, weights, found.source, renewable=wanted != held)
     names, category_ids = _class_names(found, wanted, held, classes)
@@ -136,7 +136,7 @@ def convert_to_huggingface(source: Path, output: Path) -> Conversion:
 
 def _translate(found: Checkpoint, model: str) -> _Translation:
     if "encoder.level_embed" in found.weights:
-        raise InputError(f"{found.source}: is a detector of this package already; use it as it is")
+        raise InputError(f"{found.source}: is already a detector of this package; use it as it is")
     if found.config or any(name.startswith("model.encoder.layers.") for name in found.weights):
         return _from_huggingface(found, model)
     if {"transformer.level_embeds", "neck.convs.0.conv.weight"} & found.weights.keys():
@@ -208,7 +208,7 @@ def _unused(translation: _Translation, source: Path, model: str) -> tuple[str, .
 
 
 def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> DetectionTransformer:
-    """The detector with frozen norms, as all these checkpoints have them; what starts anew is always the same."""
+    """The detector with frozen norms, as all these checkpoints have them; new values are always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_detector(model, num_classes, backbone_frozen=True, **settings)
@@ -217,7 +217,7 @@ def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> Detecti
 def _load(
     detector: DetectionTransformer, weights: Mapping[str, Tensor], source: Path, renewable: bool
 ) -> list[str]:
-    """Loads the weights and returns the names that start anew: none but those that belong to classes."""
+    """Loads the weights and returns the names that are newly initialised: only those that belong to classes."""
     expected = detector.state_dict()
     missing = [name for name in expected if name not in weights]
     fresh = [

@@ -1,0 +1,1 @@
+"""Detectors trained with other code bases: their weights as ours, and ours as theirs."""
