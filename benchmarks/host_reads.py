@@ -7,6 +7,8 @@ this sense: the matching waits so, for a copy that was begun long before.
 
 from __future__ import annotations
 
+import os
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,13 +50,26 @@ class Reads(TorchDispatchMode):
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        self.count += by_mask or func.overloadpacket in BLOCKING
+        if by_mask or func.overloadpacket in BLOCKING:
+            self.count += 1
+            self.places.add(place())
         return func(*args, **(kwargs or {}))
+
+
+def place() -> str:
+    """File and line that called PyTorch."""
+    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith("<")]
+    outside = [
+        frame
+        for frame in frames
+        if f"{os.sep}torch{os.sep}" not in frame.filename and frame.filename != __file__
+    ]
+    return f"{outside[-1].filename}:{outside[-1].lineno}"
 
 
 @contextmanager
 def reads_counted(device: str, reads: Reads | None = None) -> Iterator[Reads]:
-    """Meanwhile every read is counted and, on a GPU, its place in the source kept."""
+    """Meanwhile every read is counted and its place in the source kept."""
     reads = reads or Reads()
     if device == "cuda":
         before = torch.cuda.get_sync_debug_mode()

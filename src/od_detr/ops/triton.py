@@ -157,11 +157,14 @@ def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[T
         kernel[grid](value, table, locations, *others, *sizes, num_warps=4)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _levels(shapes: tuple[int, ...], device: torch.device) -> Tensor:
-    """(height, width, first token) of each level on the device, copied once for each pyramid."""
+    """(height, width, first token) of each level on the device, copied once for each pyramid.
+
+    The copy queues behind what the device is doing: images of varying size give new pyramids all the time.
+    """
     rows, start = [], 0
     for height, width in zip(shapes[::2], shapes[1::2], strict=True):
         rows.append((height, width, start))
         start += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=device)
+    return torch.tensor(rows, dtype=torch.int32).to(device, non_blocking=True)
