@@ -20,7 +20,7 @@ from benchmarks.timing import device_seconds
 from od_detr.architectures import ModelName
 from od_detr.detectors import compile_backbone
 from od_detr.inference.predictor import Predictor
-from od_detr.integrations.huggingface import to_huggingface
+from od_detr.integrations.weights.huggingface import to_huggingface
 from od_detr.ops import attention_backend, deformable_sampling
 
 IMAGES = 2
