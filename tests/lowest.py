@@ -43,7 +43,7 @@ SCENES = "from od_detr.data.scenes import render_scenes; render_scenes('scenes',
 OFFICIAL = """
 import torch
 from safetensors.torch import load_file
-from od_detr.integrations.official import to_official
+from od_detr.integrations.weights.official import to_official
 weights = load_file("run/best/model.safetensors")
 torch.save({"model": to_official(weights, "deformable-detr-plus")}, "official.pth")
 """

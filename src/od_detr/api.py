@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,9 +50,26 @@ class Detector:
     def classes(self) -> Sequence[str]:
         return self.predictor.classes
 
-    def predict(self, image: str | Path, threshold: float = 0.3) -> supervision.Detections:
-        """Detections of an image file: pixel xyxy, scores, class ids, class names in `.data["class_name"]`."""
-        return self.predictor.predict(image, threshold)
+    def predict(
+        self, source: Any, threshold: float = 0.3, batch_size: int = 4
+    ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
+        """Detects objects in whatever shows something.
+
+        Args:
+            source: a path, a PIL image, an RGB array (height, width, 3) of uint8, an RGB tensor
+                (3, height, width) of uint8 or of floats from 0 to 1; a list of these; a folder or
+                a glob. OpenCV reads BGR: turn it with `image[..., ::-1]`.
+            threshold: lowest score that is returned, from 0 to 1.
+            batch_size: most images that are computed together.
+
+        Returns:
+            supervision.Detections, best first: pixel xyxy inside the image, scores, class ids, class
+            names in `.data["class_name"]`. A list of them for a list, a generator for a folder or glob.
+
+        Raises:
+            InputError: an image that cannot be read, an address, or a threshold out of range.
+        """
+        return self.predictor.predict(source, threshold, batch_size)
 
     def evaluate(
         self, data: str | Path, split: Literal["train", "val", "test"] = "val", **options: Any

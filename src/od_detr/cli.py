@@ -219,12 +219,14 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 def predict(options: PredictOptions) -> dict[str, Any]:
     """od-detr predict"""
-    from od_detr.inference.predictor import Predictor
+    from od_detr.inference.files import predict_files
+    from od_detr.inference.predictor import Predictor, check_threshold
 
+    check_threshold(options.threshold)
     predictor = Predictor.from_run(
         Path(options.run), options.weights, options.device, options.precision, options.compile
     )
-    found = predictor.predict_files(options.sources, Path(options.output), options.threshold)
+    found = predict_files(predictor, options.sources, Path(options.output), options.threshold)
     print(
         f"{found['detections']} detections in {found['images']} images, drawn in {options.output}"
     )
@@ -307,19 +309,19 @@ def overview() -> str:
     )
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Parses and runs one verb."""
+def run(arguments: Sequence[str]) -> int:
+    """Parses and runs one verb; returns the exit status: 0, or 4 where inputs were skipped."""
     import difflib
 
     if not arguments or arguments[0] in ("--help", "-h"):
         print(overview())
-        return
+        return 0
     verb = arguments[0]
     if verb == "--version":
         from importlib.metadata import version
 
         print(version("od-detr"))
-        return
+        return 0
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, 1)
         raise InputError(
@@ -333,17 +335,18 @@ def run(arguments: Sequence[str]) -> None:
     result = command(options)
     if options.json:
         print(json.dumps(result))
+    return 4 if result.get("skipped") else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a defect of ours, 2 the user's input, 130 stopped by Ctrl-C after saving."""
+    """Exit status: 0 done, 1 a defect of ours, 2 the user's input, 4 inputs skipped, 130 stopped by Ctrl-C after saving."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     beside = not is_chief()
     silence = contextlib.redirect_stdout(None) if beside else contextlib.nullcontext()
     try:
         with silence:
-            run([argument for argument in arguments if argument != "--debug"])
+            return run([argument for argument in arguments if argument != "--debug"])
     except InputError as error:
         if debug:
             raise
@@ -356,7 +359,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug or not isinstance(error, FloatingPointError):
             raise
         return 1 if beside else _told(error, 1)
-    return 0
 
 
 def _told(error: Exception | str, status: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from od_detr.inference.predictor import drawn_names
+from od_detr.inference.sources import drawn_names
 
 
 def test_drawn_copies_of_one_name_are_numbered_and_no_number_is_taken_twice() -> None:

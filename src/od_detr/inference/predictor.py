@@ -1,20 +1,19 @@
-"""A trained detector ready to look at pictures."""
+"""A trained detector that is ready to predict."""
 
 from __future__ import annotations
 
-import glob
-import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from od_detr.data.batching import collate
-from od_detr.data.images import read_image
 from od_detr.data.transforms import Sample, Transform
 from od_detr.detectors import (
     Detections,
@@ -27,6 +26,7 @@ from od_detr.detectors import (
 from od_detr.devices import choose_device
 from od_detr.errors import InputError
 from od_detr.inference.precision import choose_precision, computing, prepare
+from od_detr.inference.sources import find_images, is_collection, pixels_of
 from od_detr.run_files import RunFiles, saved_detector
 from od_detr.structures import Batch
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import supervision
 
 DEFAULT_SIZE = 800
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 class Predictor:
@@ -85,64 +84,96 @@ class Predictor:
         with computing(self.precision, self.device):
             return self.detector.detect(batch.to(self.device))
 
-    def predict(self, image: Path | str, threshold: float = 0.3) -> supervision.Detections:
-        """Detections of one image file, best first: pixel xyxy, scores, class ids, class names in `.data`."""
+    def predict(
+        self, source: Any, threshold: float = 0.3, batch_size: int = 4
+    ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
+        """Detections, best first: pixel xyxy inside the image, scores, class ids, class names in `.data`.
+
+        Images of one size are computed together, so that padding never changes a detection. Threads may
+        share a predictor; each gets the results of its own images.
+
+        Args:
+            source: an image as `od_detr.inference.sources.pixels_of` takes it, a list of images, a folder or
+                a glob.
+            threshold: lowest score that is returned, from 0 to 1.
+            batch_size: most images that are computed together.
+
+        Returns:
+            Detections of an image, a list of them for a list, and a generator for a folder or a glob, in the
+            order of the files' names.
+
+        Raises:
+            InputError: an image that cannot be read, an address, or a threshold out of range.
+        """
+        check_threshold(threshold)
+        if isinstance(source, list | tuple):
+            return list(self._batched(source, threshold, batch_size))
+        if is_collection(source):
+            return self._batched(find_images([str(source)]), threshold, batch_size)
+        return self.predict_one(pixels_of(source), threshold)
+
+    def predict_one(
+        self, pixels: UInt8[Tensor, "3 H W"], threshold: float = 0.3
+    ) -> supervision.Detections:
+        """Detections of the pixels of one RGB image."""
+        check_threshold(threshold)
+        return self._predict_alike([self._sample(pixels)], threshold)[0]
+
+    def _batched(
+        self, images: Sequence[Any], threshold: float, batch_size: int
+    ) -> Iterator[supervision.Detections]:
+        for start in range(0, len(images), batch_size):
+            chunk = images[start : start + batch_size]
+            samples = [self._sample(pixels_of(image)) for image in chunk]
+            alike: dict[torch.Size, list[int]] = {}
+            for place, sample in enumerate(samples):
+                alike.setdefault(sample.image.shape, []).append(place)
+            found: dict[int, supervision.Detections] = {}
+            for places in alike.values():
+                results = self._predict_alike([samples[place] for place in places], threshold)
+                found.update(zip(places, results, strict=True))
+            yield from (found[place] for place in range(len(samples)))
+
+    def _sample(self, pixels: UInt8[Tensor, "3 H W"]) -> Sample:
+        size = (pixels.shape[1], pixels.shape[2])
+        nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+        return self.transform(Sample(pixels, *nothing, 0, size), Random(0))
+
+    def _predict_alike(
+        self, samples: Sequence[Sample], threshold: float
+    ) -> list[supervision.Detections]:
+        """Detections of images that have the same size after the transform."""
+        found = self.detect(collate(list(samples)))
+        return [
+            self._detections(found, place, sample.size, threshold)
+            for place, sample in enumerate(samples)
+        ]
+
+    def _detections(
+        self, found: Detections, place: int, size: tuple[int, int], threshold: float
+    ) -> supervision.Detections:
         import numpy as np
 
-        supervision = _supervision()
-        pixels = read_image(Path(image))
-        size = (pixels.shape[1], pixels.shape[2])
-        sample = Sample(pixels, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 0, size)
-        found = self.detect(collate([self.transform(sample, Random(0))]))
-        kept = found.scores[0] >= threshold
-        labels = found.labels[0][kept].cpu().numpy()
-        return supervision.Detections(
-            xyxy=found.boxes_xyxy[0][kept].float().cpu().numpy(),
-            confidence=found.scores[0][kept].float().cpu().numpy(),
+        kept = found.scores[place] >= threshold
+        labels = found.labels[place][kept].cpu().numpy()
+        boxes = found.boxes_xyxy[place][kept].float().cpu().numpy()
+        height, width = size
+        return _supervision().Detections(
+            xyxy=boxes.clip(0, np.array([width, height, width, height], dtype=boxes.dtype)),
+            confidence=found.scores[place][kept].float().cpu().numpy(),
             class_id=labels,
             data={"class_name": np.array([self.classes[label] for label in labels], dtype=str)},
         )
 
-    def predict_files(
-        self, sources: Sequence[str], output: Path, threshold: float = 0.3
-    ) -> dict[str, Any]:
-        """Draws the detections of every image and writes them all to `detections.json` in COCO's result format.
 
-        There an image is named by its file, since it has no id.
-        """
-        from PIL import Image
+def check_threshold(threshold: float) -> None:
+    """Refuses a score that no detection can have.
 
-        from od_detr.evaluation.coco import detections_to_coco
-
-        _supervision()
-        from od_detr.inference.drawing import draw
-
-        files = find_images(sources)
-        names = drawn_names(files)
-        if output.exists() and not output.is_dir():
-            raise InputError(f"--output {output}: is a file; give a folder")
-        originals = {file.resolve() for file in files}
-        for name in names:
-            if (output / name).resolve() in originals:
-                raise InputError(
-                    f"{output / name}: is one of the images and would be drawn over; give another --output"
-                )
-        output.mkdir(parents=True, exist_ok=True)
-        results: list[dict[str, Any]] = []
-        for file, name in zip(files, names, strict=True):
-            detections = self.predict(file, threshold)
-            pixels = read_image(file).permute(1, 2, 0).contiguous().numpy()
-            draw(Image.fromarray(pixels), detections, self.classes).save(output / name)
-            for row in detections_to_coco(detections, 0):
-                label = row["category_id"]
-                named = {
-                    "image_id": str(file),
-                    "category_id": self.category_ids[label],
-                    "category": self.classes[label],
-                }
-                results.append(row | named)
-        (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n")
-        return {"images": len(files), "detections": len(results), "output": str(output)}
+    Raises:
+        InputError: `threshold` is not a number from 0 to 1.
+    """
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise InputError(f"threshold {threshold!r}: must be a number from 0 to 1")
 
 
 def _supervision() -> ModuleType:
@@ -181,39 +212,3 @@ def open_run(run: Path, weights: str = "best") -> tuple[DetectionTransformer, di
             load_weights(detector, found, last)
             return detector, config
     raise InputError(f"{last}: holds no {weights} weights; use --weights best or online")
-
-
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """Image files named by files, folders and globs, each once, in order."""
-    files: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not found:
-                raise InputError(f"{source}: holds no image; known are {', '.join(SUFFIXES)}")
-        else:
-            found = (
-                [path]
-                if path.is_file()
-                else [Path(name) for name in sorted(glob.glob(source, recursive=True))]
-            )
-            if not found:
-                raise InputError(f"{source}: no such file, folder or glob; give images to look at")
-        files += [file for file in found if file.is_file()]
-    return list(dict.fromkeys(files))
-
-
-def drawn_names(files: Sequence[Path]) -> list[str]:
-    """A name for each drawn copy; files of one name get a number."""
-    names: dict[str, None] = {}  # a set in the order of the files
-    last: dict[
-        str, int
-    ] = {}  # the number a stem came to: the next copy need not try them all again
-    for file in files:
-        name = f"{file.stem}.jpg"
-        while name in names:
-            last[file.stem] = last.get(file.stem, 1) + 1
-            name = f"{file.stem}-{last[file.stem]}.jpg"
-        names[name] = None
-    return list(names)
