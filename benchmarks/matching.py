@@ -20,11 +20,20 @@ from torchvision.ops import box_convert, generalized_box_iou
 from benchmarks.step import make_batch, small_detector
 from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.criteria import matching
-from od_detr.criteria.matching import MatchCost, begin_matching, match
+from od_detr.criteria.matching import MatchCost, Matches, match
 from od_detr.detectors import DetectionTransformer
 from od_detr.nn import encoder
 from od_detr.options import TrainOptions
-from od_detr.structures import Batch, GroupOutput, Predictions, QueryGroup, QuerySet, Targets
+from od_detr.structures import (
+    Batch,
+    GroupOutput,
+    Matched,
+    Predictions,
+    QueryGroup,
+    QuerySet,
+    Targets,
+)
+from od_detr.training import recipe as recipe_module
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 
@@ -51,7 +60,7 @@ def measure(
             rounds,
         )
         figures[f"speedup_{count}_targets"] = speedup(seconds["ours"], seconds["peer"], goal)
-    copies = sum(output.layers * output.group.blocks for output in groups)
+    copies = sum(output.num_layers * output.group.blocks for output in groups)
     waits = exposed_waits(small_detector(), make_batch(2, 128, 8))
     figures["synchronisations"] = cost(waits, copies, 1, "waits for the device") | {
         "ratio": float(waits)
@@ -89,17 +98,16 @@ def predict(
     content = torch.zeros(images, queries, 1)
     return GroupOutput(
         QueryGroup(name, QuerySet(content, torch.zeros(images, queries, 4)), blocks),
-        [],
+        (),
         Predictions(logits, boxes),
     )
 
 
-def whole_step(groups: list[GroupOutput], truth: Targets) -> None:
+def whole_step(groups: list[GroupOutput], truth: Targets) -> dict[str, Matched]:
     """The teacher's matching in a thread, then everything else at once; of targets not seen before."""
     truth = replace(truth)
-    begin_matching(groups[:1], truth, COST)
-    match(groups[1:], truth, COST)
-    groups[0].matching  # noqa: B018 - waits for it
+    teacher = Matches(groups[:1], truth, COST)
+    return match(groups[1:], truth, COST) | teacher.result()
 
 
 @torch.no_grad()
@@ -135,13 +143,12 @@ def layer_costs(logits: Tensor, boxes: Tensor, truth: Targets) -> Tensor:
 
 def check_costs(groups: list[GroupOutput], truth: Targets) -> None:
     """Ours must assign every target, and at the total cost of scipy's optimum."""
-    whole_step(groups, truth)
+    matched = whole_step(groups, truth)
     theirs = by_layer(groups, truth)
     optimum = sum(float(costs[rows, columns].sum()) for costs, rows, columns in theirs)
     ours, pairs = 0.0, 0
-    for output in groups:
-        view, query, target = output.matching
-        ours += float(output.costs[view, truth.slot[target], query].double().sum())
+    for (view, query, target), costs in matched.values():
+        ours += float(costs[view, truth.slot[target], query].double().sum())
         pairs += len(target)
     wanted = sum(len(rows) for _, rows, _ in theirs)
     if pairs != wanted or abs(ours - optimum) > 1e-4 * abs(optimum):
@@ -185,22 +192,23 @@ BLOCKING = {
 
 
 def exposed_waits(detector: DetectionTransformer, batch: Batch) -> int:
-    """Waits of a distilled step up to its losses; later ones, of the optimiser, are everyone's."""
+    """Waits of a distilled step up to its losses; later ones, of the optimizer, are everyone's."""
     options = TrainOptions(data="", recipe="od")
-    recipe, waits = make_recipe(options, Teacher(detector)), Waits()
+    recipe, waits = make_recipe(options, detector, Teacher(detector)), Waits()
 
-    class Watched(matching.PendingMatching):
+    class Watched(Matches):
         def __init__(self, *arguments) -> None:
             super().__init__(*arguments)
             self.begun = waits.operators
 
-        def finish(self) -> None:
+        def result(self) -> dict[str, Matched]:
             waits.count += waits.operators == self.begun
-            super().finish()
+            return super().result()
 
     # An accelerator is never asked whether anything is padded.
     asked = patch.object(encoder, "nothing_padded", lambda _: False)
-    with patch.object(matching, "PendingMatching", Watched), asked, waits:
+    watched = [patch.object(module, "Matches", Watched) for module in (matching, recipe_module)]
+    with watched[0], watched[1], asked, waits:
         recipe.losses(detector, batch)
     return waits.count
 

@@ -124,7 +124,7 @@ def training_step(
     options = TrainOptions(data="", model=model, recipe=recipe_name)
     options = with_values(options, switches or {})
     teacher = Teacher(detector) if options.distils else None
-    recipe = make_recipe(options, teacher)
+    recipe = make_recipe(options, detector, teacher)
     optimizer = make_optimizer(detector.train(), options.opt, options.architecture)
 
     def step() -> None:
@@ -189,11 +189,13 @@ def expected_flops_ratio(detector: DetectionTransformer, batch: Batch) -> float:
         normalised = detector.normalise(batch.images, batch.padding)
         stem = count_flops(lambda: detector.backbone.stem(normalised))
         forward = count_flops(lambda: detector(batch))
-        scene = detector.encode(batch)
-        once = count_flops(lambda: detector.decode(scene))
-        queries = scene.queries
-        projections = detector.layers * 2 * scene.memory.tokens.numel() * queries.content.shape[-1]
-    added = (once - projections) * (1 + 2 * TARGETS * detector.layers / len(queries))
+        encoded = detector.encode(batch)
+        once = count_flops(lambda: detector.decode(encoded))
+        queries = encoded.queries
+        projections = (
+            detector.num_layers * 2 * encoded.memory.tokens.numel() * queries.content.shape[-1]
+        )
+    added = (once - projections) * (1 + 2 * TARGETS * detector.num_layers / len(queries))
     return 1 + (forward - stem + 3 * added) / (3 * forward - 2 * stem)
 
 

@@ -150,7 +150,7 @@ def losses(
     options = TrainOptions(data="", model=model, recipe=recipe)
     teacher = Teacher(detector) if options.distils else None
     torch.manual_seed(1)
-    return make_recipe(options, teacher).losses(detector.train(), batch)
+    return make_recipe(options, detector, teacher).losses(detector.train(), batch)
 
 
 def half_precision(scale: Scale, name: str) -> Figures:
@@ -160,7 +160,7 @@ def half_precision(scale: Scale, name: str) -> Figures:
         detector = small_detector(model).to(scale.device)
         before = [weight.detach().clone() for weight in detector.parameters()]
         options = TrainOptions(data="", model=model, recipe="od")
-        recipe = make_recipe(options, Teacher(detector))
+        recipe = make_recipe(options, detector, Teacher(detector))
         optimizer = torch.optim.AdamW(detector.train().parameters(), lr=1e-4)
         scaler = torch.amp.GradScaler(scale.device, init_scale=1024.0, enabled=name == "fp16")
         batch, values = make_batch(2, 64, 5).to(scale.device), []

@@ -1,7 +1,7 @@
 """Boxes: conversions, overlaps, and the logit they are refined in.
 
-torchvision.ops has the unbatched, pairwise forms only; the ones here broadcast over leading axes and add
-the small `eps` of the DAB-DETR and DINO code on request. A pair of two empty boxes has overlap 0, never NaN.
+Unlike those of torchvision.ops, these functions broadcast over leading axes and can add the small `eps` of
+the DAB-DETR and DINO code. Two empty boxes have overlap 0, never NaN.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ def paired_giou(
 
 
 def inverse_sigmoid(values: Float[Tensor, "*shape"], eps: float = 1e-5) -> Float[Tensor, "*shape"]:
-    """logit(values), with `values` and 1 - `values` kept at least `eps` (1e-5 Deformable-DETR, 1e-3 DAB and DINO)."""
+    """logit(values), where `values` and 1 - `values` are at least `eps`.
+
+    Deformable-DETR uses 1e-5, DAB-DETR and DINO 1e-3.
+    """
     values = values.clamp(0, 1)
     return torch.log(values.clamp(min=eps) / (1 - values).clamp(min=eps))

@@ -1,33 +1,55 @@
-"""The nouns every part of the package speaks.
+"""The values that every part of the package works on.
 
-Axes: `B` images, `Q` queries, `N` targets in the batch, `M` matches, `C` classes, `D` channels,
-`S` memory tokens, `L` levels, `K` decoder layers. `I` counts *views*: an image as one decoder layer
-(and one blind block of queries) sees it. All layers of a group are matched and supervised at once by
-folding layers, images and blocks into that single axis, in this order.
+Shape letters, here and everywhere else:
 
-Boxes are normalised ``(cx, cy, w, h)`` in [0, 1], relative to the image without its padding.
-A box of zero size is a *point*: an anchor of which only the centre is known.
+====  =======================================================================================
+B     images of a batch
+H, W  height and width in pixels
+K     decoder layers
+R     blocks of a query group: equal parts that cannot see one another
+Q     queries of a group, all its blocks together
+q     queries of one block (Q = R * q)
+I     views: an image as one decoder layer and one block sees it (I = K * B * R)
+N     targets of the batch
+G     target slots of an image: as many as the fullest image has targets
+M     matched pairs of a query and a target
+P     matched pairs of the teacher
+T     teacher layers that auxiliary queries are taken from
+X     queries taken from a larger set
+C     classes
+D     channels
+S     memory tokens
+L     levels of the feature pyramid
+A     coordinates of an anchor: 2 (a point) or 4 (a box)
+====  =======================================================================================
+
+All layers of a group are matched and supervised at once: layers, images and blocks are folded into the single
+axis of views, in this order.
+
+Boxes are normalised ``(cx, cy, w, h)`` in [0, 1], relative to the image without its padding. A box of size
+zero is a *point*: an anchor of which only the centre is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from od_detr.transfers import to_device_of
+from od_detr.transfers import moved, to_device_of
 
 
 @dataclass(frozen=True)
 class Targets:
     """The labelled objects of a batch, concatenated image after image.
 
-    `counts` stays on the host, so that nothing ever asks the device how many objects there are.
+    `counts` (targets of each image) stays on the host, so that the device never has to be asked for it.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -39,7 +61,7 @@ class Targets:
 
     @property
     def most(self) -> int:
-        """Number of objects of the fullest image."""
+        """Number of targets of the fullest image, G."""
         return max(self.counts, default=0)
 
     @property
@@ -56,14 +78,14 @@ class Targets:
 
     @cached_property
     def slot(self) -> Int[Tensor, " N"]:
-        """Place of each target among the targets of its own image (on the host)."""
+        """Index of each target among the targets of its own image (on the host)."""
         return torch.tensor(
             [slot for count in self.counts for slot in range(count)], dtype=torch.long
         )
 
     @cached_property
     def padded(self) -> tuple[Float[Tensor, "B G 4"], Int[Tensor, "B G"]]:
-        """Boxes and labels of every image in a row of equal length; the padding is a zero box of class 0."""
+        """Boxes and labels image by image, each row padded to G with zero boxes of class 0."""
         shape = (len(self.counts), self.most)
         place = to_device_of(self.image * self.most + self.slot, self.boxes)
         boxes = self.boxes.new_zeros(shape[0] * shape[1], 4).index_copy(0, place, self.boxes)
@@ -71,11 +93,8 @@ class Targets:
         return boxes.view(*shape, 4), labels.view(shape)
 
     def to(self, device: torch.device | str) -> Targets:
-        return replace(
-            self,
-            boxes=self.boxes.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-        )
+        """The same targets on `device`."""
+        return replace(self, boxes=moved(self.boxes, device), labels=moved(self.labels, device))
 
 
 @dataclass(frozen=True)
@@ -94,14 +113,16 @@ class Batch:
     sizes: tuple[tuple[int, int], ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
-            padding=self.padding.to(device, non_blocking=True),
+            images=moved(self.images, device),
+            padding=moved(self.padding, device),
             targets=self.targets.to(device),
         )
 
     def pin_memory(self) -> Batch:
+        """The same batch in pinned memory, from which copies to a GPU run in the background."""
         targets = replace(
             self.targets,
             boxes=self.targets.boxes.pin_memory(),
@@ -117,9 +138,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Queries as a decoder layer receives them: what they carry and where they look.
+    """Queries as a decoder layer receives them.
 
-    `position` is None where the host derives the positional embedding from the anchors at each layer.
+    `position` is None for architectures that derive it from the anchors at each layer.
     """
 
     content: Float[Tensor, "B Q D"]
@@ -131,7 +152,11 @@ class QuerySet:
 
     @staticmethod
     def cat(sets: Sequence[QuerySet]) -> QuerySet:
-        """Joins query sets along the query axis."""
+        """Joins query sets along the query axis.
+
+        Raises:
+            ValueError: some sets bring their position and some do not.
+        """
         positions = [queries.position for queries in sets if queries.position is not None]
         if positions and len(positions) != len(sets):
             raise ValueError("query sets with and without a position cannot be joined")
@@ -148,7 +173,7 @@ class QuerySet:
             None if self.position is None else self.position[:, part],
         )
 
-    def take(self, index: Int[Tensor, "B P"]) -> QuerySet:
+    def take(self, index: Int[Tensor, "B X"]) -> QuerySet:
         """Gathers the queries at `index`, image by image."""
 
         def gather(values: Tensor) -> Tensor:
@@ -161,6 +186,7 @@ class QuerySet:
         )
 
     def detach(self) -> QuerySet:
+        """The same queries without a gradient."""
         return QuerySet(
             self.content.detach(),
             self.anchors.detach(),
@@ -169,7 +195,7 @@ class QuerySet:
 
 
 class Views(NamedTuple):
-    """Predictions as matching and losses see them: every image at every layer, and in every block, by itself."""
+    """Predictions as matching and losses see them: one entry per layer, image and block."""
 
     logits: Float[Tensor, "I q C"]
     boxes: Float[Tensor, "I q 4"]
@@ -177,13 +203,13 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a group's queries predict at every decoder layer, always in float32."""
+    """Predictions of a group's queries at every decoder layer, always in float32."""
 
     logits: Float[Tensor, "K B Q C"]
     boxes: Float[Tensor, "K B Q 4"]
 
     def views(self, blocks: int = 1) -> Views:
-        """Folds layers, images and blocks into one axis: (K, B, blocks * q, ·) -> (K * B * blocks, q, ·)."""
+        """Folds layers, images and blocks into one axis: (K, B, R * q, ·) -> (K * B * R, q, ·)."""
         queries = self.logits.shape[2] // blocks
         return Views(
             *(part.reshape(-1, queries, part.shape[-1]) for part in (self.logits, self.boxes))
@@ -191,18 +217,17 @@ class Predictions:
 
 
 class Matching(NamedTuple):
-    """Which query answers for which target: flat triples, as many as there are matches.
+    """Which query predicts which target: one triple (view, query, target) per matched pair.
 
-    `image` indexes views (layers, images and blocks folded; plainly the image for a single layer without
-    blocks), `query` the query within its view, `target` the target within the batch. A matching that
-    repeats a query is a multi-target one.
+    `image` indexes views; for a single layer without blocks a view is an image. `query` counts within the view,
+    `target` within the batch. In a multi-target matching a query occurs more than once.
     """
 
     image: Int[Tensor, " M"]
     query: Int[Tensor, " M"]
     target: Int[Tensor, " M"]
 
-    def targets_of_queries(self, views: int, queries: int) -> Int[Tensor, "I Q"]:
+    def targets_of_queries(self, views: int, queries: int) -> Int[Tensor, "I q"]:
         """The target of every query, -1 where it has none (the last one where it has several)."""
         dense = self.query.new_full((views, queries), -1)
         dense[self.image, self.query] = self.target
@@ -220,18 +245,34 @@ class Matching(NamedTuple):
         return Matching(*torch.unique(triples, dim=0).unbind(1))
 
     def to(self, device: torch.device | str) -> Matching:
-        return Matching(*torch.stack(self).to(device, non_blocking=True).unbind())
+        """The same matching on `device`; on the CPU it can be read at once."""
+        return Matching(*moved(torch.stack(self), device).unbind())
+
+
+class Matched(NamedTuple):
+    """The matching of a group over its views, and the cost of every (target slot, query) pair it was solved from.
+
+    `costs` is None for a matching known by construction. Slots beyond an image's targets hold arbitrary costs.
+    """
+
+    matching: Matching
+    costs: Float[Tensor, "I G q"] | None = None
 
 
 @dataclass(frozen=True)
 class QueryGroup:
     """Queries that no other group sees.
 
-    `blocks` equal parts of a group cannot see one another either; `sees` names the groups whose queries
-    this one may look at besides its own block; `padding` marks empty slots; `origin` is the index each query
-    had in the set it was taken from. `matching` is the matching
-    known by construction; without it the group is matched by the Hungarian algorithm, unless `matched` is
-    False: then its supervision is no matching at all (prediction distillation).
+    Args:
+        name: unique within a step.
+        queries: the queries as they enter the first decoder layer.
+        blocks: number of equal parts that cannot see one another either, R.
+        sees: names of the groups whose queries this one may see besides its own block.
+        padding: True for empty slots.
+        origin: index of each query in the set it was taken from.
+        matching: the matching known by construction; without it the group is matched by the Hungarian algorithm.
+        matched: False for a group that is supervised without a matching (prediction distillation).
+        own: whether the group is the architecture's own, rather than added by an objective.
     """
 
     name: str
@@ -242,50 +283,24 @@ class QueryGroup:
     origin: Int[Tensor, "B Q"] | None = None
     matching: Matching | None = None
     matched: bool = True
+    own: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class GroupOutput:
-    """What became of a group in the decoder.
+    """A decoded group.
 
-    `queries[0]` entered the first layer and `queries[k]` left layer k (content before any final norm,
-    anchors refined and detached). `matching` and `costs` run over views; both are set by the matcher, and
-    asking for them before is a defect. Where the matching is still being solved, `pending` waits for it.
+    `queries[0]` entered the first layer and `queries[k]` left layer k (content before any final norm, anchors
+    refined and detached).
     """
 
     group: QueryGroup
-    queries: list[QuerySet]
+    queries: tuple[QuerySet, ...]
     predictions: Predictions
-    pending: Callable[[], None] | None = None
-    _matching: Matching | None = None
-    _costs: Float[Tensor, "I G q"] | None = None
 
     @property
-    def matching(self) -> Matching:
-        """Which query answers for which target, in every view."""
-        if self._matching is None and self.pending is not None:
-            self.pending()
-        if self._matching is None:
-            raise RuntimeError(f"the group {self.group.name!r} has not been matched")
-        return self._matching
-
-    @matching.setter
-    def matching(self, matching: Matching) -> None:
-        self._matching = matching
-
-    @property
-    def costs(self) -> Float[Tensor, "I G q"]:
-        """Matching cost of every (target slot, query) pair of every view."""
-        if self._costs is None:
-            raise RuntimeError(f"the group {self.group.name!r} has not been matched by cost")
-        return self._costs
-
-    @costs.setter
-    def costs(self, costs: Float[Tensor, "I G q"]) -> None:
-        self._costs = costs
-
-    @property
-    def layers(self) -> int:
+    def num_layers(self) -> int:
+        """Number of layers that predict, K."""
         return len(self.predictions.logits)
 
     @property
@@ -294,14 +309,34 @@ class GroupOutput:
         return self.predictions.views(self.group.blocks)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outputs:
-    """What a detector makes of a batch: one output per query group, and a two-stage host's proposals."""
+    """The decoded groups of a batch by name; a two-stage architecture's proposals are the group "encoder"."""
 
-    groups: dict[str, GroupOutput] = field(default_factory=dict)
+    groups: Mapping[str, GroupOutput] = field(default_factory=lambda: MappingProxyType({}))
+
+    @staticmethod
+    def of(outputs: Iterable[GroupOutput]) -> Outputs:
+        """Groups under their own names.
+
+        Raises:
+            ValueError: two groups have the same name.
+        """
+        decoded = list(outputs)
+        check_unique((output.group.name for output in decoded), "query group")
+        return Outputs(MappingProxyType({output.group.name: output for output in decoded}))
 
     def __getitem__(self, name: str) -> GroupOutput:
         return self.groups[name]
 
     def __contains__(self, name: str) -> bool:
         return name in self.groups
+
+
+def check_unique(names: Iterable[str], kind: str) -> None:
+    """Raises ValueError if a name occurs twice; `kind` says what is named."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"there are two {kind}s named {name!r}; give each a name of its own")
+        seen.add(name)

@@ -220,7 +220,7 @@ def test_every_rows_recipe_gives_finite_losses_and_gradients(name: str) -> None:
     options = at_tiny(RUNS[name])
     student = detector_of(options.model).train()
     student.zero_grad()
-    recipe = make_recipe(options, Teacher(student) if options.distils else None)
+    recipe = make_recipe(options, student, Teacher(student) if options.distils else None)
     loss = total(recipe.losses(student, tiny_batch()))
     loss.backward()
     assert loss.isfinite()

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from od_detr.architectures import ARCHITECTURES
 from od_detr.criteria.matching import MatchCost
 from od_detr.nn.attention import GroupLayout, SelfAttention
-from od_detr.objectives import ClassLoss, Denoising, LossWeights, SetPrediction, total
+from od_detr.objectives import Answer, ClassLoss, LossWeights, SetPrediction, joined, total
 from od_detr.structures import Batch, QueryGroup, QuerySet
 from od_detr.training.recipe import Recipe
 
@@ -27,7 +27,7 @@ DENOISING = ("dn_a", "dn_b", "dn_c")
 
 @pytest.fixture(scope="module")
 def answer(recording) -> SimpleNamespace:
-    """Our detector's scene and outputs, with what its layers received on the way."""
+    """Our detector's encoded and outputs, with what its layers received on the way."""
     detector = recording.detector()
     seen = SimpleNamespace(detector=detector, encoder=[], layers=[])
     for layer in detector.encoder.layers:
@@ -39,8 +39,10 @@ def answer(recording) -> SimpleNamespace:
             lambda _, arguments, output: seen.layers.append((arguments, output))
         )
     with torch.no_grad():
-        seen.scene = detector.encode_features(recording.features(), recording.inputs["image_mask"])
-        seen.outputs = detector.decode(seen.scene)
+        seen.encoded = detector.encode_features(
+            recording.features(), recording.inputs["image_mask"]
+        )
+        seen.outputs = detector.decode(seen.encoded)
     seen.main = seen.outputs["main"]
     return seen
 
@@ -61,23 +63,17 @@ def official_recipe(recording, denoising: bool = False) -> Recipe:
     if recording.model.startswith("dino"):
         objectives.append(SetPrediction("encoder", "encoder", weights, focal))
     if denoising:
-        objectives.append(Denoising(SetPrediction("denoising", "denoising", weights, focal)))
+        objectives.append(SetPrediction("denoising", "denoising", weights, focal))
     cost = MatchCost(
         *(float(hyper[f"set_cost_{term}"]) for term in ("class", "bbox", "giou")), eps=eps
     )
     return Recipe(objectives, cost=cost)
 
 
-def watch_decode(detector) -> list:
-    """Outputs of every later call of `detector.decode`."""
-    kept, decode = [], detector.decode
-
-    def decode_and_keep(*arguments):
-        kept.append(decode(*arguments))
-        return kept[-1]
-
-    detector.decode = decode_and_keep
-    return kept
+def take_step(recipe: Recipe, detector, batch: Batch) -> tuple[Answer, dict[str, Tensor]]:
+    """The detector's outputs with their matchings, and the loss terms."""
+    step = recipe.step(detector, batch)
+    return step.student, joined(objective.losses(step) for objective in recipe.objectives)
 
 
 def our_name(name: str, layers: int) -> str:
@@ -142,7 +138,7 @@ def test_every_encoder_layer_agrees(recording, answer) -> None:
     wanted = recording.outputs
     for depth, (_, tokens) in enumerate(answer.encoder[:-1]):
         assert_close(tokens, wanted[f"enc_layer_out.{depth}"], **OUTPUTS)
-    assert_close(answer.scene.memory.tokens, wanted["memory"], **OUTPUTS)
+    assert_close(answer.encoded.memory.tokens, wanted["memory"], **OUTPUTS)
 
 
 def test_every_decoder_layer_agrees(recording, answer) -> None:
@@ -180,14 +176,14 @@ def test_the_encoders_own_predictions_agree(dino) -> None:
     wanted, detector = dino.outputs, dino.detector()
     select = detector.queries
     with torch.no_grad():
-        scene = detector.encode_features(dino.features(), dino.inputs["image_mask"])
-        proposals = select.proposals(scene.memory)
-        kept = scene.memory.tokens.masked_fill(~proposals[..., :1].isfinite(), 0.0)
+        encoded = detector.encode_features(dino.features(), dino.inputs["image_mask"])
+        proposals = select.proposals(encoded.memory)
+        kept = encoded.memory.tokens.masked_fill(~proposals[..., :1].isfinite(), 0.0)
         described = select.norm(select.project(kept))
         bare = (
-            select.proposals(scene.memory)
+            select.proposals(encoded.memory)
             .sigmoid()
-            .gather(1, scene.tokens[..., None].expand(-1, -1, 4))
+            .gather(1, encoded.tokens[..., None].expand(-1, -1, 4))
         )
     assert_close(proposals, wanted["enc.output_proposals_unsigmoid"], **OUTPUTS)
     assert_close(described, wanted["enc.output_memory"], **OUTPUTS)
@@ -197,29 +193,31 @@ def test_the_encoders_own_predictions_agree(dino) -> None:
         wanted["enc.boxes_all_unsigmoid"],
         **OUTPUTS,
     )
-    assert torch.equal(scene.tokens, wanted["enc.topk_indices"])
+    assert torch.equal(encoded.tokens, wanted["enc.topk_indices"])
     assert_close(
-        scene.proposals.predictions.logits[0].max(-1).values, wanted["enc.topk_scores"], **OUTPUTS
+        encoded.proposals.predictions.logits[0].max(-1).values, wanted["enc.topk_scores"], **OUTPUTS
     )
     assert_close(bare, wanted["init_box_proposal"], **OUTPUTS)
-    assert_close(scene.proposals.predictions.logits[0], wanted["interm_logits"], **OUTPUTS)
-    assert_close(scene.proposals.predictions.boxes[0], wanted["interm_boxes"], **OUTPUTS)
+    assert_close(encoded.proposals.predictions.logits[0], wanted["interm_logits"], **OUTPUTS)
+    assert_close(encoded.proposals.predictions.boxes[0], wanted["interm_boxes"], **OUTPUTS)
 
 
 def test_invalid_tokens_may_be_selected(dino) -> None:
     """Which of them is arbitrary: they are all alike."""
     edge, detector = dino.tensors("edge_invalid_topk"), dino.detector()
     with torch.no_grad():
-        scene = detector.encode_features(dino.features(), edge["image_mask"])
-        output = detector.decode(scene)["main"]
-    invalid = ~detector.queries.proposals(scene.memory).isfinite().all(-1).gather(1, scene.tokens)
-    assert invalid.sum(1)[1] == dino.config["edge_invalid_tokens"]["image1_selected_invalid"]
-    assert_close(scene.memory.ratios, edge["valid_ratios"], **OUTPUTS)
-    assert_close(
-        scene.proposals.predictions.logits[0].max(-1).values, edge["enc.topk_scores"], **OUTPUTS
+        encoded = detector.encode_features(dino.features(), edge["image_mask"])
+        output = detector.decode(encoded)["main"]
+    invalid = ~detector.queries.proposals(encoded.memory).isfinite().all(-1).gather(
+        1, encoded.tokens
     )
-    assert_close(scene.proposals.predictions.logits[0], edge["interm_logits"], **OUTPUTS)
-    assert_close(scene.proposals.predictions.boxes[0], edge["interm_boxes"], **OUTPUTS)
+    assert invalid.sum(1)[1] == dino.config["edge_invalid_tokens"]["image1_selected_invalid"]
+    assert_close(encoded.memory.ratios, edge["valid_ratios"], **OUTPUTS)
+    assert_close(
+        encoded.proposals.predictions.logits[0].max(-1).values, edge["enc.topk_scores"], **OUTPUTS
+    )
+    assert_close(encoded.proposals.predictions.logits[0], edge["interm_logits"], **OUTPUTS)
+    assert_close(encoded.proposals.predictions.boxes[0], edge["interm_boxes"], **OUTPUTS)
     for depth, queries in enumerate(output.queries[:-1]):
         assert_close(queries.anchors, edge[f"reference_in.{depth}"], **OUTPUTS)
     assert_close(output.queries[-1].anchors, edge["reference_final"], **OUTPUTS)
@@ -230,27 +228,23 @@ def test_invalid_tokens_may_be_selected(dino) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_every_loss_and_matching_agrees(recording, case: str) -> None:
     detector, record = recording.detector(), recording.record("losses")[case]
-    outputs = watch_decode(detector)
-    terms = official_recipe(recording).losses(detector, batch_of(recording, case))
-    check_terms(terms, record, detector.layers)
-    check_matchings(outputs[0], record["matching"], recording.targets(case))
+    answer, terms = take_step(official_recipe(recording), detector, batch_of(recording, case))
+    check_terms(terms, record, detector.num_layers)
+    check_matchings(answer, record["matching"], recording.targets(case))
 
 
-def check_matchings(outputs, record: dict, targets) -> None:
+def check_matchings(answer: Answer, record: dict, targets) -> None:
     """The same cost of every pair and the same choice, layer by layer and image by image."""
     images, starts = len(targets.counts), targets.starts
     for name, recorded in record.items():
-        output = outputs["encoder" if name == "interm" else "main"]
+        _, (matching, found) = answer["encoder" if name == "interm" else "main"]
         depth = 0 if name == "interm" else int(name.removeprefix("layer"))
         for image, wanted in enumerate(recorded):
             view, count = depth * images + image, targets.counts[image]
             costs = torch.tensor(wanted["cost_matrix_query_by_gt"])
-            assert_close(output.costs[view, :count].T, costs, rtol=1e-5, atol=1e-4)
-            mine = output.matching.image == view
-            queries, chosen = (
-                output.matching.query[mine],
-                output.matching.target[mine] - starts[image],
-            )
+            assert_close(found[view, :count].T, costs, rtol=1e-5, atol=1e-4)
+            here = matching.image == view
+            queries, chosen = matching.query[here], matching.target[here] - starts[image]
             pairs = set(zip(queries.tolist(), chosen.tolist(), strict=True))
             assert pairs == set(zip(wanted["query"], wanted["gt"], strict=True))
 
@@ -297,17 +291,19 @@ def denoised(dino, request, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     recorded, record = dino.tensors(request.param), dino.record(f"{request.param}_losses")
     detector = dino.detector().train()
     detector.denoising.number = record["dn_meta"]["dn_number"]
-    made, outputs = recorded_noise(detector, recorded, monkeypatch), watch_decode(detector)
+    made = recorded_noise(detector, recorded, monkeypatch)
     features = [feature.requires_grad_() for feature in detector.backbone.maps]
     case = record["targets_case"]
-    terms = official_recipe(dino, denoising=True).losses(detector, batch_of(dino, case))
+    recipe = official_recipe(dino, denoising=True)
+    answer, terms = take_step(recipe, detector, batch_of(dino, case))
     return SimpleNamespace(
         name=request.param,
         tensors=recorded,
         record=record,
         detector=detector,
         made=made,
-        outputs=outputs[0],
+        answer=answer,
+        outputs=answer.outputs,
         features=features,
         terms=terms,
         targets=dino.targets(case),
@@ -344,7 +340,7 @@ def test_denoising_predictions_agree(denoised) -> None:
     if size:
         assert_close(noised.predictions.logits, tensors["dn_pred_logits"], **OUTPUTS)
         assert_close(noised.predictions.boxes, tensors["dn_pred_boxes"], **OUTPUTS)
-    for depth in range(denoised.detector.layers):
+    for depth in range(denoised.detector.num_layers):
         anchors = torch.cat(
             [noised.queries[depth].anchors[:, :size], main.queries[depth].anchors], 1
         )
@@ -352,18 +348,18 @@ def test_denoising_predictions_agree(denoised) -> None:
 
 
 def test_denoising_losses_agree(denoised) -> None:
-    check_terms(denoised.terms, denoised.record, denoised.detector.layers)
-    check_matchings(denoised.outputs, denoised.record["matching"], denoised.targets)
+    check_terms(denoised.terms, denoised.record, denoised.detector.num_layers)
+    check_matchings(denoised.answer, denoised.record["matching"], denoised.targets)
 
 
 def test_denoising_pairs_agree(denoised) -> None:
     """In the recording queries count through all blocks, here within their own."""
-    output, targets = denoised.outputs["denoising"], denoised.targets
-    matching, blocks, images = output.matching, output.group.blocks, len(targets.counts)
+    (output, (matching, _)), targets = denoised.answer["denoising"], denoised.targets
+    blocks, images = output.group.blocks, len(targets.counts)
     slots = output.group.queries.content.shape[1] // blocks
     for image, wanted in enumerate(denoised.record.get("dn_pairs") or []):
         recorded = list(zip(wanted["dn_query"], wanted["gt"], strict=True))
-        for layer in range(denoised.detector.layers):
+        for layer in range(denoised.detector.num_layers):
             ours = [
                 (view % blocks * slots + query, target - targets.starts[image])
                 for view, query, target in zip(*(part.tolist() for part in matching), strict=True)

@@ -18,7 +18,7 @@ from od_detr.criteria.matching import MatchCost, match
 from od_detr.detectors import select_detections
 from od_detr.nn.attention import DeformableAttention
 from od_detr.nn.position import encode_anchors, encode_image
-from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet, Targets
+from od_detr.structures import GroupOutput, Matched, Predictions, QueryGroup, QuerySet, Targets
 
 EPS = {"deformable_detr": 0.0, "dab": 1e-6, "dino": 1e-6}
 MATCHER_CASES = (
@@ -122,7 +122,7 @@ def test_detections_agree(units: Path) -> None:
 # ---- matching -------------------------------------------------------------------------------------------------
 
 
-def matched(recorded: dict[str, Tensor], case: str, cost: MatchCost) -> tuple[GroupOutput, Targets]:
+def matched(recorded: dict[str, Tensor], case: str, cost: MatchCost) -> tuple[Matched, Targets]:
     logits, boxes = recorded[f"{case}.pred_logits"], recorded[f"{case}.pred_boxes"]
     images = range(len(logits))
     wanted = [recorded[f"{case}.boxes.{image}"] for image in images]
@@ -130,10 +130,9 @@ def matched(recorded: dict[str, Tensor], case: str, cost: MatchCost) -> tuple[Gr
     targets = Targets(torch.cat(wanted), torch.cat(labels), tuple(map(len, labels)))
     queries = QuerySet(torch.zeros(*logits.shape[:2], 1), boxes)
     output = GroupOutput(
-        QueryGroup("main", queries), [queries], Predictions(logits[None], boxes[None])
+        QueryGroup("main", queries), (queries,), Predictions(logits[None], boxes[None])
     )
-    match([output], targets, cost)
-    return output, targets
+    return match([output], targets, cost)["main"], targets
 
 
 @pytest.mark.parametrize("repository", EPS)
@@ -149,15 +148,15 @@ def test_costs_and_matchings_agree(units: Path, case: str, repository: str) -> N
         "_giou": MatchCost(0.0, 0.0, 1.0, eps=eps),
     }
     for part, cost in {"": total, **parts}.items():
-        output, targets = matched(recorded, case, cost)
+        (_, costs), targets = matched(recorded, case, cost)
         for image, count in enumerate(targets.counts):
             wanted = recorded[f"{case}.{repository}.cost{part}.{image}"]
             known = wanted.isfinite()
-            assert_close(output.costs[image, :count].T[known], wanted[known], rtol=1e-4, atol=1e-4)
-    output, targets = matched(recorded, case, total)
+            assert_close(costs[image, :count].T[known], wanted[known], rtol=1e-4, atol=1e-4)
+    (matching, _), targets = matched(recorded, case, total)
     for image, start in enumerate(targets.starts):
-        mine = output.matching.image == image
-        queries, chosen = output.matching.query[mine], output.matching.target[mine] - start
+        here = matching.image == image
+        queries, chosen = matching.query[here], matching.target[here] - start
         wanted = (
             recorded[f"{case}.{repository}.{side}_index.{image}"].tolist()
             for side in ("query", "gt")
@@ -200,7 +199,7 @@ def test_the_encoding_of_anchors_is_exact(
 
 def test_attention_starts_on_the_official_rays(units: Path) -> None:
     recorded = load_file(units / "ms_deform_attn_module.safetensors")
-    attention = DeformableAttention(256, heads=8, levels=4, points=4)
+    attention = DeformableAttention(256, heads=8, num_levels=4, points=4)
     attention.reset_parameters()
     wanted = recorded["init.sampling_offsets.bias_d256_h8_l4_p4"]
     assert_close(attention.sampling_offsets.bias.detach(), wanted, rtol=0, atol=1e-6)

@@ -50,7 +50,7 @@ def detrex_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
     for name, tensor in official_weights(detector).items():
         name = re.sub(
             r"^transformer\.enc_out_(class|bbox)_embed\.",
-            rf"transformer.decoder.\1_embed.{detector.layers}.",
+            rf"transformer.decoder.\1_embed.{detector.num_layers}.",
             name,
         )
         name = detrex.NAMES.left(name) or name
@@ -61,7 +61,7 @@ def detrex_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
     last = [
         name
         for name in theirs
-        if re.match(rf"transformer\.decoder\.\w+_embed\.{detector.layers}\.", name)
+        if re.match(rf"transformer\.decoder\.\w+_embed\.{detector.num_layers}\.", name)
     ]
     return theirs | {name.removeprefix("transformer.decoder."): theirs[name] for name in last}
 

@@ -1,4 +1,4 @@
-"""Small hosts and crowded batches to try the laws on."""
+"""Small detectors and crowded batches to test the laws on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TINY = {"channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)}
 def small_detector(
     model: str, num_classes: int = CLASSES, seed: int = 0, **sizes
 ) -> DetectionTransformer:
-    """A host with a tiny backbone, its weights stirred so that its predictions differ from one another."""
+    """A detector with a tiny backbone, whose weights are perturbed so that its predictions differ."""
     torch.manual_seed(seed)
     chosen = SIZES | {"decoder_layers": 3, "queries": 8, "backbone_options": TINY} | sizes
     if model.startswith("dino"):
@@ -82,14 +82,14 @@ def make_targets() -> Callable[..., Targets]:
 
 
 @pytest.fixture(scope="session")
-def scenes() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
-    """A detector and what it sees, once for each host; objectives ask it for queries only."""
+def encoded_batches() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
+    """A detector of each architecture and a batch encoded by it, made once; objectives need its queries only."""
 
     @cache
-    def scene(model: str):
+    def encoded(model: str):
         extra = {"denoising": 1} if model.startswith("dino") else {}
         detector = small_detector(model, 2, decoder_layers=2, queries=6, **extra)
         with torch.no_grad():
             return detector, detector.encode(small_batch((1, 1, 1), 2))
 
-    return scene
+    return encoded

@@ -6,19 +6,19 @@ queries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
 import torch
 import transcription
 from torch.testing import assert_close
-from transcription import Host, Seen, Truth
+from transcription import Host, Seen
 
-from od_detr.criteria.matching import match
+from od_detr.criteria.matching import Matches, match
 from od_detr.detectors import DetectionTransformer, Encoded
-from od_detr.objectives import Labels, total
+from od_detr.objectives import Answer, Step, Taught, Truth, joined, total
 from od_detr.options import TrainOptions
 from od_detr.structures import GroupOutput, Outputs, Predictions, QueryGroup, QuerySet, Targets
 from od_detr.training.recipe import make_recipe, target_count
@@ -28,7 +28,7 @@ LAYERS, QUERIES, CLASSES, DIM = 2, 6, 2, 32
 COUNTS = ((3, 0, 5), (7, 0, 1), (0, 0, 0))  # the second has an image with more targets than queries
 SEEDS = 8
 
-Scenes = Callable[[str], tuple[DetectionTransformer, Encoded]]
+Encodeds = Callable[[str], tuple[DetectionTransformer, Encoded]]
 MakeTargets = Callable[[tuple[int, ...], int, int], Targets]
 
 
@@ -51,21 +51,23 @@ def options(recipe: str, model: str, setting: dict) -> TrainOptions:
 # ---- random predictions of every group --------------------------------------------------------------------------
 
 
-@dataclass
-class Step:
-    """What one step's objectives are given, and what they make of it."""
+@dataclass(frozen=True)
+class Taken:
+    """The outputs of one step and the loss terms of its objectives. `taught` is there even if not distilled."""
 
     options: TrainOptions
     targets: Targets
     taught: Outputs
-    outputs: Outputs = field(default_factory=Outputs)
-    terms: dict = field(default_factory=dict)
+    outputs: Outputs
+    terms: dict[str, torch.Tensor]
 
     @property
     def leaves(self) -> list[torch.Tensor]:
-        return [
-            part for out in self.outputs.groups.values() for part in vars(out.predictions).values()
-        ]
+        return leaves_of(self.outputs.groups.values())
+
+
+def leaves_of(outputs: Iterable[GroupOutput]) -> list[torch.Tensor]:
+    return [part for output in outputs for part in vars(output.predictions).values()]
 
 
 def predicted(
@@ -84,7 +86,7 @@ def predicted(
 
 
 def moved(predictions: Predictions, generator: torch.Generator) -> Predictions:
-    """What a twin would say: much the same."""
+    """Similar predictions, as of a twin."""
     parts = vars(predictions).values()
     noise = [
         size * torch.randn(p.shape, generator=generator)
@@ -100,46 +102,51 @@ def decoded(group: QueryGroup, predictions: Predictions, generator: torch.Genera
     for boxes in predictions.boxes:
         content = torch.randn(group.queries.content.shape, generator=generator)
         stages.append(QuerySet(content, boxes.detach(), group.queries.position))
-    return GroupOutput(group, stages, predictions)
+    return GroupOutput(group, tuple(stages), predictions)
 
 
-def take_step(scenes: Scenes, options: TrainOptions, seed: int, make_targets: MakeTargets) -> Step:
+def take_step(
+    encoded_batches: Encodeds, options: TrainOptions, seed: int, make_targets: MakeTargets
+) -> Taken:
     """Runs the recipe's objectives on random predictions of its groups; the leaves get their gradients."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     targets = make_targets(COUNTS[seed % len(COUNTS)], CLASSES, seed)
-    detector, scene = scenes(options.model)
-    recipe = make_recipe(options)
+    detector, encoded = encoded_batches(options.model)
+    recipe = make_recipe(options, detector)
     twins = {"main": predicted(targets, QUERIES, LAYERS, generator)}
     if options.model == DINO:
         twins["encoder"] = predicted(targets, QUERIES, 1, generator)
 
-    def groups(predictions: dict[str, Predictions], scene: Encoded) -> Outputs:
-        return Outputs(
-            {
-                name: decoded(QueryGroup(name, scene.queries), p, generator)
-                for name, p in predictions.items()
-            }
-        )
+    def decode(predictions: dict[str, Predictions]) -> list[GroupOutput]:
+        return [
+            decoded(QueryGroup(name, encoded.queries, own=True), p, generator)
+            for name, p in predictions.items()
+        ]
 
-    taught = groups({name: moved(p, generator) for name, p in twins.items()}, scene)
-    match(list(taught.groups.values()), targets, recipe.cost)
-    step = Step(options, targets, taught, groups(twins, scene))
-    consulted = taught if options.distils else None
+    taught = Outputs.of(decode({name: moved(p, generator) for name, p in twins.items()}))
+    matches = Matches(taught.groups.values(), targets, recipe.cost)
+    outputs = decode(twins)
+    consulted = Taught(taught, matches) if options.distils else None
+    groups = detector.own_groups(targets)
     for objective in recipe.objectives:
-        for group in objective.query_groups(detector, scene, consulted, targets):
-            size = len(group.queries)
-            near = moved(taught["main"].predictions, generator) if size == QUERIES else None
-            chosen = near or predicted(targets, size, LAYERS, generator)
-            step.outputs.groups[group.name] = decoded(group, chosen, generator)
-    for leaf in step.leaves:
+        groups += objective.query_groups(encoded.queries, consulted, targets)
+    for group in groups:
+        size = len(group.queries)
+        near = moved(taught["main"].predictions, generator) if size == QUERIES else None
+        outputs.append(
+            decoded(group, near or predicted(targets, size, LAYERS, generator), generator)
+        )
+    for leaf in leaves_of(outputs):
         leaf.requires_grad_()
-    match(list(step.outputs.groups.values()), targets, recipe.cost)
-    labels = Labels(targets, target_count(targets))
-    for objective in recipe.objectives:
-        step.terms |= objective.losses(step.outputs, consulted, labels)
-    total(step.terms).backward()
-    return step
+    step = Step(
+        Answer(Outputs.of(outputs), match(outputs, targets, recipe.cost)),
+        Answer(taught, matches.result()) if options.distils else None,
+        Truth(targets, target_count(targets)),
+    )
+    terms = joined(objective.losses(step) for objective in recipe.objectives)
+    total(terms).backward()
+    return Taken(options, targets, taught, step.student.outputs, terms)
 
 
 # ---- the same step, transcribed --------------------------------------------------------------------------------
@@ -148,7 +155,7 @@ def take_step(scenes: Scenes, options: TrainOptions, seed: int, make_targets: Ma
 class Transcribed:
     """The terms of a step by the transcription's rules, over float64 twins of the step's predictions."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Taken) -> None:
         self.step, self.options = step, step.options
         self.plain = self.options.recipe == "baseline"
         self.kind, self.eps = self.options.match.cost, self.options.architecture.eps
@@ -161,7 +168,7 @@ class Transcribed:
             for name, output in step.outputs.groups.items()
         }
         self.truths = [
-            Truth(
+            transcription.Truth(
                 step.targets.boxes[start : start + size].tolist(),
                 step.targets.labels[start : start + size].tolist(),
             )
@@ -325,7 +332,7 @@ class Transcribed:
 # ---- the comparison ---------------------------------------------------------------------------------------------
 
 
-def compare(step: Step) -> None:
+def compare(step: Taken) -> None:
     transcribed = Transcribed(step)
     wanted = transcribed.terms()
     assert step.terms.keys() == wanted.keys()

@@ -21,6 +21,8 @@ from steps import (
 )
 from torch.testing import assert_close
 
+from od_detr.criteria.matching import Matches
+from od_detr.objectives import Taught
 from od_detr.training.recipe import make_recipe
 
 SELECTIONS = [
@@ -38,11 +40,11 @@ SELECTIONS = [
 
 @pytest.mark.parametrize("setting", SELECTIONS, ids=name_of)
 def test_auxiliary_groups_take_the_cheapest_queries_of_every_stage(
-    scenes, make_targets, setting
+    encoded_batches, make_targets, setting
 ) -> None:
     chosen = options("md+ag", DEFORMABLE, setting)
     for seed in range(SEEDS):
-        step = take_step(scenes, chosen, seed, make_targets)
+        step = take_step(encoded_batches, chosen, seed, make_targets)
         if step.targets.most == 0:
             assert "auxiliary" not in step.outputs
             continue
@@ -62,10 +64,13 @@ def test_auxiliary_groups_take_the_cheapest_queries_of_every_stage(
 @pytest.mark.parametrize("ref", ["auto", "center", "box"])
 @pytest.mark.parametrize("model", [DEFORMABLE, DAB])
 def test_auxiliary_queries_start_from_what_left_the_stage(
-    scenes, make_targets, model, ref, pe
+    encoded_batches, make_targets, model, ref, pe
 ) -> None:
     step = take_step(
-        scenes, options("md+ag", model, {"ag.anchors": ref, "ag.position": pe}), 0, make_targets
+        encoded_batches,
+        options("md+ag", model, {"ag.anchors": ref, "ag.position": pe}),
+        0,
+        make_targets,
     )
     teacher, group = step.taught["main"], step.outputs["auxiliary"].group
     origin = group.origin.unflatten(1, (LAYERS, -1))
@@ -98,19 +103,21 @@ def test_auxiliary_queries_start_from_what_left_the_stage(
 @pytest.mark.parametrize("ref", ["teacher", "student"])
 @pytest.mark.parametrize("model", [DEFORMABLE, DAB, DINO])
 def test_prediction_queries_are_the_teachers_but_for_what_is_asked_of_the_student(
-    scenes, make_detector, make_batch, make_targets, model, ref, pe
+    encoded_batches, make_detector, make_batch, make_targets, model, ref, pe
 ) -> None:
-    detector, own = scenes(model)
-    taught = make_detector(model, CLASSES, 1, decoder_layers=LAYERS, queries=QUERIES)(
+    detector, own = encoded_batches(model)
+    outputs = make_detector(model, CLASSES, 1, decoder_layers=LAYERS, queries=QUERIES)(
         make_batch((1, 1, 1), CLASSES)
     )
-    recipe = make_recipe(options("md+pd", model, {"pd.position": pe, "pd.anchors": ref}))
+    recipe = make_recipe(options("md+pd", model, {"pd.position": pe, "pd.anchors": ref}), detector)
     targets = make_targets((1, 1, 1), CLASSES)
-    groups = [
-        group for o in recipe.objectives for group in o.query_groups(detector, own, taught, targets)
-    ]
-    (group,) = (group for group in groups if group.name == "prediction")
-    theirs = taught["main"].queries[0]
+    taught = Taught(outputs, Matches([outputs["main"]], targets, recipe.cost))
+    (group,) = (
+        group
+        for objective in recipe.objectives
+        for group in objective.query_groups(own.queries, taught, targets)
+    )
+    theirs = outputs["main"].queries[0]
     assert not torch.equal(own.queries.anchors, theirs.anchors)
     assert (
         torch.equal(group.queries.content, theirs.content)
@@ -123,4 +130,5 @@ def test_prediction_queries_are_the_teachers_but_for_what_is_asked_of_the_studen
         )
     else:
         assert group.queries.position is None
+    assert group.name == "prediction" and not group.own
     assert group.sees == () and group.padding is None and not group.matched

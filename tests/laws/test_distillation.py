@@ -14,17 +14,23 @@ from od_detr.criteria.matching import MatchCost, match
 from od_detr.detectors import DetectionTransformer
 from od_detr.nn.attention import GroupLayout, SelfAttention
 from od_detr.objectives import (
-    Labels,
-    MatchingDistillation,
+    Answer,
+    ClassLoss,
+    LossWeights,
     PredictionDistillation,
     SetPrediction,
+    Step,
+    Truth,
+    joined,
+    matching_distillation,
     total,
 )
-from od_detr.objectives.objective import LossWeights
-from od_detr.objectives.set_prediction import ClassLoss
+from od_detr.objectives.matching_distillation import PairView
+from od_detr.options import MatchingSwitches
 from od_detr.structures import (
     Batch,
     GroupOutput,
+    Matched,
     Matching,
     Outputs,
     Predictions,
@@ -32,30 +38,12 @@ from od_detr.structures import (
     QuerySet,
     Targets,
 )
-from od_detr.training.recipe import Recipe, make_recipe
+from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 
 ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale", "dino-5scale")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 every_host = pytest.mark.parametrize("host", ARCHITECTURES)
-
-
-def watched(recipe: Recipe) -> list[tuple[Outputs, Outputs | None]]:
-    """The outputs and what was taught, of every later step of the recipe."""
-    seen, consult, decode = [], recipe.consult, recipe.decode
-    taught: list[Outputs | None] = [None]
-
-    def consult_and_keep(*arguments):
-        answer = consult(*arguments)
-        taught[0] = answer[1]
-        return answer
-
-    def decode_and_keep(*arguments):
-        seen.append((decode(*arguments), taught[0]))
-        return seen[-1][0]
-
-    recipe.consult, recipe.decode = consult_and_keep, decode_and_keep  # type: ignore[method-assign]
-    return seen
 
 
 def taught_step(
@@ -65,15 +53,17 @@ def taught_step(
     recipe: str = "od",
     teacher: DetectionTransformer | None = None,
     **switches,
-) -> tuple[dict, Outputs, Outputs]:
-    """Terms, the student's outputs and the teacher's; the teacher is the student's twin unless another is given."""
+) -> tuple[dict, Answer, Answer]:
+    """Terms, the student's answer and the teacher's; the teacher is the student's twin unless another is given."""
     torch.manual_seed(0)
-    made = make_recipe(options(recipe, host, switches), Teacher(teacher or student))
-    seen = watched(made)
-    terms = made.losses(student, batch)
-    ((outputs, taught),) = seen
-    assert taught is not None
-    return terms, outputs, taught
+    made = make_recipe(options(recipe, host, switches), student, Teacher(teacher or student))
+    step = made.step(student, batch)
+    assert step.teacher is not None
+    return (
+        joined(objective.losses(step) for objective in made.objectives),
+        step.student,
+        step.teacher,
+    )
 
 
 # ---- teacher = student ----------------------------------------------------------------------------------------
@@ -84,15 +74,16 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None
     """Equal weights, no dropout: both matchings agree, MD is plain QFL with one-to-one regression, PD repeats the
     main group, and the strict indicator leaves no box to distil."""
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    terms, outputs, taught = taught_step(student, batch, host, "md+pd")
-    main, twin, echo = outputs["main"], taught["main"], outputs["prediction"]
-    for ours, theirs in zip(main.matching, twin.matching, strict=True):
+    terms, answer, taught = taught_step(student, batch, host, "md+pd")
+    (main, (matching, _)), (_, (twin, _)) = answer["main"], taught["main"]
+    echo = answer.outputs["prediction"]
+    for ours, theirs in zip(matching, twin, strict=True):
         assert torch.equal(ours, theirs)
-    assert len(main.matching.query) == main.layers * len(batch.targets)
+    assert len(matching.query) == main.num_layers * len(batch.targets)
     settings = options("md", host, {})
     weights = LossWeights(settings.architecture.class_weight, eps=settings.architecture.eps)
     plain = SetPrediction(weights=weights, class_loss=ClassLoss("qfl"))
-    wanted = plain.supervise(main, main.matching, Labels(batch.targets, float(len(batch.targets))))
+    wanted = plain.supervise(main, matching, Truth(batch.targets, float(len(batch.targets))))
     for name, value in wanted.items():
         assert torch.equal(terms[name], value), name
     for part in ("logits", "boxes"):
@@ -108,7 +99,8 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None
 @every_host
 def test_extra_groups_never_change_the_main_group(make_detector, make_batch, host) -> None:
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    _, outputs, _ = taught_step(student, batch, host, "od", make_detector(host, seed=1))
+    _, answer, _ = taught_step(student, batch, host, "od", make_detector(host, seed=1))
+    outputs = answer.outputs
     names = {"main", "prediction", "auxiliary"} | (
         {"encoder", "denoising"} if host.startswith("dino") else set()
     )
@@ -129,7 +121,8 @@ def test_extra_groups_never_change_the_main_group(make_detector, make_batch, hos
 @every_host
 def test_permuting_auxiliary_groups_permutes_their_outputs(make_detector, make_batch, host) -> None:
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    _, outputs, _ = taught_step(student, batch, host, "md+ag", make_detector(host, seed=1))
+    _, answer, _ = taught_step(student, batch, host, "md+ag", make_detector(host, seed=1))
+    outputs = answer.outputs
     group, order = outputs["auxiliary"].group, torch.tensor([2, 0, 1])
     slots = torch.arange(len(group.queries)).view(group.blocks, -1)[order].flatten()
     index = slots.expand(len(batch.targets.counts), -1)
@@ -205,15 +198,15 @@ def test_every_target_has_one_or_two_regression_queries(make_detector, make_batc
     for seed in range(4):
         student, teacher = (make_detector(ARCHITECTURES[1], seed=seed + k).eval() for k in (0, 1))
         batch = make_batch((3, 0, 5), seed=seed)
-        _, outputs, taught = taught_step(student, batch, ARCHITECTURES[1], "md", teacher)
-        main, distillation = outputs["main"], MatchingDistillation(wd=0.51, cost=cost)
-        reference = distillation.refer(main, taught["main"], len(batch.targets.counts))
-        mine = main.matching.targets_of_queries(*main.views.logits.shape[:2])
-        mine = mine[reference.matching.image, reference.matching.query]
-        weights = distillation.regression_weights(main, reference, mine, batch.targets)
+        _, answer, taught = taught_step(student, batch, ARCHITECTURES[1], "md", teacher)
+        main, own = answer["main"]
+        distillation = matching_distillation(MatchingSwitches(cost=cost), SetPrediction())
+        twin = distillation.align_layers(taught, main, "main")
+        view = PairView.of(main, own.matching, twin, batch.targets)
+        weights = distillation.box_weights(main, own, twin, view, batch.targets)
         pairs = [
             list(zip(*(part.tolist() for part in m), strict=True))
-            for m in (main.matching, reference.matching)
+            for m in (own.matching, twin.matching)
         ]
         held = [
             (view, query, target, round(weight, 4))
@@ -222,7 +215,7 @@ def test_every_target_has_one_or_two_regression_queries(make_detector, make_batc
             if weight
         ]
         assert len({row[:2] for row in held}) == len(held)
-        for view in range(main.layers * len(batch.targets.counts)):
+        for view in range(main.num_layers * len(batch.targets.counts)):
             for target in (
                 (batch.targets.image == view % len(batch.targets.counts))
                 .nonzero()
@@ -240,17 +233,21 @@ def test_a_tie_of_costs_is_the_students() -> None:
     queries = QuerySet(torch.zeros(1, 2, 1), torch.zeros(1, 2, 4))
     boxes = torch.tensor([0.5, 0.5, 0.3, 0.2]).expand(1, 1, 2, 4)
     same = Predictions(torch.zeros(1, 1, 2, 2), boxes)
-    outputs = [GroupOutput(QueryGroup("main", queries), [queries], same) for _ in range(2)]
-    match(outputs, targets, MatchCost())
-    for query, output in enumerate(outputs):
-        output.matching = Matching(torch.tensor([0]), torch.tensor([query]), torch.tensor([0]))
+    output = GroupOutput(QueryGroup("main", queries), (queries,), same)
+    costs = match([output], targets, MatchCost())["main"].costs
+    own, others = (
+        Matched(Matching(torch.tensor([0]), torch.tensor([query]), torch.tensor([0])), costs)
+        for query in range(2)
+    )
     for cost in ("student", "teacher", "own"):
-        distillation = MatchingDistillation(cost=cost)
-        reference = distillation.refer(outputs[0], outputs[1], 1)
-        own, other = distillation.regression_weights(
-            outputs[0], reference, torch.tensor([-1]), targets
-        )
-        assert own.tolist() == [1.0] and other.tolist() == [pytest.approx(0.51)]
+        distillation = matching_distillation(MatchingSwitches(cost=cost), SetPrediction())
+        taught = Answer(Outputs.of([output]), {"main": others})
+        twin = distillation.align_layers(taught, output, "main")
+        view = PairView.of(output, own.matching, twin, targets)
+        assert view.own_target.tolist() == [-1] and view.rival.tolist() == [0]
+        weights = distillation.box_weights(output, own, twin, view, targets)
+        assert weights.own.tolist() == [1.0]
+        assert weights.teacher.tolist() == [pytest.approx(0.51)]
 
 
 @pytest.mark.parametrize("shift", [0.125, 0.0625])
@@ -259,21 +256,16 @@ def test_a_box_as_good_as_the_teachers_is_not_distilled(shift) -> None:
     targets = Targets(torch.tensor([[0.5, 0.5, 0.25, 0.25]]), torch.tensor([0]), (1,))
     queries = QuerySet(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4))
 
-    def predicting(x: float) -> GroupOutput:
+    def predicting(name: str, x: float) -> Answer:
         boxes = torch.tensor([x, 0.5, 0.25, 0.25]).view(1, 1, 1, 4)
-        output = GroupOutput(
-            QueryGroup("prediction", queries),
-            [queries],
-            Predictions(torch.zeros(1, 1, 1, 2), boxes),
-        )
-        match([output], targets, MatchCost())
-        return output
+        predictions = Predictions(torch.zeros(1, 1, 1, 2), boxes)
+        outputs = [GroupOutput(QueryGroup(name, queries), (queries,), predictions)]
+        return Answer(Outputs.of(outputs), match(outputs, targets, MatchCost()))
 
-    outputs, taught = (
-        Outputs({"prediction": predicting(0.625)}),
-        Outputs({"main": predicting(0.5 - shift)}),
+    step = Step(
+        predicting("prediction", 0.625), predicting("main", 0.5 - shift), Truth(targets, 1.0)
     )
-    terms = PredictionDistillation().losses(outputs, taught, Labels(targets, 1.0))
+    terms = PredictionDistillation().losses(step)
     assert (terms["prediction/l1/1"] > 0) == (shift < 0.125)
 
 
@@ -282,18 +274,19 @@ def test_labels_are_ious_and_at_most_two_a_query(make_detector, make_batch) -> N
     for seed in range(4):
         student, teacher = (make_detector(ARCHITECTURES[0], seed=seed + k).eval() for k in (0, 1))
         batch = make_batch((3, 0, 5), seed=seed)
-        _, outputs, taught = taught_step(student, batch, ARCHITECTURES[0], "md", teacher)
-        main = outputs["main"]
-        distillation = MatchingDistillation()
-        reference = distillation.refer(main, taught["main"], 3)
-        dense = main.matching.targets_of_queries(*main.views.logits.shape[:2])
-        mine = dense[reference.matching.image, reference.matching.query]
-        labels = distillation.multi_target_labels(main, reference, mine, batch.targets)
+        _, answer, taught = taught_step(student, batch, ARCHITECTURES[0], "md", teacher)
+        main, own = answer["main"]
+        quality = SetPrediction(class_loss=ClassLoss("qfl"))
+        distillation = matching_distillation(MatchingSwitches(), quality)
+        twin = distillation.align_layers(taught, main, "main")
+        view = PairView.of(main, own.matching, twin, batch.targets)
+        labels = distillation.class_targets(main, own.matching, twin, view, batch.targets)
+        dense = own.matching.targets_of_queries(*main.views.logits.shape[:2])
         assert not labels.requires_grad and labels.min() >= 0 and labels.max() <= 1 + 1e-6
         counts = (labels > 0).sum(-1)
         assert counts.max() <= 2
         background = dense < 0
-        background[reference.matching.image, reference.matching.query] = False
+        background[twin.matching.image, twin.matching.query] = False
         assert not labels[background].any()
         two += int((counts == 2).sum())
     assert two
@@ -314,9 +307,9 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(
     make_detector, make_batch, host, counts
 ) -> None:
     student, teacher = make_detector(host).train(), make_detector(host, seed=1)
-    recipe = make_recipe(options("od", host, {}), Teacher(teacher))
-    seen = watched(recipe)
-    loss = total(recipe.losses(student, make_batch(counts)))
+    recipe = make_recipe(options("od", host, {}), student, Teacher(teacher))
+    step = recipe.step(student, make_batch(counts))
+    loss = total(joined(objective.losses(step) for objective in recipe.objectives))
     assert loss.isfinite() and loss > 0
     loss.backward()
     for name, parameter in student.named_parameters():
@@ -324,8 +317,7 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     for name, parameter in recipe.teacher.named_parameters():
         assert parameter.grad is None and not parameter.requires_grad, name
-    taught = seen[0][1]
-    for output in taught.groups.values():
+    for output in step.teacher.outputs.groups.values():
         tensors = [
             *vars(output.predictions).values(),
             *(part for q in output.queries for part in vars(q).values()),
@@ -341,12 +333,12 @@ def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batc
         batch.targets.boxes[:1].expand(5, 4).contiguous(), torch.zeros(5, dtype=torch.long), (5, 0)
     )
     student = make_detector(host).train()
-    terms, outputs, _ = taught_step(
+    terms, answer, _ = taught_step(
         student, replace(batch, targets=same), host, "od", make_detector(host, seed=1)
     )
-    auxiliary = outputs["auxiliary"]
+    auxiliary, (matching, _) = answer["auxiliary"]
     assert (~auxiliary.group.padding).sum() == 2 * auxiliary.group.blocks
-    assert len(auxiliary.matching.query) == 2 * auxiliary.group.blocks * auxiliary.layers
+    assert len(matching.query) == 2 * auxiliary.group.blocks * auxiliary.num_layers
     total(terms).backward()
     assert total(terms).isfinite()
 
@@ -390,10 +382,12 @@ def encoder_gradient(
 def test_nothing_is_distilled_before_its_start(make_detector, make_batch) -> None:
     student, batch = make_detector(ARCHITECTURES[0]).eval(), make_batch((3, 0, 5))
     recipe = make_recipe(
-        options("od", ARCHITECTURES[0], {}), Teacher(make_detector(ARCHITECTURES[0], seed=1))
+        options("od", ARCHITECTURES[0], {}),
+        student,
+        Teacher(make_detector(ARCHITECTURES[0], seed=1)),
     )
     recipe.distil = False
-    plain = make_recipe(options("qfl", ARCHITECTURES[0], {}))
+    plain = make_recipe(options("qfl", ARCHITECTURES[0], {}), student)
     ours, wanted = recipe.losses(student, batch), plain.losses(student, batch)
     assert ours.keys() == wanted.keys()
     for name, value in wanted.items():
@@ -456,13 +450,14 @@ def test_a_half_precision_teacher_leaves_the_student_exact(
         )
         for value in ("student", "bf16")
     )
-    ours, theirs = (taught["main"].predictions for _, _, taught in (half, exact))
+    ours, theirs = (taught.outputs["main"].predictions for _, _, taught in (half, exact))
     assert ours.boxes.dtype == ours.logits.dtype == torch.float32
     difference = (ours.logits - theirs.logits).abs().max()
     assert difference > 1e-6, "it does not compute in bfloat16"
     if align == "student_topk":  # else a rounded score may choose other tokens for both
         assert difference < 0.1
-        assert torch.equal(half[1]["main"].predictions.boxes, exact[1]["main"].predictions.boxes)
+        main, other = (answer.outputs["main"].predictions for _, answer, _ in (half, exact))
+        assert torch.equal(main.boxes, other.boxes)
     total(half[0]).backward()
     assert all(
         weight.grad.isfinite().all() for weight in student.parameters() if weight.grad is not None
@@ -485,39 +480,35 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
         ("teacher_topk", others.tokens, others.tokens),
         ("rank", own.tokens, others.tokens),
     ):
-        recipe = make_recipe(options("md", host, {"dino.align": align}), Teacher(teacher))
+        recipe = make_recipe(options("md", host, {"dino.align": align}), student, Teacher(teacher))
         tokens = spied_tokens(recipe.teacher.detector)
-        scene, taught = recipe.consult(student, batch)
-        assert torch.equal(scene.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), (
+        encoded, taught = recipe.consult(student, batch)
+        assert torch.equal(encoded.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), (
             align
         )
         direct = teacher.encode(batch, tokens=theirs)
-        assert_close(taught["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
+        assert_close(taught.outputs["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
 
 
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk", "rank"])
 def test_images_with_fewer_tokens_than_queries_train(make_detector, make_batch, align) -> None:
     student = make_detector("dino-4scale", queries=200)  # 64 pixels have 85 tokens
-    terms, outputs, taught = taught_step(
+    terms, *answers = taught_step(
         student, make_batch((3, 0, 5)), "dino-4scale", **{"dino.align": align}
     )
-    assert (
-        outputs["main"].predictions.boxes.shape[2]
-        == taught["main"].predictions.boxes.shape[2]
-        == 85
-    )
+    assert [answer.outputs["main"].predictions.boxes.shape[2] for answer in answers] == [85, 85]
     assert total(terms).isfinite()
 
 
 def spied_tokens(detector: DetectionTransformer) -> list[torch.Tensor]:
-    """The tokens of every later scene of the detector."""
+    """The tokens of everything the detector encodes later."""
     seen: list[torch.Tensor] = []
     encode: Callable = detector.encode
 
     def encode_and_keep(*arguments, **named):
-        scene = encode(*arguments, **named)
-        seen.append(scene.tokens)
-        return scene
+        encoded = encode(*arguments, **named)
+        seen.append(encoded.tokens)
+        return encoded
 
     detector.encode = encode_and_keep  # type: ignore[method-assign]
     return seen

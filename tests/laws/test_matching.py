@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,16 @@ from torch import Tensor
 from torch.testing import assert_close
 from transcription import Seen, Truth
 
-from od_detr.criteria.matching import MatchCost, PendingMatching, match, pairwise_costs, solve
-from od_detr.structures import GroupOutput, Matching, Predictions, QueryGroup, QuerySet, Targets
+from od_detr.criteria.matching import MatchCost, Matches, match, pairwise_costs, solve
+from od_detr.structures import (
+    GroupOutput,
+    Matched,
+    Matching,
+    Predictions,
+    QueryGroup,
+    QuerySet,
+    Targets,
+)
 
 CLASSES = 3
 
@@ -44,7 +53,7 @@ def random_output(
     queries_of = QuerySet(torch.zeros(images, blocks * queries, 1), boxes[0])
     return GroupOutput(
         QueryGroup(name, queries_of, blocks, padding=padding),
-        [queries_of],
+        (queries_of,),
         Predictions(logits, boxes),
     )
 
@@ -67,14 +76,14 @@ def seen(output: GroupOutput, targets: Targets) -> list[Seen]:
     return views
 
 
-def check_matching(result: Matching, output: GroupOutput, targets: Targets) -> None:
+def check_matching(matched: Matched, output: GroupOutput, targets: Targets) -> None:
     """Every view is a least-cost one-to-one matching of its own targets to queries that are no padding."""
     costs, blocks, images = (
-        output.costs.numpy().astype(float),
+        matched.costs.numpy().astype(float),
         output.group.blocks,
         len(targets.counts),
     )
-    triples = torch.stack(list(result), 1).numpy()
+    triples = torch.stack(list(matched.matching), 1).numpy()
     for view, cost in enumerate(costs):
         image = view // blocks % images
         start, size = targets.starts[image], targets.counts[image]
@@ -165,8 +174,8 @@ def test_the_stable_cost_measures_an_image_by_its_own_best_pair() -> None:
 def test_a_batch_without_targets_costs_nothing(kind) -> None:
     targets, output = random_targets((0, 0)), random_output(2, 4)
     assert pairwise_costs(output, targets, MatchCost(cost=kind)).shape == (4, 0, 4)
-    match([output], targets, MatchCost(cost=kind))
-    assert [len(part) for part in output.matching] == [0, 0, 0]
+    matched = match([output], targets, MatchCost(cost=kind))["main"]
+    assert [len(part) for part in matched.matching] == [0, 0, 0]
 
 
 def broken(values: Tensor, number: float, seed: int) -> None:
@@ -184,18 +193,19 @@ def test_broken_predictions_neither_crash_the_matching_nor_match_padding(
         targets = random_targets((3, 0, 5), seed)
         output = random_output(3, 7, blocks=2, empty=0.2, seed=seed)
         broken(getattr(output.predictions, part), number, seed)
-        match([output], targets, MatchCost(cost=kind))
-        padded = output.group.padding.unflatten(1, (2, -1)).flatten(0, 1).repeat(output.layers, 1)
-        assert torch.equal(output.costs.isposinf(), padded[:, None].expand(output.costs.shape))
-        check_matching(output.matching, output, targets)
+        matched = match([output], targets, MatchCost(cost=kind))["main"]
+        slots = output.group.padding.unflatten(1, (2, -1)).flatten(0, 1)
+        padded = slots.repeat(output.num_layers, 1)[:, None].expand(matched.costs.shape)
+        assert torch.equal(matched.costs.isposinf(), padded)
+        check_matching(matched, output, targets)
 
 
 @pytest.mark.parametrize("part", ["logits", "boxes"])
 def test_a_sound_prediction_is_preferred_to_a_broken_one(part) -> None:
     targets, output = random_targets((2,)), random_output(1, 4, layers=1)
     getattr(output.predictions, part)[0, 0, 1] = math.nan
-    match([output], targets, MatchCost())
-    assert 1 not in output.matching.query.tolist() and len(output.matching.query) == 2
+    chosen = match([output], targets, MatchCost())["main"].matching.query.tolist()
+    assert 1 not in chosen and len(chosen) == 2
 
 
 # ---- whole steps ----------------------------------------------------------------------------------------------
@@ -209,10 +219,10 @@ def test_every_target_is_matched_once_at_least_cost_in_every_view(counts, blocks
         random_output(len(counts), 7, seed=seed),
         random_output(len(counts), 3, blocks=blocks, empty=0.3, seed=seed, name="auxiliary"),
     ]
-    match(outputs, targets, MatchCost())
+    matched = match(outputs, targets, MatchCost())
     for output in outputs:
-        check_matching(output.matching, output, targets)
-    dense = outputs[0].matching.queries_of_targets(2 * len(counts), len(targets))
+        check_matching(matched[output.group.name], output, targets)
+    dense = matched["main"].matching.queries_of_targets(2 * len(counts), len(targets))
     for view in range(2 * len(counts)):  # with enough queries
         assert torch.equal(dense[view] >= 0, targets.image == view % len(counts))
 
@@ -220,36 +230,34 @@ def test_every_target_is_matched_once_at_least_cost_in_every_view(counts, blocks
 def test_many_groups_are_solved_from_one_copy(monkeypatch) -> None:
     """However many groups and layers, the solver is handed one flat tensor."""
     handed = []
-    submit = PendingMatching._solver.submit
+    submit = Matches._solver.submit
     monkeypatch.setattr(
-        PendingMatching._solver,
+        Matches._solver,
         "submit",
         lambda *arguments: handed.append(arguments) or submit(*arguments),
     )
     targets = random_targets((3, 0, 6))
     outputs = [
-        random_output(3, size, layers, blocks, seed=size)
+        random_output(3, size, layers, blocks, seed=size, name=f"group of {size}")
         for size, layers, blocks in ((4, 2, 1), (7, 1, 3))
     ]
-    PendingMatching(outputs, targets, MatchCost()).finish()
-    ((_, costs),) = handed
-    assert torch.equal(costs.wait(), torch.cat([output.costs.flatten() for output in outputs]))
+    matched = Matches(outputs, targets, MatchCost()).result()
+    ((_, costs, *_),) = handed
+    assert torch.equal(costs.wait(), torch.cat([m.costs.flatten() for m in matched.values()]))
     for output in outputs:
-        check_matching(output.matching, output, targets)
+        check_matching(matched[output.group.name], output, targets)
 
 
 def test_a_matching_known_by_construction_is_kept_and_an_unmatched_group_left_alone() -> None:
     targets, cost = random_targets((2, 1)), MatchCost()
     known = Matching(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 1]), torch.tensor([0, 1, 2]))
     given_, free, usual = (random_output(2, 4, layers=1, name=name) for name in "abc")
-    given_.group = QueryGroup("a", given_.group.queries, matching=known)
-    free.group = QueryGroup("b", free.group.queries, matched=False)
-    match([given_, free, usual], targets, cost)
-    assert given_.matching is known
-    check_matching(usual.matching, usual, targets)
-    for attribute in ("matching", "costs"):
-        with pytest.raises(RuntimeError, match="'b' has not been matched"):
-            getattr(free, attribute)
+    given_ = replace(given_, group=replace(given_.group, matching=known))
+    free = replace(free, group=replace(free.group, matched=False))
+    matched = match([given_, free, usual], targets, cost)
+    assert matched.keys() == {"a", "c"}
+    assert matched["a"].matching is known and matched["a"].costs is None
+    check_matching(matched["c"], usual, targets)
 
 
 def test_padded_targets_are_zero_boxes_behind_the_real_ones() -> None:

@@ -99,24 +99,24 @@ SETTINGS = [
         *((recipe, model) for recipe in ("baseline", "od") for model in (DEFORMABLE, DAB)),
     ],
 )
-def test_every_recipe_is_its_rule(scenes, make_targets, recipe, model) -> None:
+def test_every_recipe_is_its_rule(encoded_batches, make_targets, recipe, model) -> None:
     for seed in range(len(COUNTS)):
-        compare(take_step(scenes, options(recipe, model, {}), seed, make_targets))
+        compare(take_step(encoded_batches, options(recipe, model, {}), seed, make_targets))
 
 
 @pytest.fixture(scope="module")
-def usual_loss(scenes, make_targets):
+def usual_loss(encoded_batches, make_targets):
     """The loss without any switch set."""
     return cache(
         lambda recipe, model, seed: total(
-            take_step(scenes, options(recipe, model, {}), seed, make_targets).terms
+            take_step(encoded_batches, options(recipe, model, {}), seed, make_targets).terms
         )
     )
 
 
 @pytest.mark.parametrize(("recipe", "model", "setting"), SETTINGS, ids=name_of)
 def test_every_switch_is_its_rule_and_matters(
-    scenes, make_targets, usual_loss, recipe, model, setting
+    encoded_batches, make_targets, usual_loss, recipe, model, setting
 ) -> None:
     matters = setting == {
         "md.cost": "teacher_pair"
@@ -124,7 +124,7 @@ def test_every_switch_is_its_rule_and_matters(
     for seed in range(SEEDS):
         if seed >= len(COUNTS) and matters:
             break
-        step = take_step(scenes, options(recipe, model, setting), seed, make_targets)
+        step = take_step(encoded_batches, options(recipe, model, setting), seed, make_targets)
         matters |= bool((total(step.terms) - usual_loss(recipe, model, seed)).abs() > 1e-4)
         if seed < len(COUNTS):
             compare(step)
@@ -132,12 +132,15 @@ def test_every_switch_is_its_rule_and_matters(
 
 
 def test_the_students_cost_always_weighs_the_teachers_query_down(
-    scenes, make_targets, usual_loss
+    encoded_batches, make_targets, usual_loss
 ) -> None:
     """A free query that were cheaper would have been matched: Eq. 4 under the student's cost names no other."""
     for seed in range(SEEDS):
         step = take_step(
-            scenes, options("md", DEFORMABLE, {"md.cost": "teacher_pair"}), seed, make_targets
+            encoded_batches,
+            options("md", DEFORMABLE, {"md.cost": "teacher_pair"}),
+            seed,
+            make_targets,
         )
         assert torch.equal(total(step.terms), usual_loss("md", DEFORMABLE, seed))
 

@@ -1,4 +1,4 @@
-"""Losses on predictions, element by element, always in float32; whoever calls them sums and normalises."""
+"""Losses on predictions, element by element and always in float32; the caller sums and normalises."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ def quality_focal_loss(
     alpha: float | None = None,
     gamma: float = 2.0,
 ) -> Float[Tensor, "*shape"]:
-    """Quality focal loss, Eq. 2: cross-entropy to the soft label, modulated by |quality - score| ** gamma.
+    """Quality focal loss, Eq. 2: cross-entropy to a soft label, modulated by |quality - score| ** gamma.
 
-    `quality` is in [0, 1] and carries no gradient. `alpha` (none in the paper) weighs entries of positive quality.
+    Args:
+        logits: class logits.
+        quality: soft labels in [0, 1], without gradient.
+        alpha: weight of entries of positive quality against the others; the paper has none.
+        gamma: exponent of the modulation.
     """
     distance = (quality - logits.sigmoid()).abs()
     modulation = distance * distance if gamma == 2.0 else distance**gamma

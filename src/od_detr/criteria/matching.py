@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from od_detr.boxes import cxcywh_to_xyxy, overlaps
-from od_detr.structures import GroupOutput, Matching, Targets
+from od_detr.structures import GroupOutput, Matched, Matching, Targets
 from od_detr.transfers import HostCopy, to_device_of
 
 ALPHA, GAMMA = 0.25, 2.0
-UNMATCHABLE = 1e6  # what a cost that is not a number counts as
+UNMATCHABLE = 1e6  # replaces a cost that is not finite
 PAIRS_AT_ONCE = 2**16
 
 
@@ -40,16 +40,17 @@ class MatchCost:
 def pairwise_costs(
     output: GroupOutput, targets: Targets, cost: MatchCost
 ) -> Float[Tensor, "I G q"]:
-    """Cost of every (target, query) pair of every view, target-major; +inf for the padding of a group and only there.
+    """Cost of every (target, query) pair of every view, one row per target.
 
-    A cost that is not finite, as broken predictions have, counts as `UNMATCHABLE`.
+    It is +inf for the padding of a group and nowhere else: a cost that is not finite, because a prediction is not,
+    becomes `UNMATCHABLE`.
     """
     blocks, images = output.group.blocks, len(targets.counts)
     logits = output.views.logits.float().unflatten(0, (-1, images, blocks))
     boxes = output.views.boxes.float().unflatten(0, (-1, images, blocks))
     target_boxes, labels = targets.padded
     real = _real_pairs(output, targets) if cost.cost == "stable" else None
-    # A processor takes few layers at a time, so that what lies between the operations stays in its cache.
+    # On a CPU a few layers at a time, so that intermediate results stay in its cache.
     pairs = images * targets.most * boxes[0, 0].shape[:-1].numel()
     few = max(1, PAIRS_AT_ONCE // max(1, pairs)) if boxes.device.type == "cpu" else len(boxes)
     chunks = zip(logits.split(few), boxes.split(few), strict=True)
@@ -58,7 +59,7 @@ def pairwise_costs(
     ).flatten(0, 2)
     if output.group.padding is not None:
         padding = output.group.padding.unflatten(1, (blocks, -1)).flatten(0, 1)
-        total = total.masked_fill(padding.repeat(output.layers, 1)[:, None], float("inf"))
+        total = total.masked_fill(padding.repeat(output.num_layers, 1)[:, None], float("inf"))
     return total
 
 
@@ -70,7 +71,7 @@ def _costs(
     real: Bool[Tensor, "B #R G #q"] | None,
     cost: MatchCost,
 ) -> Float[Tensor, "K B R G q"]:
-    """Costs of some layers; `real` pairs are what position modulation compares with."""
+    """Costs of some layers; position modulation compares with the `real` pairs only."""
     index = labels[None, :, None, None].expand(*logits.shape[:-1], -1)
     scores = logits.gather(-1, index).transpose(-1, -2).contiguous().sigmoid_()
     wanted = target_boxes[None, :, None].expand(*boxes.shape[:3], -1, -1)
@@ -94,14 +95,14 @@ def _costs(
 
 
 def _planar(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-    """The same boxes, each coordinate by itself in memory: arithmetic on one then runs along memory."""
+    """The same boxes stored coordinate by coordinate, so that arithmetic on one runs along memory."""
     return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
 
 
 def _closeness(
     giou: Float[Tensor, "K B R G q"], real: Bool[Tensor, "B #R G #q"]
 ) -> Float[Tensor, "K B R G q"]:
-    """(GIoU + 1) / 2 of every pair as a share of its view's best real one (Stable-DINO)."""
+    """(GIoU + 1) / 2 of every pair, divided by that of its view's best real pair (Stable-DINO)."""
     closeness = ((giou + 1) / 2).nan_to_num(0.0).clamp(min=0)
     if closeness.numel() == 0:
         return closeness
@@ -109,7 +110,7 @@ def _closeness(
 
 
 def _real_pairs(output: GroupOutput, targets: Targets) -> Bool[Tensor, "B #R G #q"]:
-    """Pairs of which neither the target nor the query is padding."""
+    """Which pairs have neither a padded target nor a padded query."""
     device = output.predictions.boxes.device
     counts = to_device_of(targets.counts, output.predictions.boxes, torch.long)
     real = (torch.arange(targets.most, device=device) < counts[:, None])[:, None, :, None]
@@ -119,10 +120,17 @@ def _real_pairs(output: GroupOutput, targets: Targets) -> Bool[Tensor, "B #R G #
 
 
 def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The query of every target of every view, (I, G) with -1 where there is none; least total cost in each view.
+    """Solves the assignment of every view.
 
     Queries of infinite cost are padding and never chosen. If the cheapest queries of a view's targets all differ,
-    they are the optimum; only the other views are solved.
+    they are the optimum already; only the other views need the Hungarian algorithm.
+
+    Args:
+        costs: (I, G, q).
+        counts: number of targets of each view, (I,).
+
+    Returns:
+        The query of every target, (I, G), -1 where there is none.
     """
     views, most, queries = costs.shape
     chosen = np.full((views, most), -1, dtype=np.int64)
@@ -131,7 +139,7 @@ def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
     real = np.arange(most) < counts[:, None]
     cheapest = costs.argmin(-1)
     possible = np.isfinite(costs.min(-1)) | ~real
-    # Empty slots count as queries of their own, so that they never collide.
+    # Empty slots get query numbers of their own, so that they never collide.
     ranked = np.sort(np.where(real, cheapest, queries + np.arange(most)), axis=1)
     certain = (ranked[:, 1:] != ranked[:, :-1]).all(1) & possible.all(1)
     chosen[certain] = np.where(real, cheapest, -1)[certain]
@@ -143,57 +151,69 @@ def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return chosen
 
 
-class PendingMatching:
-    """Matchings being solved in a thread while the device goes on; whoever asks a group for its own waits."""
+class Matches:
+    """The matchings of several groups, being solved in a thread while the device goes on.
+
+    `costs` can be used at once; `result()` waits for the solver.
+    """
 
     _solver = ThreadPoolExecutor(1, thread_name_prefix="matching")
 
-    def __init__(self, outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
-        self.outputs, self.targets = list(outputs), targets
-        for output in self.outputs:
-            output.costs = pairwise_costs(output, targets, cost)
-            output.pending = self.finish
-        self.shapes = [tuple(output.costs.shape) for output in self.outputs]
-        flat = [output.costs.flatten() for output in self.outputs]
-        costs = torch.cat(flat) if len(flat) != 1 else flat[0]
-        self.device = costs.device
-        self.future: Future = self._solver.submit(self._solve, HostCopy(costs))
+    def __init__(self, outputs: Iterable[GroupOutput], targets: Targets, cost: MatchCost) -> None:
+        """Computes the costs of every group and hands them to the solver."""
+        by_name = {output.group.name: output for output in outputs}
+        self.costs = {
+            name: pairwise_costs(output, targets, cost) for name, output in by_name.items()
+        }
+        # One copy to the host for all groups. The thread gets no predictions: it would keep them alive.
+        flat = [costs.flatten() for costs in self.costs.values()] or [targets.boxes.new_zeros(0)]
+        copy = HostCopy(torch.cat(flat) if len(flat) != 1 else flat[0])
+        shapes = [tuple(costs.shape) for costs in self.costs.values()]
+        blocks = [output.group.blocks for output in by_name.values()]
+        self._solved: Future[list[Matching]] = self._solver.submit(
+            _solve_all, copy, shapes, blocks, targets.counts
+        )
 
-    def _solve(self, costs: HostCopy) -> list[Matching]:
-        matchings, start, values = [], 0, costs.wait().numpy()
-        for output, shape in zip(self.outputs, self.shapes, strict=True):
-            stop = start + shape[0] * shape[1] * shape[2]
-            matchings.append(self._match(values[start:stop].reshape(shape), output.group.blocks))
-            start = stop
-        return matchings
-
-    def _match(self, costs: np.ndarray, blocks: int) -> Matching:
-        counts = np.repeat(np.array(self.targets.counts, dtype=np.int64), blocks)
-        starts = np.repeat(np.array(self.targets.starts, dtype=np.int64), blocks)
-        repeats = len(costs) // max(1, len(counts))
-        chosen = solve(costs, np.tile(counts, repeats))
-        view, slot = np.nonzero(chosen >= 0)
-        target = np.tile(starts, repeats)[view] + slot
-        return Matching(*(torch.from_numpy(part) for part in (view, chosen[view, slot], target)))
-
-    def finish(self) -> None:
-        """Waits for the solver and sets every group's matching, on the device of its predictions."""
-        for output, matching in zip(self.outputs, self.future.result(), strict=True):
-            output.matching = matching if self.device.type == "cpu" else matching.to(self.device)
+    def result(self) -> dict[str, Matched]:
+        """The matched groups by name, on the device of their costs."""
+        return {
+            name: Matched(matching if costs.is_cpu else matching.to(costs.device), costs)
+            for (name, costs), matching in zip(
+                self.costs.items(), self._solved.result(), strict=True
+            )
+        }
 
 
-def begin_matching(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
-    """Sets the groups' costs now and their matchings as soon as a thread has solved them."""
-    PendingMatching(outputs, targets, cost)
-
-
-def match(outputs: Sequence[GroupOutput], targets: Targets, cost: MatchCost) -> None:
-    """Sets `costs` and `matching` of every group that the Hungarian algorithm matches; the others keep their own."""
-    for output in outputs:
-        if output.group.matching is not None:
-            output.matching = output.group.matching
-    hungarian = [
-        output for output in outputs if output.group.matched and output.group.matching is None
+def _solve_all(
+    copy: HostCopy, shapes: list[tuple[int, ...]], blocks: list[int], counts: tuple[int, ...]
+) -> list[Matching]:
+    """Cuts the flat costs into groups and matches each."""
+    sizes = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(copy.wait().numpy(), sizes[:-1])
+    return [
+        _matching_of(part.reshape(shape), count, counts)
+        for part, shape, count in zip(parts, shapes, blocks, strict=False)
     ]
-    if hungarian:
-        PendingMatching(hungarian, targets, cost).finish()
+
+
+def _matching_of(costs: np.ndarray, blocks: int, counts: tuple[int, ...]) -> Matching:
+    """Matches the views of one group: (layer, image, block) folded, all with their image's targets."""
+    per_block = np.repeat(np.array(counts, dtype=np.int64), blocks)
+    starts = np.repeat(np.cumsum([0, *counts[:-1]], dtype=np.int64)[: len(counts)], blocks)
+    layers = len(costs) // max(1, len(per_block))
+    chosen = solve(costs, np.tile(per_block, layers))
+    view, slot = np.nonzero(chosen >= 0)
+    target = np.tile(starts, layers)[view] + slot
+    return Matching(*(torch.from_numpy(part) for part in (view, chosen[view, slot], target)))
+
+
+def match(outputs: Iterable[GroupOutput], targets: Targets, cost: MatchCost) -> dict[str, Matched]:
+    """Matches every group that is supervised by a matching: known by construction, or Hungarian."""
+    decoded = [output for output in outputs if output.group.matched]
+    known = {
+        output.group.name: Matched(output.group.matching)
+        for output in decoded
+        if output.group.matching is not None
+    }
+    hungarian = [output for output in decoded if output.group.matching is None]
+    return known | (Matches(hungarian, targets, cost).result() if hungarian else {})

@@ -1,9 +1,9 @@
-"""The detector: the only module that joins the parts."""
+"""The detection transformer: the only module that joins the parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,25 +11,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from od_detr.boxes import cxcywh_to_xyxy
+from od_detr.detectors.protocol import Encoded
 from od_detr.nn.decoder import Decoder
 from od_detr.nn.denoising import DenoisingQueries
-from od_detr.nn.encoder import Encoder, Memory
+from od_detr.nn.encoder import Encoder
 from od_detr.nn.neck import Neck
 from od_detr.nn.queries import AnchoredQueries, PositionedQueries, SelectedQueries
-from od_detr.structures import Batch, GroupOutput, Outputs, Predictions, QueryGroup, QuerySet
+from od_detr.objectives import Objective
+from od_detr.structures import Batch, Outputs, Predictions, QueryGroup, Targets
 from od_detr.transfers import to_device_of
 
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """What a detector asks of its backbone; any module will do that has these."""
+    """What the network needs of its backbone; any module that has these attributes will do."""
 
     channels: list[int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def stem(self, images: Tensor) -> Tensor:
-        """What a teacher with the same frozen weights need not compute again."""
+        """Output of the frozen part, which is the same for student and teacher."""
         ...
 
     def __call__(self, stem: Tensor) -> list[Tensor]:
@@ -38,32 +40,18 @@ class FeatureExtractor(Protocol):
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A batch as the encoder understood it, with the queries the host starts from.
-
-    A two-stage host also has the encoder's own predictions (`proposals`) and the memory tokens its queries
-    were selected from (`tokens`).
-    """
-
-    memory: Memory
-    queries: QuerySet
-    proposals: GroupOutput | None = None
-    tokens: Int[Tensor, "B Q"] | None = None
-
-
-@dataclass(frozen=True)
 class Detections:
     """The best detections of every image, best first. Boxes are (x1, y1, x2, y2) in pixels of the original image."""
 
-    boxes_xyxy: Float[Tensor, "B T 4"]
-    scores: Float[Tensor, "B T"]
-    labels: Int[Tensor, "B T"]
+    boxes_xyxy: Float[Tensor, "B X 4"]
+    scores: Float[Tensor, "B X"]
+    labels: Int[Tensor, "B X"]
 
 
 class DetectionTransformer(nn.Module):
-    """Backbone, neck, encoder, queries, decoder; composed by the builders beside this file.
+    """Backbone, neck, encoder, queries and decoder, composed by the builders beside this file.
 
-    `settings` are the builder's arguments: what is needed, with the weights, to build the detector again.
+    `settings` are the builder's arguments: with them and the weights the network can be built again.
     """
 
     def __init__(
@@ -88,19 +76,21 @@ class DetectionTransformer(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, C."""
         return self.settings["num_classes"]
 
     @property
     def num_queries(self) -> int:
+        """Number of queries of the group "main"."""
         return self.settings["queries"]
 
     @property
-    def layers(self) -> int:
+    def num_layers(self) -> int:
         """Number of decoder layers, K."""
         return len(self.decoder.layers)
 
     def normalise(self, images: Tensor, padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:
-        """uint8 RGB to the backbone's scale, padding to 0; float images are taken as normalised already."""
+        """Scales uint8 RGB as the backbone expects and sets padding to 0; float images are normalised already."""
         if images.is_floating_point():
             return images
         statistics = (self.backbone.mean, self.backbone.std)
@@ -108,19 +98,25 @@ class DetectionTransformer(nn.Module):
             to_device_of(values, images, torch.float32)[:, None, None] for values in statistics
         )
         scaled = (images.float() / 255 - mean) / std
-        # Channels last is what convolution and pooling are fastest with, and what the flattened tokens are.
+        # Channels last is the fastest layout for convolution and pooling, and that of the flattened tokens.
         return scaled.masked_fill(padding[:, None], 0.0).contiguous(
             memory_format=torch.channels_last
         )
 
     def stem(self, batch: Batch) -> Tensor:
-        """What the backbone's frozen part makes of a batch: the same for a teacher, which can be given it."""
+        """Output of the backbone's frozen part; a teacher, whose frozen part is the same, can be given it."""
         return self.backbone.stem(self.normalise(batch.images, batch.padding))
 
     def encode(
         self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None
     ) -> Encoded:
-        """Memory and initial queries of a batch. `tokens`, of another detector's scene, are those to start from."""
+        """Memory and initial queries of a batch.
+
+        Args:
+            batch: images and padding.
+            stem: the result of `stem`, computed here if None.
+            tokens: memory tokens to select the initial queries from, as another detector did; None selects.
+        """
         features = self.backbone(self.stem(batch) if stem is None else stem)
         return self.encode_features(features, batch.padding, tokens)
 
@@ -130,22 +126,44 @@ class DetectionTransformer(nn.Module):
         padding: Bool[Tensor, "B H W"],
         tokens: Int[Tensor, "B Q"] | None = None,
     ) -> Encoded:
-        """As `encode`, from the backbone's maps."""
+        """Like `encode`, from the backbone's feature maps."""
         memory = self.encoder(self.neck(features), padding)
         if isinstance(self.queries, SelectedQueries):
             queries, proposals, tokens = self.queries(memory, tokens)
             return Encoded(memory, queries, proposals, tokens)
         return Encoded(memory, self.queries(memory))
 
-    def decode(self, scene: Encoded, groups: Iterable[QueryGroup] = ()) -> Outputs:
-        """Decodes the host's own queries ("main") and further groups, none of which the main group sees."""
-        main = QueryGroup("main", scene.queries)
-        outputs = self.decoder([main, *groups], scene.memory)
-        if scene.proposals is not None:
-            outputs["encoder"] = scene.proposals
-        return Outputs(outputs)
+    def decode(
+        self, encoded: Encoded, groups: Iterable[QueryGroup] = (), detach_memory: bool = False
+    ) -> Outputs:
+        """Decodes the initial queries as the group "main", and further groups that "main" does not see.
+
+        All groups take one pass. With `detach_memory` the groups that are not the architecture's own take a second
+        one, whose gradient stops at the memory.
+        """
+        groups = [QueryGroup("main", encoded.queries, own=True), *groups]
+        attached = [group for group in groups if group.own or not detach_memory]
+        detached = [group for group in groups if detach_memory and not group.own]
+        outputs = self.decoder(attached, encoded.memory)
+        if encoded.proposals is not None:
+            outputs.append(encoded.proposals)
+        if detached:
+            memory = replace(encoded.memory, tokens=encoded.memory.tokens.detach())
+            outputs += self.decoder(detached, memory)
+        return Outputs.of(outputs)
+
+    def own_groups(self, targets: Targets) -> list[QueryGroup]:
+        """The denoising group, if the architecture has one."""
+        return [] if self.denoising is None else [self.denoising(targets, self.num_layers)]
+
+    def own_objectives(self, supervise: Callable[[str], Objective]) -> list[Objective]:
+        """Supervision of the encoder's own predictions (two-stage) and of the denoising group."""
+        names = ["encoder"] if isinstance(self.queries, SelectedQueries) else []
+        names += ["denoising"] if self.denoising is not None else []
+        return [supervise(name) for name in names]
 
     def forward(self, batch: Batch, groups: Iterable[QueryGroup] = ()) -> Outputs:
+        """Encodes and decodes a batch."""
         return self.decode(self.encode(batch), groups)
 
     def detect(self, batch: Batch) -> Detections:

@@ -40,16 +40,16 @@ class Scorer:
     @torch.no_grad()
     def add(self, detector: DetectionTransformer, batch: Batch) -> None:
         """Runs the detector, which must be in eval mode, on a batch and records what it gives."""
-        scene = detector.encode(batch)
-        main = detector.decode(scene)["main"]
+        encoded = detector.encode(batch)
+        main = detector.decode(encoded)["main"]
         found = select_detections(main.predictions, batch.sizes, self.top_k or detector.top_k)
         for image, image_id in enumerate(batch.image_ids):
             self.evaluator.add(
                 image_id, found.boxes_xyxy[image], found.scores[image], found.labels[image]
             )
-        match([main], batch.targets, self.cost)
-        shape = (main.layers, main.predictions.logits.shape[2])
-        self.record.add_batch(batch.image_ids, main.matching, batch.targets, shape, scene.tokens)
+        matching = match([main], batch.targets, self.cost)["main"].matching
+        shape = (main.num_layers, main.predictions.logits.shape[2])
+        self.record.add_batch(batch.image_ids, matching, batch.targets, shape, encoded.tokens)
 
     def finish(self) -> tuple[dict[str, Any], MatchingRecord]:
         """The figures over all ranks and the record of the pass; starts the next pass empty."""

@@ -1,4 +1,4 @@
-"""Attention: deformable over the memory, plain within query groups."""
+"""Attention: deformable over the memory, and self-attention within query groups."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Shapes = LevelShapes
 
 
 class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention: every query samples `points` places on each level around its anchor.
+    """Multi-scale deformable attention: every query samples `points` locations on each level around its anchor.
 
-    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level; places and weights are float32
-    under autocast too. See `od_detr.ops.deformable_sampling`.
+    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level. Locations and weights are float32
+    even under autocast. See `od_detr.ops.deformable_sampling`.
     """
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+    def __init__(self, dim: int, heads: int, num_levels: int, points: int) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim {dim} is not a multiple of the {heads} heads")
-        self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.heads, self.num_levels, self.points = heads, num_levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * num_levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * num_levels * points)
         self.value_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
 
     def reset_parameters(self) -> None:
-        """Offsets start on one ray per head, point k at k cells (unit in the max-norm); weights start equal."""
+        """Initialises one ray of offsets per head, point k at k cells (max-norm), and equal weights."""
         angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
         rays = torch.stack([angles.cos(), angles.sin()], -1)
         rays = rays / rays.abs().max(-1, keepdim=True).values
         steps = torch.arange(1, self.points + 1, dtype=torch.float32)
-        bias = (rays[:, None, None] * steps[None, None, :, None]).repeat(1, self.levels, 1, 1)
+        bias = (rays[:, None, None] * steps[None, None, :, None]).repeat(1, self.num_levels, 1, 1)
         with torch.no_grad():
             self.sampling_offsets.weight.zero_()
             self.sampling_offsets.bias.copy_(bias.flatten())
@@ -57,10 +57,11 @@ class DeformableAttention(nn.Module):
         padding: Bool[Tensor, "B S"] | None,
         shapes: Shapes,
     ) -> Float[Tensor, "B Q D"]:
+        """Attends to the memory around the anchors, which are relative to each padded level."""
         value = self.value_proj(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        shape = (self.heads, self.levels, self.points)
+        shape = (self.heads, self.num_levels, self.points)
         attended = deformable_sampling(
             value.unflatten(-1, (self.heads, -1)),
             shapes,
@@ -73,7 +74,7 @@ class DeformableAttention(nn.Module):
 
 @dataclass(frozen=True)
 class _Part:
-    """Where a group lies among the joined queries, and what it may look at."""
+    """The position of a group among the joined queries, and which queries it sees."""
 
     span: slice
     blocks: int
@@ -82,7 +83,7 @@ class _Part:
 
 
 class GroupLayout:
-    """Query groups joined along the query axis that stay blind to one another."""
+    """Query groups joined along the query axis that do not see one another."""
 
     def __init__(self, groups: list[QueryGroup]) -> None:
         spans: dict[str, slice] = {}
@@ -103,11 +104,11 @@ class GroupLayout:
 
 
 class SelfAttention(nn.Module):
-    """Self-attention among the queries of one group, for all groups at once.
+    """Self-attention among the queries of each group, for all groups at once.
 
-    The projections run over all groups together (parameters as torch.nn.MultiheadAttention has them); the
-    attention itself runs group by group with the blocks folded into the batch axis, so that no mask over
-    everything is ever built and groups without padding keep the fused kernel.
+    The projections run over all groups together (with the parameters of torch.nn.MultiheadAttention). The
+    attention itself runs group by group with the blocks folded into the batch axis. So no mask over all queries
+    is ever built, and groups without padding keep the fused kernel.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -156,7 +157,7 @@ class SelfAttention(nn.Module):
 
 
 def _visible(part: _Part) -> Bool[Tensor, "V 1 q k"] | None:
-    """Which keys a query of a padded block may see. Every query sees itself: a softmax over nothing is NaN."""
+    """Which keys a query of a padded block sees. Every query sees itself: a softmax over nothing is NaN."""
     if part.hidden is None:
         return None
     shown = ~part.hidden.reshape(part.hidden.shape[0] * part.blocks, 1, 1, -1)

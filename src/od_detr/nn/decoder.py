@@ -48,11 +48,15 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decodes any number of query groups in one pass; the memory is projected once per layer for all of them.
+    """Decodes any number of query groups in one pass; each layer projects the memory once for all of them.
 
-    `position` derives positional embeddings from the anchors (None: the queries bring their own), `norm` is
-    applied before the heads, and `look_forward_twice` lets a layer's loss reach the refinement of the layer
-    before it (DINO). `eps` bounds the logits that boxes are refined in.
+    Args:
+        layers: the decoder layers.
+        heads: class and box heads.
+        position: derives positional embeddings from the anchors; None if the queries bring their own.
+        norm: applied before the heads.
+        look_forward_twice: lets a layer's loss reach the refinement of the layer before it (DINO, section 3.5).
+        eps: bounds the logits that boxes are refined in.
     """
 
     def __init__(
@@ -69,7 +73,8 @@ class Decoder(nn.Module):
         self.heads, self.position, self.norm = heads, position, norm
         self.look_forward_twice, self.eps = look_forward_twice, eps
 
-    def forward(self, groups: list[QueryGroup], memory: Memory) -> dict[str, GroupOutput]:
+    def forward(self, groups: list[QueryGroup], memory: Memory) -> list[GroupOutput]:
+        """Decodes the groups, which do not see one another, and returns them in their order."""
         layout = GroupLayout(groups)
         stages = [QuerySet.cat([group.queries for group in groups])]
         ratios = memory.ratios.repeat(1, 1, 2)[:, None]
@@ -86,7 +91,7 @@ class Decoder(nn.Module):
             read = content if self.norm is None else self.norm(content)
             logits.append(self.heads.classify(read, depth))
             boxes.append(self._refine(read, reference, depth))
-            # Looking forward twice, the next box keeps the gradient of this refinement of the raw content.
+            # Looking forward twice, the next box keeps the gradient of this refinement, read off the raw content.
             twice = self.look_forward_twice
             reference = (
                 self._refine(content, queries.anchors, depth) if twice else boxes[-1].detach()
@@ -108,10 +113,11 @@ class Decoder(nn.Module):
         stages: list[QuerySet],
         logits: Tensor,
         boxes: Tensor,
-    ) -> dict[str, GroupOutput]:
-        outputs = {}
+    ) -> list[GroupOutput]:
+        outputs = []
         for group in groups:
             span = layout.spans[group.name]
             predictions = Predictions(logits[:, :, span], boxes[:, :, span])
-            outputs[group.name] = GroupOutput(group, [stage[span] for stage in stages], predictions)
+            queries = tuple(stage[span] for stage in stages)
+            outputs.append(GroupOutput(group, queries, predictions))
         return outputs

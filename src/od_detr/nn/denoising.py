@@ -14,11 +14,13 @@ from od_detr.transfers import to_device_of
 class DenoisingQueries(nn.Module):
     """Builds the denoising group of a batch.
 
-    Each of the group's blocks holds, for every image, one positive and one negative copy of each target: slots
-    [0, most) are positives with noise below half the box, slots [most, 2 * most) negatives beyond it. Empty slots
-    stay in: they attend, and are trained as background.
+    Each block of the group holds, for every image, one positive and one negative copy of each target: slots
+    [0, G) are positives with noise below half the box, slots [G, 2 * G) negatives with noise beyond it. Empty
+    slots stay in: they attend, and are trained as background.
 
     Args:
+        dim: width of the queries, D.
+        num_classes: number of classes, C.
         number: copies of the fullest image's targets, positives and negatives counted once (DINO: 100).
         label_noise: share of labels at risk; half of them are replaced by a random class (DINO: 0.5).
         box_noise: noise as a share of half the box (DINO's scripts: 1.0).
@@ -40,16 +42,16 @@ class DenoisingQueries(nn.Module):
     def blocks(self, most: int) -> int:
         """Number of blocks for a batch whose fullest image has `most` targets.
 
-        Below 50 copies the official code takes twice their number for that of the blocks, whatever the targets.
+        For fewer than 50 copies the official code uses twice their number, whatever the targets; so do we.
         """
         doubled = 2 * self.number
         return max(1, doubled // (2 * most) if doubled >= 100 else doubled)
 
-    def forward(self, targets: Targets, layers: int) -> QueryGroup:
-        """The denoising group, matched at each of `layers` decoder layers.
+    def forward(self, targets: Targets, num_layers: int) -> QueryGroup:
+        """The denoising group, matched at each of `num_layers` decoder layers.
 
-        A batch without targets has a group of padding only: it costs nothing and is never supervised, but keeps
-        the label embedding in the graph, without which other ranks would wait for its gradient.
+        A batch without targets gets a group of padding only. It has no loss, but it keeps the label embedding in
+        the graph; without it other ranks would wait for its gradient.
         """
         most = max(1, targets.most)
         blocks = self.blocks(most) if len(targets) else 1
@@ -74,12 +76,18 @@ class DenoisingQueries(nn.Module):
         owners = image.expand(blocks, 2, -1)
         content = content.index_put((owners, places), self.labels(labels).to(content.dtype))
         anchors[owners, places] = inverse_sigmoid(boxes, 1e-3).sigmoid()
-        matching = self._matching(targets, blocks, layers).to(device)
+        matching = self._matching(targets, blocks, num_layers).to(device)
         padding = (
             None if len(targets) else torch.ones(content.shape[:2], dtype=torch.bool, device=device)
         )
         return QueryGroup(
-            "denoising", QuerySet(content, anchors), blocks, ("main",), padding, matching=matching
+            "denoising",
+            QuerySet(content, anchors),
+            blocks,
+            sees=("main",),
+            padding=padding,
+            matching=matching,
+            own=True,
         )
 
     def noised_labels(
@@ -102,14 +110,14 @@ class DenoisingQueries(nn.Module):
         return xyxy_to_cxcywh(corners.clamp(0.0, 1.0))
 
     @staticmethod
-    def _matching(targets: Targets, blocks: int, layers: int) -> Matching:
-        """Positive slot s of every block answers for target s of its image, at every layer."""
+    def _matching(targets: Targets, blocks: int, num_layers: int) -> Matching:
+        """Positive slot s of every block predicts target s of its image, at every layer."""
         images = len(targets.counts)
-        layer = torch.arange(layers)[:, None, None]
+        layer = torch.arange(num_layers)[:, None, None]
         block = torch.arange(blocks)[None, :, None]
         view = (layer * images + targets.image) * blocks + block
         return Matching(
             view.flatten(),
-            targets.slot.expand(layers, blocks, -1).flatten(),
-            torch.arange(len(targets)).expand(layers, blocks, -1).flatten(),
+            targets.slot.expand(num_layers, blocks, -1).flatten(),
+            torch.arange(len(targets)).expand(num_layers, blocks, -1).flatten(),
         )

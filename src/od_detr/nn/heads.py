@@ -1,4 +1,4 @@
-"""What reads classes and boxes off decoded queries."""
+"""Class and box heads of the decoder and the encoder."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ class Heads(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_classes: int, layers: int, shared: bool = False, size_bias: float = -2.0
+        self,
+        dim: int,
+        num_classes: int,
+        num_layers: int,
+        shared: bool = False,
+        size_bias: float = -2.0,
     ) -> None:
         super().__init__()
-        count = 1 if shared else layers
+        count = 1 if shared else num_layers
         classes = [nn.Linear(dim, num_classes) for _ in range(count)]
         boxes = [mlp(dim, dim, dim, 4) for _ in range(count)]
         for head in classes:
@@ -43,13 +48,13 @@ class Heads(nn.Module):
             return self.classes[min(layer, len(self.classes) - 1)](content.float())
 
     def box_deltas(self, content: Float[Tensor, "B Q D"], layer: int) -> Float[Tensor, "B Q 4"]:
-        """Change of the anchors' logits that layer `layer` asks for."""
+        """Change of the anchors' logits predicted by layer `layer`."""
         with torch.autocast(content.device.type, enabled=False):
             return self.boxes[min(layer, len(self.boxes) - 1)](content.float())
 
 
 def anchor_logits(anchors: Float[Tensor, "*batch 4"], eps: float) -> Float[Tensor, "*batch 4"]:
-    """Where refinement starts: the anchors' logits; the size of a point is unknown and starts at logit 0."""
+    """Logits of the anchors, where refinement starts. The size of a point is unknown and starts at logit 0."""
     logits = inverse_sigmoid(anchors, eps)
     sizes = torch.where(anchors[..., 2:] > 0, logits[..., 2:], torch.zeros_like(logits[..., 2:]))
     return torch.cat([logits[..., :2], sizes], -1)

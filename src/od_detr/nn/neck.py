@@ -1,4 +1,4 @@
-"""From backbone maps to a pyramid of equal width."""
+"""Turns backbone maps into a pyramid of equal width."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 class Neck(nn.Module):
     """Projects every backbone map to `dim` channels and adds coarser levels by strided convolution.
 
-    The first added level comes from the raw last map, each further one from the level before it.
+    The first added level is made from the last backbone map, each further one from the level before it.
     """
 
-    def __init__(self, channels: list[int], dim: int, levels: int) -> None:
+    def __init__(self, channels: list[int], dim: int, num_levels: int) -> None:
         super().__init__()
-        if levels < len(channels):
-            raise ValueError(f"{levels} levels cannot hold the backbone's {len(channels)} maps")
+        if num_levels < len(channels):
+            raise ValueError(f"{num_levels} levels cannot hold the backbone's {len(channels)} maps")
         norm_groups = math.gcd(32, dim)
         convolutions = [nn.Conv2d(width, dim, 1) for width in channels]
-        for level in range(len(channels), levels):
+        for level in range(len(channels), num_levels):
             width = channels[-1] if level == len(channels) else dim
             convolutions.append(nn.Conv2d(width, dim, 3, stride=2, padding=1))
         for convolution in convolutions:

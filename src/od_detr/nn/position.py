@@ -1,4 +1,4 @@
-"""Sine encodings of places in the image and of anchors."""
+"""Sine encodings of positions in the image and of anchors."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ def _frequencies(features: int, temperature: float, device: torch.device) -> Flo
 def encode_image(
     padding: Bool[Tensor, "B H W"], dim: int, temperature: float = 10000.0, half_pixel: bool = True
 ) -> Float[Tensor, "B H W D"]:
-    """Sine encoding of every cell, normalised by the valid extent; channels are the (y, x) halves.
+    """Sine encoding of every cell, normalised by the valid extent; the first half of the channels encodes y.
 
-    `half_pixel` puts a cell's centre at its middle (Deformable-DETR, DAB); DINO counts from the far edge
-    and uses temperature 20.
+    Args:
+        padding: True where a cell is padding.
+        dim: number of channels, D.
+        temperature: of the frequencies (10000 in Deformable-DETR and DAB, 20 in DINO).
+        half_pixel: measure a cell at its middle (Deformable-DETR, DAB) rather than at its far edge (DINO).
     """
     valid = ~padding
     half = dim // 2
@@ -49,14 +52,14 @@ def encode_image(
 def encode_cells(
     height: int, width: int, dim: int, temperature: float, half_pixel: bool, device: torch.device
 ) -> Float[Tensor, "1 S D"]:
-    """`encode_image` of a level without padding: the same for all images, and kept for teacher and later batches."""
+    """`encode_image` of a level without padding: the same for all images, so it is cached."""
     with torch.inference_mode(False), torch.no_grad():
         unpadded = torch.zeros(1, height, width, dtype=torch.bool, device=device)
         return encode_image(unpadded, dim, temperature, half_pixel).flatten(1, 2)
 
 
 def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:
-    """Sine encoding of boxes (A = 4) or points (A = 2), `features` numbers a coordinate, in order (y, x, w, h)."""
+    """Sine encoding of boxes (A = 4) or points (A = 2): `features` numbers per coordinate, in the order y, x, w, h."""
     order = [1, 0, 2, 3][: anchors.shape[-1]]
     angles = (
         anchors[..., order, None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
@@ -73,7 +76,7 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 class AnchorPosition(nn.Module):
-    """Positional embedding of queries, derived anew from their anchors at every layer (DAB-DETR, DINO).
+    """Positional embedding of queries, derived from their anchors at every layer (DAB-DETR, DINO).
 
     With `scaled`, layers after the first multiply it by a function of the content (DAB-DETR).
     """

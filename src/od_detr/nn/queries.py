@@ -1,4 +1,4 @@
-"""Where a host's initial queries come from: learned with a position, learned with an anchor, or selected."""
+"""Initial queries: learned with a position, learned with an anchor, or selected from the memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
 
 
 class PositionedQueries(nn.Module):
-    """Learned content and position; the anchor is a point read off the position (Deformable-DETR)."""
+    """Learned content and position; a linear layer turns the position into an anchor point (Deformable-DETR)."""
 
     def __init__(self, num_queries: int, dim: int) -> None:
         super().__init__()
@@ -22,10 +22,10 @@ class PositionedQueries(nn.Module):
         nn.init.zeros_(self.reference_points.bias)
 
     def forward(self, memory: Memory) -> QuerySet:
+        """The same queries for every image."""
         position, content = self.embedding.weight.expand(len(memory.tokens), -1, -1).chunk(2, -1)
-        with torch.autocast(
-            position.device.type, enabled=False
-        ):  # half precision would move anchors by pixels
+        # In half precision anchors would be off by pixels.
+        with torch.autocast(position.device.type, enabled=False):
             centres = self.reference_points(position).sigmoid()
         return QuerySet(content, torch.cat([centres, torch.zeros_like(centres)], -1), position)
 
@@ -39,6 +39,7 @@ class AnchoredQueries(nn.Module):
         self.anchors = nn.Embedding(num_queries, 4)
 
     def forward(self, memory: Memory) -> QuerySet:
+        """The same queries for every image."""
         images = len(memory.tokens)
         anchors = self.anchors.weight.sigmoid()
         return QuerySet(self.content.weight.expand(images, -1, -1), anchors.expand(images, -1, -1))
@@ -56,7 +57,7 @@ class SelectedQueries(nn.Module):
         self.content = nn.Embedding(num_queries, dim)
         self.project = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.heads = Heads(dim, num_classes, layers=1, shared=True)
+        self.heads = Heads(dim, num_classes, num_layers=1, shared=True)
 
     @staticmethod
     def proposals(memory: Memory) -> Float[Tensor, "B S 4"]:
@@ -75,18 +76,21 @@ class SelectedQueries(nn.Module):
     def forward(
         self, memory: Memory, tokens: Int[Tensor, "B Q"] | None = None
     ) -> tuple[QuerySet, GroupOutput, Int[Tensor, "B Q"]]:
-        """The initial queries, the encoder's own predictions for its loss, and the tokens they come from.
+        """Selects the initial queries.
 
-        `tokens` fixes the selection (a teacher that follows its student); None takes the best by class score.
+        Args:
+            memory: the encoder's tokens.
+            tokens: tokens to select, so that a teacher follows its student; None takes those of best class score.
+
+        Returns:
+            The initial queries, the encoder's own predictions (group "encoder"), and the selected tokens.
         """
         proposals = self.proposals(memory)
         kept = memory.tokens.masked_fill(~proposals[..., :1].isfinite(), 0.0)
         described = self.norm(self.project(kept))
         scores = self.heads.classify(described, 0)
         if tokens is None:
-            most = min(
-                self.num_queries, scores.shape[1]
-            )  # a small image has fewer tokens than there are queries
+            most = min(self.num_queries, scores.shape[1])  # a small image has fewer tokens
             tokens = scores.max(-1).values.topk(most, dim=1).indices
 
         def gather(values: Tensor) -> Tensor:
@@ -97,4 +101,5 @@ class SelectedQueries(nn.Module):
         content = self.content.weight[: tokens.shape[1]].expand(len(boxes), -1, -1)
         queries = QuerySet(content, boxes.detach())
         predictions = Predictions(gather(scores)[None], boxes[None])
-        return queries, GroupOutput(QueryGroup("encoder", queries), [queries], predictions), tokens
+        group = QueryGroup("encoder", queries, own=True)
+        return queries, GroupOutput(group, (queries,), predictions), tokens

@@ -1,201 +1,224 @@
-"""Auxiliary groups (section 3.4): the teacher's best updated queries become query groups of the student."""
+"""Auxiliary groups (section 3.4): the teacher's best updated queries become query groups of the student.
+
+Every teacher layer gives a block of queries: the two cheapest of each target, as they left that layer. The
+student decodes each block from its first layer on, and matching distillation supervises it. The other readings
+are small functions in `od_detr.objectives.readings`; they take the place of a field's default.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from od_detr.criteria.matching import solve
-from od_detr.detectors import DetectionTransformer, Encoded
-from od_detr.nn.position import encode_anchors
-from od_detr.objectives.matching_distillation import MatchingDistillation, Taught
-from od_detr.objectives.objective import Labels, Terms
-from od_detr.options import AuxiliarySwitches
-from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, QuerySet, Targets
+from od_detr.objectives.matching_distillation import MatchingDistillation, TeacherPairs
+from od_detr.objectives.objective import Answer, Step, Taught, Terms, Truth
+from od_detr.structures import (
+    GroupOutput,
+    Matched,
+    Matching,
+    QueryGroup,
+    QuerySet,
+    Targets,
+)
 from od_detr.transfers import to_device_of
 
 GROUP = "auxiliary"
 
 
 @dataclass(frozen=True)
-class AuxiliaryGroups(AuxiliarySwitches):
-    """One group per teacher stage: the two cheapest queries of every target, decoded from the first layer on.
+class Candidates:
+    """Queries that a teacher layer offers for its block, with their costs; slots may be empty."""
 
-    `distillation` is the matching distillation inside each group; the switches are those of
-    `od_detr.options.AuxiliarySwitches`.
+    index: Int[Tensor, "B T X"]
+    cost: Float[Tensor, "B T X"]
+    empty: Bool[Tensor, "B T X"]
+
+    def reordered(self, order: Int[Tensor, "B T _slots"]) -> Candidates:
+        """The slots at `order`."""
+        return Candidates(*(part.gather(-1, order) for part in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The teacher's main group at the layers that queries are taken from (`numbers`, counted from 1)."""
+
+    numbers: tuple[int, ...]
+    output: GroupOutput
+    costs: Float[Tensor, "B T G q"]
+
+    @staticmethod
+    def of(numbers: tuple[int, ...] | None, output: GroupOutput, costs: Tensor) -> Stages:
+        """Selects the layers; None takes all."""
+        chosen = tuple(range(1, output.num_layers + 1)) if numbers is None else numbers
+        return Stages(chosen, output, at_stages(costs, chosen, output.num_layers))
+
+
+def at_stages(
+    values: Shaped[Tensor, "I *s"], numbers: tuple[int, ...], num_layers: int
+) -> Shaped[Tensor, "B T *s"]:
+    """Selects some layers from values that are stored view by view (I = K * B), and puts images first."""
+    by_layer = values.unflatten(0, (num_layers, -1))
+    layers = to_device_of([number - 1 for number in numbers], values, torch.long)
+    return by_layer.index_select(0, layers).transpose(0, 1)
+
+
+def two_cheapest(stages: Stages, targets: Targets, taught: Taught) -> Int[Tensor, "B T G _two"]:
+    """The two cheapest queries of every target, chosen on the device (-1 where there is none)."""
+    count = min(2, stages.costs.shape[-1])
+    return stages.costs.topk(count, largest=False, sorted=True).indices
+
+
+def without_repeats(candidates: Candidates) -> Candidates:
+    """Keeps a query that several targets chose in the first of its slots only."""
+    index, empty = candidates.index, candidates.empty
+    # (B, T, X, X): entry (i, j) is True where slot j holds the query of slot i and is not empty.
+    same = (index[..., :, None] == index[..., None, :]) & ~empty[..., None, :]
+    return replace(candidates, empty=empty | same.tril(-1).any(-1))
+
+
+def box_or_point(queries: QuerySet) -> QuerySet:
+    """Boxes as they are; points for architectures that start from points (their queries bring a position)."""
+    return queries if queries.position is None else as_points(queries)
+
+
+def as_points(queries: QuerySet) -> QuerySet:
+    """The same queries, starting from the centres of their boxes."""
+    centres = queries.anchors[..., :2]
+    return replace(queries, anchors=torch.cat([centres, torch.zeros_like(centres)], -1))
+
+
+def by_both_matchings(
+    distillation: MatchingDistillation,
+    output: GroupOutput,
+    own: Matched,
+    original: TeacherPairs,
+    truth: Truth,
+    scale: float,
+) -> Terms:
+    """Matching distillation inside each block."""
+    return distillation.supervise(output, own, original, truth, scale)
+
+
+@dataclass(frozen=True)
+class AuxiliaryGroups:
+    """One block per teacher layer: the two cheapest queries of every target, decoded from the first layer on.
+
+    Args:
+        distillation: the matching distillation inside each block.
+        stages: the teacher layers to take queries from, counted from 1; None takes all.
+        choose: the queries of every target, -1 where there is none.
+        arrange: what happens to the chosen queries of a block, in this order.
+        start: what the chosen queries start from.
+        supervise: how a block is supervised, given both matchings.
+        average: average the blocks' losses rather than sum them.
+        weight: factor on all of these losses.
     """
 
     distillation: MatchingDistillation = field(default_factory=MatchingDistillation)
+    stages: tuple[int, ...] | None = None
+    choose: Callable[[Stages, Targets, Taught], Tensor] = two_cheapest
+    arrange: tuple[Callable[[Candidates], Candidates], ...] = (without_repeats,)
+    start: Callable[[QuerySet], QuerySet] = box_or_point
+    supervise: Callable[..., Terms] = by_both_matchings
+    average: bool = True
+    weight: float = 1.0
+
+    @property
+    def teacher_groups(self) -> tuple[str, ...]:
+        """The teacher's main group, whose queries are taken."""
+        return ("main",)
 
     def query_groups(
-        self,
-        student: DetectionTransformer,
-        scene: Encoded,
-        taught: Outputs | None,
-        targets: Targets,
+        self, queries: QuerySet, taught: Taught | None, targets: Targets
     ) -> list[QueryGroup]:
+        """The chosen queries of all stages as one group with a block per stage."""
         if taught is None or targets.most == 0:
             return []
-        teacher = taught["main"]
-        stages = self._stages(teacher)
-        index, empty = self.select(teacher, targets)
-        taken = [
-            self._queries(teacher, stage, index[:, block]) for block, stage in enumerate(stages)
+        stages = Stages.of(self.stages, taught.outputs["main"], taught.matches.costs["main"])
+        chosen = self.select(stages, targets, taught)
+        blocks = [
+            self.start(updated_queries(stages.output, number).take(chosen.index[:, block]))
+            for block, number in enumerate(stages.numbers)
         ]
-        queries, origin = QuerySet.cat(taken).detach(), index.flatten(1)
         return [
-            QueryGroup(GROUP, queries, blocks=len(stages), padding=empty.flatten(1), origin=origin)
+            QueryGroup(
+                GROUP,
+                QuerySet.cat(blocks).detach(),
+                blocks=len(blocks),
+                padding=chosen.empty.flatten(1),
+                origin=chosen.index.flatten(1),
+            )
         ]
 
-    def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
-        if GROUP not in outputs:
-            return {}
-        assert taught is not None  # without it the group would not be there
-        output, teacher = outputs[GROUP], taught["main"]
-        scale = self.weight / (output.group.blocks if self.reduce == "mean" else 1)
-        prediction = replace(self.distillation.prediction, group=GROUP, name=GROUP)
-        if self.match == "rematch":
-            return prediction.supervise(output, output.matching, labels, scale=scale)
-        original = self.original_matching(output, teacher, labels.targets)
-        if self.match == "original":
-            return prediction.supervise(
-                output, original.matching, labels, original.kept.float(), scale
-            )
-        return replace(self.distillation, prediction=prediction).supervise(
-            output, original, labels, scale
-        )
-
-    def _stages(self, teacher: GroupOutput) -> tuple[int, ...]:
-        return tuple(range(1, teacher.layers + 1)) if self.stages is None else self.stages
-
-    def _by_stage(
-        self, values: Shaped[Tensor, "I *s"], teacher: GroupOutput
-    ) -> Shaped[Tensor, "B T *s"]:
-        """What the teacher has of every view, image by image, at the stages that queries are taken from."""
-        by_layer = values.unflatten(0, (teacher.layers, -1))
-        stages = to_device_of(
-            [stage - 1 for stage in self._stages(teacher)], teacher.costs, torch.long
-        )
-        return by_layer.index_select(0, stages).transpose(0, 1)
-
-    def select(
-        self, teacher: GroupOutput, targets: Targets
-    ) -> tuple[Int[Tensor, "B T X"], Bool[Tensor, "B T X"]]:
-        """Each stage's queries, chosen on the device: as many slots as the fullest image needs, True where empty."""
-        most = targets.most
-        costs = self._by_stage(teacher.costs, teacher)
-        if self.duplicates == "disjoint":
-            index = _distinct(costs, targets)
-        else:
-            index = costs.topk(min(2, costs.shape[-1]), largest=False, sorted=True).indices
-        if self.include_matched:
-            matched = self._matched_queries(teacher, targets)[..., None]
-            index = torch.cat(
-                [index, matched.masked_fill((index == matched).any(-1, keepdim=True), -1)], -1
-            )
-        real = (
-            torch.arange(most, device=costs.device)
-            < to_device_of(targets.counts, costs, torch.long)[:, None]
-        )
+    def select(self, stages: Stages, targets: Targets, taught: Taught) -> Candidates:
+        """The queries of every stage, with as many slots as the fullest image needs."""
+        index = self.choose(stages, targets, taught)  # (B, T, G, queries of a target)
+        counts = to_device_of(targets.counts, stages.costs, torch.long)
+        real = torch.arange(targets.most, device=index.device) < counts[:, None]  # (B, G)
         empty = ~real[:, None, :, None].expand(index.shape) | (index < 0)
-        index, price = (
-            index.clamp(min=0).flatten(2),
-            costs.gather(-1, index.clamp(min=0)).flatten(2),
+        index = index.clamp(min=0)  # an empty slot holds query 0, which nothing sees
+        candidates = Candidates(
+            index.flatten(2), stages.costs.gather(-1, index).flatten(2), empty.flatten(2)
         )
-        empty = empty.flatten(2)
-        if (
-            self.max_queries is not None
-        ):  # the cheapest first, so that of a query's repeats the cheapest stays
-            order = price.argsort(-1)
-            index, empty = index.gather(-1, order), empty.gather(-1, order)
-        if self.duplicates != "keep":
-            empty = empty | _repeats(index, empty)
-        if self.max_queries is not None:
-            order = empty.int().argsort(dim=-1, stable=True)[..., : self.max_queries]
-            index, empty = index.gather(-1, order), empty.gather(-1, order)
-        return index, empty
+        for step in self.arrange:
+            candidates = step(candidates)
+        return candidates
 
-    def _matched_queries(self, teacher: GroupOutput, targets: Targets) -> Int[Tensor, "B T G"]:
-        matching = teacher.matching
-        slot = to_device_of(targets.slot, matching.target)[matching.target]
-        dense = matching.query.new_full((len(teacher.views.boxes), targets.most), -1)
-        dense[matching.image, slot] = matching.query
-        return self._by_stage(dense, teacher)
-
-    def _queries(self, teacher: GroupOutput, stage: int, index: Int[Tensor, "B X"]) -> QuerySet:
-        """Content that would enter the next layer, and the box predicted with it, as a new starting point."""
-        queries = replace(
-            teacher.queries[stage], anchors=teacher.predictions.boxes[stage - 1]
-        ).take(index)
-        position = queries.position
-        if position is not None and self.position == "sine":
-            position = encode_anchors(queries.anchors[..., :2], position.shape[-1] // 2).to(
-                position.dtype
-            )
-        starts_from_points = position is not None
-        if self.anchors == "center" or (self.anchors == "auto" and starts_from_points):
-            centre = queries.anchors[..., :2]
-            return QuerySet(
-                queries.content, torch.cat([centre, torch.zeros_like(centre)], -1), position
-            )
-        return QuerySet(queries.content, queries.anchors, position)
+    def losses(self, step: Step) -> Terms:
+        """Terms of the group; none if nothing is distilled or the batch has no targets."""
+        if step.teacher is None or GROUP not in step.student.outputs:
+            return {}
+        output, own = step.student[GROUP]
+        original = self.original_matching(output, step.teacher, step.truth.targets)
+        scale = self.weight / (output.group.blocks if self.average else 1)
+        prediction = replace(self.distillation.prediction, group=GROUP, name=GROUP)
+        distillation = replace(self.distillation, prediction=prediction)
+        return self.supervise(distillation, output, own, original, step.truth, scale)
 
     def original_matching(
-        self, output: GroupOutput, teacher: GroupOutput, targets: Targets
-    ) -> Taught:
-        """The teacher's matching of each stage among the queries that were taken, the same for all student layers."""
-        images, blocks, device = len(targets.counts), output.group.blocks, teacher.costs.device
-        stages = self._stages(teacher)
-        assert (
-            output.group.origin is not None and output.group.padding is not None
-        )  # set by query_groups
-        index, empty = (
-            slots.unflatten(1, (blocks, -1))
-            for slots in (output.group.origin, output.group.padding)
-        )
-        block_of_stage = [
-            stages.index(stage) if stage in stages else -1 for stage in range(1, teacher.layers + 1)
+        self, output: GroupOutput, teacher: Answer, targets: Targets
+    ) -> TeacherPairs:
+        """The teacher's matching of each stage among the queries that were taken, for every student layer.
+
+        Pairs whose query was not taken are not `kept`.
+        """
+        twin, (matching, costs) = teacher["main"]
+        origin, padding = output.group.origin, output.group.padding
+        assert costs is not None and origin is not None and padding is not None  # see query_groups
+        stages = Stages.of(self.stages, twin, costs)
+        images, blocks = len(targets.counts), output.group.blocks
+        index = origin.unflatten(1, (blocks, -1))  # (B, R, q), the query in each slot of a block
+        empty = padding.unflatten(1, (blocks, -1))
+
+        # The teacher's views are (layer, image). Its layer is the block that was taken there, or none.
+        of_layer = [
+            stages.numbers.index(layer) if layer in stages.numbers else -1
+            for layer in range(1, twin.num_layers + 1)
         ]
-        block = to_device_of(block_of_stage, teacher.matching.image)[
-            teacher.matching.image // images
-        ]
-        image = teacher.matching.image % images
-        place = (image, block.clamp(min=0))
-        hits = (index[place] == teacher.matching.query[:, None]) & ~empty[place]
-        kept, slot = hits.any(-1) & (block >= 0), hits.int().argmax(-1)
-        layers = torch.arange(output.layers, device=device)[:, None]
-        view = ((layers * images + image) * blocks + block.clamp(min=0)).flatten()
-        matching = Matching(
-            view, slot.repeat(output.layers), teacher.matching.target.repeat(output.layers)
+        block = to_device_of(of_layer, matching.image)[matching.image // images]  # (P,)
+        image = matching.image % images
+        taken, block = block >= 0, block.clamp(min=0)
+
+        # Find the slot that holds the matched query; of equal ones argmax finds the first.
+        hits = (index[image, block] == matching.query[:, None]) & ~empty[image, block]  # (P, q)
+        kept, slot = hits.any(-1) & taken, hits.int().argmax(-1)
+
+        # The student's views are (layer, image, block), and all its layers follow the same matching.
+        layers = torch.arange(output.num_layers, device=slot.device)[:, None]
+        view = ((layers * images + image) * blocks + block).flatten()
+        repeats = output.num_layers
+        held = index[:, :, None].expand(-1, -1, stages.costs.shape[2], -1)  # (B, R, G, q)
+        return TeacherPairs(
+            Matching(view, slot.repeat(repeats), matching.target.repeat(repeats)),
+            stages.costs.gather(-1, held).flatten(0, 1).repeat(repeats, 1, 1),
+            kept.repeat(repeats),
         )
-        costs = self._by_stage(teacher.costs, teacher)
-        taken = index[:, :, None].expand(-1, -1, costs.shape[2], -1)
-        return Taught(
-            matching,
-            costs.gather(-1, taken).flatten(0, 1).repeat(output.layers, 1, 1),
-            kept.repeat(output.layers),
-        )
 
 
-def _repeats(index: Int[Tensor, "B T X"], empty: Bool[Tensor, "B T X"]) -> Bool[Tensor, "B T X"]:
-    """Slots whose query an earlier slot already holds."""
-    same = (index[..., :, None] == index[..., None, :]) & ~empty[..., None, :]
-    return same.tril(-1).any(-1)
-
-
-def _distinct(costs: Float[Tensor, "B T G Q"], targets: Targets) -> Int[Tensor, "B T G 2"]:
-    """Two queries for every target such that no query serves twice, at least total cost; solved on the host."""
-    images, stages, most, _ = costs.shape
-    doubled = costs.repeat(1, 1, 2, 1).flatten(0, 1).cpu()
-    for view, count in enumerate(count for count in targets.counts for _ in range(stages)):
-        doubled[view, count : 2 * count] = doubled[view, :count].clone()
-    chosen = solve(
-        doubled.numpy(), 2 * torch.tensor(targets.counts).repeat_interleave(stages).numpy()
-    )
-    index = torch.full((images * stages, most, 2), -1)
-    for view, count in enumerate(count for count in targets.counts for _ in range(stages)):
-        index[view, :count] = torch.from_numpy(chosen[view, : 2 * count]).view(2, count).T
-    return index.unflatten(0, (images, stages)).to(costs.device)
+def updated_queries(teacher: GroupOutput, stage: int) -> QuerySet:
+    """What left a teacher layer: the content that enters the next one, and the box predicted with it."""
+    return replace(teacher.queries[stage], anchors=teacher.predictions.boxes[stage - 1])

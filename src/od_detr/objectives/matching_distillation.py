@@ -1,197 +1,251 @@
-"""Matching distillation (section 3.2): each query also answers for the target its teacher twin matched."""
+"""Matching distillation (section 3.2): each query also predicts the target that its teacher twin matched.
+
+Read top to bottom, this is the paper's method: `losses` joins both matchings, `class_targets` is Eq. 3 and
+`box_weights` Eq. 4. The other readings of these sections are small functions in
+`od_detr.objectives.readings`; they take the place of a field's default.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from od_detr.boxes import paired_iou
-from od_detr.detectors import DetectionTransformer, Encoded
-from od_detr.objectives.objective import Labels, Terms, gather_pairs
-from od_detr.objectives.set_prediction import ClassLoss, SetPrediction, scatter_labels
-from od_detr.options import MatchingSwitches
-from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, Targets
+from od_detr.objectives.objective import Answer, Step, Taught, Terms, Truth
+from od_detr.objectives.set_prediction import ClassLoss, SetPrediction, scatter_class_targets
+from od_detr.structures import GroupOutput, Matched, Matching, QueryGroup, QuerySet, Targets
 from od_detr.transfers import to_device_of
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherPairs:
     """The teacher's matching of a group, view by view as the student's, with the teacher's costs.
 
-    `kept` is 0 for pairs that the group does not hold.
+    `kept` is False for pairs that do not count, because the group does not hold their query.
     """
 
     matching: Matching
-    costs: Float[Tensor, "I G Q"]
-    kept: Bool[Tensor, " M"]
+    costs: Float[Tensor, "I G q"]
+    kept: Bool[Tensor, " P"]
+
+
+class PairView(NamedTuple):
+    """The teacher's pairs (query, target) as the student's own matching sees them.
+
+    own_target: the target that the student matched to the pair's query, -1 if it has none.
+    rival: the query that the student matched to the pair's target, -1 if there is none.
+    joins: whether the query becomes the target's second one in box regression.
+    """
+
+    own_target: Int[Tensor, " P"]
+    rival: Int[Tensor, " P"]
+    joins: Bool[Tensor, " P"]
+
+    @staticmethod
+    def of(output: GroupOutput, own: Matching, pairs: TeacherPairs, targets: Targets) -> PairView:
+        """Looks up every teacher pair in the student's matching."""
+        view, query, target = pairs.matching
+        views, queries = output.views.boxes.shape[:2]
+        own_target = own.targets_of_queries(views, queries)[view, query]
+        rival = own.queries_of_targets(views, len(targets))[view, target]
+        # A query keeps the target it matched itself, so only free ones can join another.
+        return PairView(own_target, rival, joins=pairs.kept & (own_target < 0))
+
+
+class BoxWeights(NamedTuple):
+    """Weights of the box losses of the student's own pairs and of the teacher's."""
+
+    own: Float[Tensor, " M"]
+    teacher: Float[Tensor, " P"]
+
+
+def same_layer(teacher: Answer, student: GroupOutput, group: str) -> TeacherPairs:
+    """Layer l of the student follows layer l of the teacher."""
+    matching, costs = teacher.matched[group]
+    return TeacherPairs(matching, _known(costs), torch.ones_like(matching.image, dtype=torch.bool))
+
+
+def by_student_cost(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple) -> Tensor:
+    """Whether the student finds the teacher's query the cheaper of the two."""
+    return student[pair] < student[rival]
+
+
+def keep_own(own: Float[Tensor, " P"], offered: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """A query matched to two targets of one class keeps the class target of its own."""
+    return own
 
 
 @dataclass(frozen=True)
-class MatchingDistillation(MatchingSwitches):
-    """The student's matching and the teacher's, together (Eqs. 3 and 4).
+class MatchingDistillation:
+    """Supervises a group by the student's matching and the teacher's together (Eqs. 3 and 4).
 
-    `prediction` names the group and brings weights and classification loss, the quality focal loss in the paper;
-    the switches are those of `od_detr.options.MatchingSwitches`.
+    Args:
+        prediction: names the group, and brings weights and classification loss (the QFL in the paper).
+        align_layers: which layer of the teacher a layer of the student follows.
+        same_class: the class target of a query with two targets of one class, from both their IoUs.
+        keep_own_targets: factor on the class targets of the student's own pairs; None keeps all.
+        admit: which teacher pairs may become class targets; None admits all.
+        down_weight: w_d of Eq. 4, the weight of the costlier of a target's two queries.
+        cheaper: whether the teacher's query is the cheaper of the two.
+        distil_boxes: whether the teacher's pairs enter box regression.
+        weigh_classes: applies Eq. 4 to classification too: maps (class targets, weights of their entries) to
+            the class targets and entry weights to use. None leaves classification alone.
+        class_count: the normaliser of classification, one per layer; None takes the number of targets.
     """
 
     prediction: SetPrediction = field(
         default_factory=lambda: SetPrediction(class_loss=ClassLoss("qfl"))
     )
+    align_layers: Callable[[Answer, GroupOutput, str], TeacherPairs] = same_layer
+    same_class: Callable[[Tensor, Tensor], Tensor] = keep_own
+    keep_own_targets: Callable[..., Tensor] | None = None
+    admit: Callable[..., Tensor] | None = None
+    down_weight: float = 0.51
+    cheaper: Callable[[Tensor, Tensor, tuple, tuple], Tensor] = by_student_cost
+    distil_boxes: bool = True
+    weigh_classes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]] | None = None
+    class_count: Callable[[Tensor, GroupOutput], Tensor] | None = None
+
+    @property
+    def teacher_groups(self) -> tuple[str, ...]:
+        """The teacher's group of the same name."""
+        return (self.prediction.group,)
 
     def query_groups(
-        self,
-        student: DetectionTransformer,
-        scene: Encoded,
-        taught: Outputs | None,
-        targets: Targets,
+        self, queries: QuerySet, taught: Taught | None, targets: Targets
     ) -> list[QueryGroup]:
+        """None: the group is the detector's own."""
         return []
 
-    def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
-        output = outputs[self.prediction.group]
-        if taught is None:
-            return self.prediction.supervise(output, output.matching, labels)
-        return self.supervise(
-            output,
-            self.refer(output, taught[self.prediction.group], len(labels.targets.counts)),
-            labels,
-        )
-
-    def refer(self, output: GroupOutput, taught: GroupOutput, images: int) -> Taught:
-        """The teacher's matching, laid against the student's layers."""
-        matching, costs = taught.matching, taught.costs
-        kept = torch.ones_like(matching.image, dtype=torch.bool)
-        if self.layer != "same":
-            last = images * (taught.layers - 1)
-            kept = matching.image >= last
-            if self.layer == "last":
-                layers = torch.arange(output.layers, device=kept.device)[:, None] * images
-                view = (matching.image - last + layers).clamp(min=0).flatten()
-                repeated = (
-                    part.repeat(output.layers) for part in (matching.query, matching.target)
-                )
-                matching, kept = Matching(view, *repeated), kept.repeat(output.layers)
-                costs = costs[last:].repeat(output.layers, 1, 1)
-        return Taught(matching, costs, kept)
+    def losses(self, step: Step) -> Terms:
+        """Terms of the group under both matchings; under its own alone as long as nothing is distilled."""
+        if step.teacher is None:
+            return self.prediction.losses(step)
+        output, own = step.student[self.prediction.group]
+        pairs = self.align_layers(step.teacher, output, self.prediction.group)
+        return self.supervise(output, own, pairs, step.truth)
 
     def supervise(
-        self, output: GroupOutput, taught: Taught, labels: Labels, scale: Tensor | float = 1.0
-    ) -> Terms:
-        """Terms of a group under both matchings."""
-        own = output.matching
-        mine = own.targets_of_queries(*output.views.logits.shape[:2])[
-            taught.matching.image, taught.matching.query
-        ]
-        own_weights, taught_weights = self.regression_weights(output, taught, mine, labels.targets)
-        class_terms = self._class_terms(
-            output, taught, mine, (own_weights, taught_weights), labels, scale
-        )
-        if not self.reg:
-            return class_terms | self.prediction.box_terms(output, own, labels, None, scale)
-        pairs = Matching(*(torch.cat(parts) for parts in zip(own, taught.matching, strict=True)))
-        weights = torch.cat([own_weights, taught_weights])
-        return class_terms | self.prediction.box_terms(output, pairs, labels, weights, scale)
-
-    def multi_target_labels(
-        self, output: GroupOutput, taught: Taught, mine: Tensor, targets: Targets
-    ) -> Float[Tensor, "I Q C"]:
-        """Labels of the multi-target QFL, Eq. 3: the IoU of the student's own box with either target.
-
-        `mine` is the student's own target of each query that the teacher matched, -1 where it has none.
-        """
-        own, pairs = output.matching, taught.matching
-        qualities = self.prediction.qualities(output, own, targets)
-        if self.cond_own and self.cond_iou is not None:
-            qualities = qualities * (self._ious(output, own, targets) >= self.cond_iou)
-        wanted = scatter_labels(output, own, targets, qualities)
-        offered = self.prediction.qualities(output, pairs, targets)
-        label, present = targets.labels[pairs.target], mine >= 0
-        same_class = present & (targets.labels[mine.clamp(min=0)] == label)
-        kept = taught.kept
-        if self.cond_iou is not None:
-            kept = kept & (self._ious(output, pairs, targets) > self.cond_iou)
-        added = kept & torch.where(
-            present, ~same_class, torch.full_like(present, self.teacher_only)
-        )
-        current = wanted[pairs.image, pairs.query, label]
-        change = torch.where(added, offered - current, 0.0)
-        if self.same_class != "online":
-            other = torch.maximum(offered, current) if self.same_class == "max" else offered
-            change = torch.where(same_class & kept, other - current, change)
-        # Changes are added, not written: pairs that are not kept may share a place with pairs that are.
-        return wanted.index_put((pairs.image, pairs.query, label), change, accumulate=True)
-
-    def regression_weights(
-        self, output: GroupOutput, taught: Taught, mine: Tensor, targets: Targets
-    ) -> tuple[Float[Tensor, " M"], Float[Tensor, " T"]]:
-        """Weights of the student's and the teacher's pairs in the box losses, Eq. 4.
-
-        A query keeps the target it matched itself; one that only the teacher matched joins its target as a
-        second query. Of the two the costlier weighs `wd`; a tie goes to the student's.
-        """
-        own, pairs = output.matching, taught.matching
-        slot = to_device_of(targets.slot, pairs.target)[pairs.target]
-        rivals = own.queries_of_targets(len(output.views.boxes), len(targets))[
-            pairs.image, pairs.target
-        ]
-        joins = taught.kept & (mine < 0)
-        contested = joins & (rivals >= 0)
-        own_costs = taught.costs if self.cost == "teacher" else output.costs
-        pair_costs = output.costs if self.cost == "student" else taught.costs
-        cheaper = (
-            pair_costs[pairs.image, slot, pairs.query]
-            < own_costs[pairs.image, slot, rivals.clamp(min=0)]
-        )
-        if self.cost == "teacher_pair":
-            cheaper = torch.zeros_like(cheaper)
-        beaten = torch.zeros(len(output.views.boxes), len(targets), device=slot.device)
-        beaten.index_put_(
-            (pairs.image, pairs.target), (contested & cheaper).float(), accumulate=True
-        )
-        own_weights = torch.where(beaten[own.image, own.target] > 0, self.wd, 1.0)
-        return own_weights, joins * torch.where(contested & ~cheaper, self.wd, 1.0)
-
-    def _class_terms(
         self,
         output: GroupOutput,
-        taught: Taught,
-        mine: Tensor,
-        weights: tuple[Tensor, Tensor],
-        labels: Labels,
-        scale: Tensor | float,
+        own: Matched,
+        pairs: TeacherPairs,
+        truth: Truth,
+        scale: float = 1.0,
     ) -> Terms:
-        wanted = self.multi_target_labels(output, taught, mine, labels.targets)
+        """Terms of a group under its own matching and the teacher's pairs."""
+        view = PairView.of(output, own.matching, pairs, truth.targets)
+        weights = self.box_weights(output, own, pairs, view, truth.targets)
+        class_targets = self.class_targets(output, own.matching, pairs, view, truth.targets)
         entry_weights = None
-        if self.wd_cls:
-            entry_weights = self._entry_weights(
-                wanted, output.matching, taught, mine, weights, labels.targets
-            )
-            if self.wd_cls_mode == "target":
-                wanted, entry_weights = wanted * entry_weights, None
-        if self.cls_norm == "num_pos":
-            positives = (wanted > 0).view(output.layers, -1).sum(1) / output.group.blocks
-            labels = replace(labels, count=positives.clamp(min=1))
-        return self.prediction.class_terms(output, wanted, labels, scale, entry_weights)
+        if self.weigh_classes is not None:
+            entries = _entry_weights(class_targets, own.matching, pairs, view, weights, truth)
+            class_targets, entry_weights = self.weigh_classes(class_targets, entries)
+        count = truth.count if self.class_count is None else self.class_count(class_targets, output)
+        class_terms = self.prediction.class_terms(
+            output, class_targets, Truth(truth.targets, count), scale, entry_weights
+        )
+        if not self.distil_boxes:
+            return class_terms | self.prediction.box_terms(output, own.matching, truth, None, scale)
+        both = Matching(
+            *(torch.cat(part) for part in zip(own.matching, pairs.matching, strict=True))
+        )
+        return class_terms | self.prediction.box_terms(
+            output, both, truth, torch.cat(weights), scale
+        )
 
-    @staticmethod
-    def _entry_weights(
-        wanted: Tensor,
+    def class_targets(
+        self,
+        output: GroupOutput,
         own: Matching,
-        taught: Taught,
-        mine: Tensor,
-        weights: tuple[Tensor, Tensor],
+        pairs: TeacherPairs,
+        view: PairView,
         targets: Targets,
-    ) -> Float[Tensor, "I Q C"]:
-        """1 everywhere but at the positive entries whose box is down-weighted."""
-        entries, joined = torch.ones_like(wanted), taught.kept & (mine < 0)
-        for pairs, change in ((own, weights[0] - 1), (taught.matching, (weights[1] - 1) * joined)):
-            place = (pairs.image, pairs.query, targets.labels[pairs.target])
-            entries.index_put_(place, change, accumulate=True)
-        return entries.where(wanted > 0, torch.ones_like(entries))
+    ) -> Float[Tensor, "I q C"]:
+        """Class targets of the multi-target QFL, Eq. 3: the IoU of the student's box with each of its targets.
 
-    def _ious(self, output: GroupOutput, pairs: Matching, targets: Targets) -> Float[Tensor, " M"]:
-        boxes = gather_pairs(output.views.boxes.detach(), pairs.image, pairs.query)
-        return paired_iou(boxes, targets.boxes[pairs.target], self.prediction.weights.eps)
+        A query without a target of its own takes the teacher's; one with a target of another class has both; one
+        with another target of the same class keeps its own.
+        """
+        qualities = self.prediction.qualities(output, own, targets)  # (M,)
+        if self.keep_own_targets is not None:
+            qualities = qualities * self.keep_own_targets(self.prediction, output, own, targets)
+        class_targets = scatter_class_targets(output, own, targets, qualities)
+
+        offered = self.prediction.qualities(output, pairs.matching, targets)  # (P,)
+        admitted = pairs.kept
+        if self.admit is not None:
+            admitted = admitted & self.admit(self.prediction, output, pairs.matching, view, targets)
+        label = targets.labels[pairs.matching.target]  # (P,)
+        place = (pairs.matching.image, pairs.matching.query, label)
+        current = class_targets[place]  # (P,), 0 unless the student's own target has the same class
+        same_class = (view.own_target >= 0) & (
+            targets.labels[view.own_target.clamp(min=0)] == label
+        )
+        chosen = torch.where(same_class, self.same_class(current, offered), offered)
+        # Changes are added rather than written: pairs that are not admitted may share a place with pairs that are.
+        change = torch.where(admitted, chosen - current, 0.0)
+        return class_targets.index_put(place, change, accumulate=True)
+
+    def box_weights(
+        self,
+        output: GroupOutput,
+        own: Matched,
+        pairs: TeacherPairs,
+        view: PairView,
+        targets: Targets,
+    ) -> BoxWeights:
+        """Weights of the student's and the teacher's pairs in the box losses, Eq. 4.
+
+        A query that only the teacher matched joins its target as the second one. Of a target's two queries the
+        costlier weighs `down_weight`; a tie goes to the student's.
+        """
+        image, query, target = pairs.matching
+        # Costs are stored by target slot, and the slot is what a target's place in its own image is called there.
+        slot = to_device_of(targets.slot, target)[target]  # (P,)
+        contested = view.joins & (view.rival >= 0)
+        cheaper = self.cheaper(
+            _known(own.costs),
+            pairs.costs,
+            (image, slot, query),
+            (image, slot, view.rival.clamp(min=0)),
+        )
+        # Marks the (view, target) places where the student's query is the costlier one.
+        beaten = torch.zeros(len(output.views.boxes), len(targets), device=slot.device)  # (I, N)
+        beaten.index_put_((image, target), (contested & cheaper).float(), accumulate=True)
+        own_beaten = beaten[own.matching.image, own.matching.target] > 0  # (M,)
+        return BoxWeights(
+            torch.where(own_beaten, self.down_weight, 1.0),
+            view.joins * torch.where(contested & ~cheaper, self.down_weight, 1.0),
+        )
+
+
+def _known(costs: Tensor | None) -> Tensor:
+    if costs is None:
+        raise ValueError(
+            "a group whose matching is known by construction has no costs to distil by"
+        )
+    return costs
+
+
+def _entry_weights(
+    class_targets: Float[Tensor, "I q C"],
+    own: Matching,
+    pairs: TeacherPairs,
+    view: PairView,
+    weights: BoxWeights,
+    truth: Truth,
+) -> Float[Tensor, "I q C"]:
+    """1 everywhere but at the positive entries of pairs whose box loss is down-weighted."""
+    entries = torch.ones_like(class_targets)
+    for matching, change in (
+        (own, weights.own - 1),
+        (pairs.matching, (weights.teacher - 1) * view.joins),
+    ):
+        place = (matching.image, matching.query, truth.targets.labels[matching.target])
+        entries.index_put_(place, change, accumulate=True)
+    return entries.where(class_targets > 0, torch.ones_like(entries))

@@ -1,7 +1,8 @@
-"""What an objective is: the query groups it adds, and what it makes of their predictions."""
+"""What an objective is: the query groups it adds, and the loss terms it computes from a step."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,22 +10,59 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from od_detr.detectors import DetectionTransformer, Encoded
-from od_detr.structures import GroupOutput, Outputs, QueryGroup, Targets
+from od_detr.criteria.matching import Matches
+from od_detr.structures import (
+    GroupOutput,
+    Matched,
+    Outputs,
+    QueryGroup,
+    QuerySet,
+    Targets,
+    check_unique,
+)
 
 Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The ground truth of a step and what losses are divided by.
+class Truth:
+    """The ground truth of a step and the normaliser of its losses.
 
-    `count` is the number of targets in the batch, averaged over all ranks and at least 1; switches that divide by
-    something else put one number per layer in its place.
+    `count` is the number of targets in the batch, averaged over all ranks and at least 1. Readings that divide by
+    something else replace it by one number per layer.
     """
 
     targets: Targets
     count: Tensor | float
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The teacher's predictions while its matchings are still being solved."""
+
+    outputs: Outputs
+    matches: Matches
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one detector predicts in a step, and the matchings of its groups."""
+
+    outputs: Outputs
+    matched: Mapping[str, Matched]
+
+    def __getitem__(self, name: str) -> tuple[GroupOutput, Matched]:
+        """A group's output and its matching. KeyError if the group is not there or has no matching."""
+        return self.outputs[name], self.matched[name]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything that losses are computed from. `teacher` is None as long as nothing is distilled."""
+
+    student: Answer
+    teacher: Answer | None
+    truth: Truth
 
 
 @dataclass(frozen=True)
@@ -39,45 +77,59 @@ class LossWeights:
 
 @runtime_checkable
 class Objective(Protocol):
-    """One supervision of the detector. A recipe is a list of them."""
+    """One supervision of a detector. A recipe is a list of them."""
+
+    @property
+    def teacher_groups(self) -> tuple[str, ...]:
+        """Names of the teacher's groups whose matching this objective needs."""
+        ...
 
     def query_groups(
-        self,
-        student: DetectionTransformer,
-        scene: Encoded,
-        taught: Outputs | None,
-        targets: Targets,
+        self, queries: QuerySet, taught: Taught | None, targets: Targets
     ) -> list[QueryGroup]:
-        """The query groups to decode besides the main one.
+        """The query groups to decode besides the detector's own.
 
-        `scene` is what the student's encoder made of the batch; `taught` what its teacher predicts, None as long
-        as nothing is distilled.
+        Args:
+            queries: the student's initial queries.
+            taught: the teacher's predictions; None as long as nothing is distilled.
+            targets: the ground truth.
         """
         ...
 
-    def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
-        """Weighted terms, named objective/term/layer with layers counted from 1; their plain sum is the loss."""
+    def losses(self, step: Step) -> Terms:
+        """Weighted terms named objective/term/layer, layers counted from 1; their plain sum is the loss."""
         ...
 
 
 def per_layer(
     name: str, per_view: Float[Tensor, " I"], output: GroupOutput, scale: Tensor | float
 ) -> Terms:
-    """Sums a loss over the views of each layer, scaled, as one term per layer."""
-    sums = per_view.view(output.layers, -1).sum(1) * scale
+    """Sums a loss over the views of each layer, scales it and returns one term per layer."""
+    sums = per_view.view(output.num_layers, -1).sum(1) * scale
     return {f"{name}/{layer}": value for layer, value in enumerate(sums.unbind(), 1)}
 
 
 def sum_by_view(values: Float[Tensor, " M"], view: Tensor, views: int) -> Float[Tensor, " I"]:
-    """Sums what belongs to the same view."""
+    """Sums the values of each view."""
     return values.new_zeros(views).index_add(0, view, values)
 
 
 def gather_pairs(
-    boxes: Float[Tensor, "I Q 4"], view: Tensor, query: Tensor
+    boxes: Float[Tensor, "I q 4"], view: Tensor, query: Tensor
 ) -> Float[Tensor, "M 4"]:
-    """Boxes of (view, query) pairs; unlike fancy indexing its gradient is one scatter, cheap for few pairs."""
+    """Boxes of (view, query) pairs. Unlike that of plain indexing, its gradient is one scatter: cheap for few pairs."""
     return boxes.flatten(0, 1).index_select(0, view * boxes.shape[1] + query)
+
+
+def joined(parts: Iterable[Terms]) -> Terms:
+    """All terms in one dictionary.
+
+    Raises:
+        ValueError: two terms have the same name, so that one would silently replace the other.
+    """
+    terms = [term for part in parts for term in part.items()]
+    check_unique((name for name, _ in terms), "loss term")
+    return dict(terms)
 
 
 def total(terms: Terms) -> Float[Tensor, ""]:

@@ -1,140 +1,186 @@
-"""Prediction distillation (section 3.3): the student decodes the teacher's queries to what the teacher predicts."""
+"""Prediction distillation (section 3.3): the student decodes the teacher's queries and learns its predictions.
+
+`pair_weights` is Eq. 5 and `_better_boxes` the indicator of Eq. 6. The other readings of these sections are
+small functions in `od_detr.objectives.readings`; they take the place of a field's default.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from od_detr.boxes import paired_iou
 from od_detr.criteria.losses import box_distances, quality_focal_loss
-from od_detr.detectors import DetectionTransformer, Encoded
 from od_detr.objectives.objective import (
-    Labels,
     LossWeights,
+    Step,
+    Taught,
     Terms,
+    Truth,
     gather_pairs,
     per_layer,
     sum_by_view,
 )
 from od_detr.objectives.set_prediction import ClassLoss, SetPrediction
-from od_detr.options import PredictionSwitches
-from od_detr.structures import GroupOutput, Outputs, QueryGroup, QuerySet, Targets
+from od_detr.structures import GroupOutput, Matching, QueryGroup, QuerySet, Targets
 
 GROUP = "prediction"
 
 
-@dataclass(frozen=True)
-class PredictionDistillation(PredictionSwitches):
-    """No matching: the teacher's predictions are the labels of its own queries (Eqs. 5 and 6).
+class PairWeights(NamedTuple):
+    """Class target and box weight of every pair that the teacher matched."""
 
-    The switches are those of `od_detr.options.PredictionSwitches`; `gamma` is the exponent of the quality focal loss.
+    classes: Float[Tensor, " P"]
+    boxes: Float[Tensor, " P"]
+
+
+def tood_weight(scores: Float[Tensor, " P"], ious: Float[Tensor, " P"]) -> PairWeights:
+    """w = s^0.25 * u^0.75 of Eq. 5, as the class target and as the weight of the box."""
+    weights = scores**0.25 * ious**0.75
+    return PairWeights(weights, weights)
+
+
+def teacher_queries(student: QuerySet, teacher: QuerySet) -> QuerySet:
+    """The teacher's initial queries as they are, with its positions and anchors."""
+    return teacher
+
+
+@dataclass(frozen=True)
+class ClassCase:
+    """What the normaliser and the scope of classification may depend on."""
+
+    teacher: GroupOutput
+    matching: Matching
+    weights: PairWeights
+    class_targets: Float[Tensor, "I q C"]
+    truth: Truth
+
+
+@dataclass(frozen=True)
+class PredictionDistillation:
+    """Supervises the teacher's queries by the teacher's predictions instead of a matching (Eqs. 5 and 6).
+
+    Args:
+        weights: weights of the three losses.
+        gamma: exponent of the quality focal loss.
+        start: the group's queries, from the student's and the teacher's initial ones.
+        pair_weight: class target and box weight of a matched pair, from the teacher's score and IoU.
+        other_entries: class targets of all other entries, from the teacher's scores; the scores themselves
+            if None.
+        scope: factor on the classification loss of every query; None classifies all.
+        class_count: the normaliser of classification; None takes the number of targets.
+        compare_with: the student's group whose boxes the teacher's must beat to be distilled (Listen2stu);
+            None distils every box.
+        unmatched: box weight of queries that the teacher did not match, from their best score; None leaves
+            them out.
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
     gamma: float = 2.0
+    start: Callable[[QuerySet, QuerySet], QuerySet] = teacher_queries
+    pair_weight: Callable[[Tensor, Tensor], PairWeights] = tood_weight
+    other_entries: Callable[[Tensor], Tensor] | None = None
+    scope: Callable[[ClassCase], Tensor] | None = None
+    class_count: Callable[[ClassCase], Tensor | float] | None = None
+    compare_with: str | None = GROUP
+    unmatched: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def teacher_groups(self) -> tuple[str, ...]:
+        """The teacher's main group, whose queries and predictions are distilled."""
+        return ("main",)
 
     def query_groups(
-        self,
-        student: DetectionTransformer,
-        scene: Encoded,
-        taught: Outputs | None,
-        targets: Targets,
+        self, queries: QuerySet, taught: Taught | None, targets: Targets
     ) -> list[QueryGroup]:
-        return (
-            []
-            if taught is None
-            else [teacher_group(scene.queries, taught, self.position, self.anchors, matched=False)]
-        )
-
-    def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
+        """The teacher's initial queries as a group of the student, which needs no matching."""
         if taught is None:
+            return []
+        return [teacher_group(queries, taught, self.start, matched=False)]
+
+    def losses(self, step: Step) -> Terms:
+        """Terms of the group; none as long as nothing is distilled."""
+        if step.teacher is None:
             return {}
-        teacher, output = taught["main"], outputs[GROUP]
-        weights = self.pair_weights(teacher, labels.targets)
-        main = outputs["main"] if self.iou_from == "main" else output
-        return self._class_terms(output, teacher, weights, labels) | self._box_terms(
-            output, main, teacher, weights, labels
+        teacher, (matching, _) = step.teacher["main"]
+        output = step.student.outputs[GROUP]
+        weights = self.pair_weights(teacher, matching, step.truth.targets)
+        box_weights = weights.boxes
+        if self.compare_with is not None:
+            compared = step.student.outputs[self.compare_with]
+            better = self._better_boxes(compared, teacher, matching, step.truth.targets)
+            box_weights = box_weights * better
+        return self._class_terms(output, teacher, matching, weights, step.truth) | self._box_terms(
+            output, teacher, matching, box_weights, step.truth
         )
 
-    def pair_weights(self, teacher: GroupOutput, targets: Targets) -> Float[Tensor, " M"]:
-        """The TOOD-weight of each pair the teacher matched, Eq. 5; its plain score without `tood`."""
-        view, query, target = teacher.matching
-        predictions = teacher.views
-        scores = predictions.logits[view, query, targets.labels[target]].sigmoid()
-        if not self.tood:
-            return scores
-        ious = paired_iou(
-            gather_pairs(predictions.boxes, view, query), targets.boxes[target], self.weights.eps
-        )
-        return ious if self.tood_norm else scores**0.25 * ious**0.75
+    def pair_weights(
+        self, teacher: GroupOutput, matching: Matching, targets: Targets
+    ) -> PairWeights:
+        """Eq. 5: the weight of each matched pair, from the teacher's score s and the IoU u of its box."""
+        view, query, target = matching
+        scores = teacher.views.logits[view, query, targets.labels[target]].sigmoid()
+        boxes = gather_pairs(teacher.views.boxes, view, query)
+        return self.pair_weight(scores, paired_iou(boxes, targets.boxes[target], self.weights.eps))
+
+    def _better_boxes(
+        self, student: GroupOutput, teacher: GroupOutput, matching: Matching, targets: Targets
+    ) -> Bool[Tensor, " P"]:
+        """The indicator of Eq. 6 (Listen2stu): whether the teacher's box is strictly better than the student's."""
+        view, query, target = matching
+        truth, eps = targets.boxes[target], self.weights.eps
+        students = gather_pairs(student.views.boxes.detach(), view, query)
+        teachers = gather_pairs(teacher.views.boxes, view, query)
+        return paired_iou(teachers, truth, eps) > paired_iou(students, truth, eps)
 
     def _class_terms(
         self,
         output: GroupOutput,
         teacher: GroupOutput,
-        weights: Float[Tensor, " M"],
-        labels: Labels,
+        matching: Matching,
+        weights: PairWeights,
+        truth: Truth,
     ) -> Terms:
-        scores = teacher.views.logits.sigmoid()
-        place = (*teacher.matching[:2], labels.targets.labels[teacher.matching.target])
-        wanted = (
-            scores if self.other_entries == "teacher" else torch.zeros_like(scores)
-        ).index_put(place, weights)
-        loss = quality_focal_loss(output.views.logits, wanted, gamma=self.gamma).sum(-1)
-        if self.cls_scope == "matched":
-            matched = torch.zeros_like(loss).index_put(
-                teacher.matching[:2], torch.ones_like(weights)
-            )
-            loss = loss * matched
-        norms = {
-            "nb": lambda: labels.count,
-            "sum_w": lambda: (
-                sum_by_view(weights, teacher.matching.image, len(wanted))
-                .view(output.layers, -1)
-                .sum(1)
-            ),
-            "sum_y": lambda: wanted.view(output.layers, -1).sum(1),
-            "queries": lambda: loss.shape[1] * len(labels.targets.counts),
-        }
-        norm = torch.as_tensor(norms[self.norm](), device=loss.device).clamp(min=1)
-        return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / norm)
+        """Quality focal loss to the teacher's scores, with the weight at the class of a matched target."""
+        scores = teacher.views.logits.sigmoid()  # (I, q, C)
+        entries = scores if self.other_entries is None else self.other_entries(scores)
+        place = (matching.image, matching.query, truth.targets.labels[matching.target])
+        class_targets = entries.index_put(place, weights.classes)
+        loss = quality_focal_loss(output.views.logits, class_targets, gamma=self.gamma).sum(-1)
+        case = ClassCase(teacher, matching, weights, class_targets, truth)
+        if self.scope is not None:
+            loss = loss * self.scope(case)  # (I, q)
+        count = truth.count if self.class_count is None else self.class_count(case)
+        count = torch.as_tensor(count, device=loss.device).clamp(min=1)
+        return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / count)
 
     def _box_terms(
         self,
         output: GroupOutput,
-        main: GroupOutput,
         teacher: GroupOutput,
-        weights: Tensor,
-        labels: Labels,
+        matching: Matching,
+        pair_weights: Float[Tensor, " P"],
+        truth: Truth,
     ) -> Terms:
-        view, query, target = teacher.matching
-        wanted, boxes = teacher.views.boxes, output.views.boxes
-        pair_weights = weights if self.tood else torch.ones_like(weights)
-        if self.listen2stu:
-            truth = labels.targets.boxes[target]
-            students = gather_pairs(main.views.boxes.detach(), view, query)
-            teachers = gather_pairs(wanted, view, query)
-            eps = self.weights.eps
-            pair_weights = pair_weights * (
-                paired_iou(teachers, truth, eps) > paired_iou(students, truth, eps)
-            )
-        if self.reg_unmatched == "off":
-            l1, giou = box_distances(
-                gather_pairs(boxes, view, query),
-                gather_pairs(wanted, view, query),
-                self.weights.eps,
-            )
-            sums = [sum_by_view(values * pair_weights, view, len(boxes)) for values in (l1, giou)]
+        """L1 and GIoU to the teacher's boxes, each box weighted."""
+        view, query, _ = matching
+        boxes, teachers = output.views.boxes, teacher.views.boxes  # (I, q, 4)
+        if self.unmatched is None:
+            # Few queries are matched: gather those rather than weigh all others by 0.
+            pairs = (gather_pairs(boxes, view, query), gather_pairs(teachers, view, query))
+            distances = box_distances(*pairs, self.weights.eps)
+            sums = [sum_by_view(part * pair_weights, view, len(boxes)) for part in distances]
         else:
-            unmatched = teacher.views.logits.sigmoid().amax(-1)
-            every = torch.ones_like(unmatched) if self.reg_unmatched == "one" else unmatched
-            every = every.index_put((view, query), pair_weights)
-            l1, giou = box_distances(boxes.flatten(0, 1), wanted.flatten(0, 1), self.weights.eps)
-            sums = [(values.view_as(every) * every).sum(-1) for values in (l1, giou)]
-        scales = (self.weights.l1_weight / labels.count, self.weights.giou_weight / labels.count)
+            weights = self.unmatched(teacher.views.logits.sigmoid().amax(-1))  # (I, q)
+            weights = weights.index_put((view, query), pair_weights)
+            distances = box_distances(boxes.flatten(0, 1), teachers.flatten(0, 1), self.weights.eps)
+            sums = [(part.view_as(weights) * weights).sum(-1) for part in distances]
+        scales = (self.weights.l1_weight / truth.count, self.weights.giou_weight / truth.count)
         terms = {}
         for term, values, scale in zip(("l1", "giou"), sums, scales, strict=True):
             terms |= per_layer(f"{GROUP}/{term}", values, output, scale)
@@ -145,45 +191,42 @@ class PredictionDistillation(PredictionSwitches):
 class QueryPriorAssignment:
     """DETRDistill's use of the same group (Table 5, last row): ground truth, assigned as the teacher assigned it.
 
-    `match` "teacher" takes the teacher's matching of the same layer, "rematch" the student's own.
+    With `rematch` the student's own matching of the group takes the place of the teacher's.
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
     class_loss: ClassLoss = field(default_factory=ClassLoss)
-    match: str = "teacher"
+    rematch: bool = False
+
+    @property
+    def teacher_groups(self) -> tuple[str, ...]:
+        """The teacher's main group."""
+        return ("main",)
 
     def query_groups(
-        self,
-        student: DetectionTransformer,
-        scene: Encoded,
-        taught: Outputs | None,
-        targets: Targets,
+        self, queries: QuerySet, taught: Taught | None, targets: Targets
     ) -> list[QueryGroup]:
-        return (
-            []
-            if taught is None
-            else [teacher_group(scene.queries, taught, matched=self.match == "rematch")]
-        )
-
-    def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
+        """The teacher's initial queries as a group of the student."""
         if taught is None:
+            return []
+        return [teacher_group(queries, taught, matched=self.rematch)]
+
+    def losses(self, step: Step) -> Terms:
+        """Terms of the group under the chosen matching; none as long as nothing is distilled."""
+        if step.teacher is None:
             return {}
-        output = outputs[GROUP]
-        matching = taught["main"].matching if self.match == "teacher" else output.matching
-        return SetPrediction(GROUP, GROUP, self.weights, self.class_loss).supervise(
-            output, matching, labels
-        )
+        source = step.student if self.rematch else step.teacher
+        matching = source.matched[GROUP if self.rematch else "main"].matching
+        prediction = SetPrediction(GROUP, GROUP, self.weights, self.class_loss)
+        return prediction.supervise(step.student.outputs[GROUP], matching, step.truth)
 
 
 def teacher_group(
-    own: QuerySet,
-    taught: Outputs,
-    position_of: str = "teacher",
-    anchors_of: str = "teacher",
+    queries: QuerySet,
+    taught: Taught,
+    start: Callable[[QuerySet, QuerySet], QuerySet] = teacher_queries,
     matched: bool = False,
 ) -> QueryGroup:
-    """The teacher's initial queries as a group of the student; position and anchors may be the student's `own`."""
-    queries, own = taught["main"].queries[0].detach(), own.detach()
-    position = queries.position if position_of == "teacher" else own.position
-    anchors = queries.anchors if anchors_of == "teacher" else own.anchors
-    return QueryGroup(GROUP, QuerySet(queries.content, anchors, position), matched=matched)
+    """The teacher's initial queries as a group of the student, whose own initial queries are `queries`."""
+    teacher = taught.outputs["main"].queries[0]
+    return QueryGroup(GROUP, start(queries.detach(), teacher.detach()), matched=matched)

@@ -10,21 +10,25 @@ from torch import Tensor
 
 from od_detr.boxes import paired_iou
 from od_detr.criteria.losses import box_distances, focal_loss, quality_focal_loss
-from od_detr.detectors import DetectionTransformer, Encoded
 from od_detr.objectives.objective import (
-    Labels,
     LossWeights,
+    Step,
+    Taught,
     Terms,
+    Truth,
     gather_pairs,
     per_layer,
     sum_by_view,
 )
-from od_detr.structures import GroupOutput, Matching, Outputs, QueryGroup, Targets
+from od_detr.structures import GroupOutput, Matching, QueryGroup, QuerySet, Targets
 
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """Classification against soft or hard labels: "qfl" (Eq. 2) or "focal"."""
+    """Classification loss: "qfl" with soft targets (Eq. 2) or "focal" with hard ones.
+
+    `alpha` weighs positives against negatives; None is 0.25 for the focal loss and no weight for the QFL.
+    """
 
     loss: str = "qfl"
     alpha: float | None = None
@@ -32,24 +36,25 @@ class ClassLoss:
 
     @property
     def hard(self) -> bool:
-        """Whether a positive's label is 1 rather than the IoU of its box."""
+        """Whether a positive's class target is 1 rather than the IoU of its box."""
         return self.loss == "focal"
 
     def __call__(
-        self, logits: Float[Tensor, "*s"], wanted: Float[Tensor, "*s"]
+        self, logits: Float[Tensor, "*s"], class_targets: Float[Tensor, "*s"]
     ) -> Float[Tensor, "*s"]:
+        """The loss of every entry."""
         if self.loss == "focal":
-            return focal_loss(
-                logits, wanted, 0.25 if self.alpha is None else self.alpha, self.gamma
-            )
-        return quality_focal_loss(logits, wanted, self.alpha, self.gamma)
+            alpha = 0.25 if self.alpha is None else self.alpha
+            return focal_loss(logits, class_targets, alpha, self.gamma)
+        return quality_focal_loss(logits, class_targets, self.alpha, self.gamma)
 
 
 @dataclass(frozen=True)
 class SetPrediction:
-    """Every query of `group` is supervised by the group's own matching: the baseline of every DETR.
+    """Every query of `group` is supervised by the group's own matching, as in every DETR.
 
-    Terms are called `name`/class, l1 and giou.
+    The matching may be solved or known by construction (denoising). Losses are averaged over the group's blocks.
+    Terms are named `name`/class, l1 and giou.
     """
 
     group: str = "main"
@@ -57,38 +62,42 @@ class SetPrediction:
     weights: LossWeights = field(default_factory=LossWeights)
     class_loss: ClassLoss = field(default_factory=lambda: ClassLoss("focal"))
 
+    @property
+    def teacher_groups(self) -> tuple[str, ...]:
+        """None: the ground truth is enough."""
+        return ()
+
     def query_groups(
-        self,
-        student: DetectionTransformer,
-        scene: Encoded,
-        taught: Outputs | None,
-        targets: Targets,
+        self, queries: QuerySet, taught: Taught | None, targets: Targets
     ) -> list[QueryGroup]:
+        """None: the group is the detector's own, or another objective's."""
         return []
 
-    def losses(self, outputs: Outputs, taught: Outputs | None, labels: Labels) -> Terms:
-        return self.supervise(outputs[self.group], outputs[self.group].matching, labels)
+    def losses(self, step: Step) -> Terms:
+        """Terms of the group under its own matching."""
+        output, own = step.student[self.group]
+        return self.supervise(output, own.matching, step.truth, scale=1 / output.group.blocks)
 
     def supervise(
         self,
         output: GroupOutput,
         matching: Matching,
-        labels: Labels,
+        truth: Truth,
         kept: Float[Tensor, " M"] | None = None,
-        scale: Tensor | float = 1.0,
+        scale: float = 1.0,
     ) -> Terms:
         """Terms of a group under a given matching; pairs with `kept` 0 do not count."""
-        qualities = self.qualities(output, matching, labels.targets)
+        qualities = self.qualities(output, matching, truth.targets)
         positives = qualities if kept is None else qualities * kept
-        wanted = scatter_labels(output, matching, labels.targets, positives)
-        return self.class_terms(output, wanted, labels, scale) | self.box_terms(
-            output, matching, labels, kept, scale
+        class_targets = scatter_class_targets(output, matching, truth.targets, positives)
+        return self.class_terms(output, class_targets, truth, scale) | self.box_terms(
+            output, matching, truth, kept, scale
         )
 
     def qualities(
         self, output: GroupOutput, matching: Matching, targets: Targets
     ) -> Float[Tensor, " M"]:
-        """The label of each matched pair: the IoU of its box with its target, or 1 under a hard loss."""
+        """Class target of each matched pair: the IoU of its box with its target, or 1 under a hard loss."""
         boxes = gather_pairs(output.views.boxes.detach(), matching.image, matching.query)
         if self.class_loss.hard:
             return torch.ones_like(boxes[:, 0])
@@ -97,39 +106,36 @@ class SetPrediction:
     def class_terms(
         self,
         output: GroupOutput,
-        wanted: Float[Tensor, "I Q C"],
-        labels: Labels,
-        scale: Tensor | float = 1.0,
-        entry_weights: Float[Tensor, "I Q C"] | None = None,
+        class_targets: Float[Tensor, "I q C"],
+        truth: Truth,
+        scale: float = 1.0,
+        entry_weights: Float[Tensor, "I q C"] | None = None,
     ) -> Terms:
-        """The classification term of each layer; empty slots of a padded group do not count."""
-        loss = self.class_loss(output.views.logits, wanted)
+        """The classification term of each layer over all queries but empty slots."""
+        loss = self.class_loss(output.views.logits, class_targets)  # (I, q, C)
         if entry_weights is not None:
             loss = loss * entry_weights
-        loss = loss.sum(-1)
+        loss = loss.sum(-1)  # (I, q)
         padding = output.group.padding
         if padding is not None:
+            # (B, R * q) -> (B * R, q) -> (K * B * R, q): the same slots are empty at every layer.
             slots = padding.unflatten(1, (output.group.blocks, -1)).flatten(0, 1)
-            loss = loss.masked_fill(slots.repeat(output.layers, 1), 0.0)
-        return per_layer(
-            f"{self.name}/class",
-            loss.sum(-1),
-            output,
-            self.weights.class_weight * scale / labels.count,
-        )
+            loss = loss.masked_fill(slots.repeat(output.num_layers, 1), 0.0)
+        weight = self.weights.class_weight * scale / truth.count
+        return per_layer(f"{self.name}/class", loss.sum(-1), output, weight)
 
     def box_terms(
         self,
         output: GroupOutput,
         matching: Matching,
-        labels: Labels,
+        truth: Truth,
         pair_weights: Float[Tensor, " M"] | None = None,
-        scale: Tensor | float = 1.0,
+        scale: float = 1.0,
     ) -> Terms:
-        """L1 and GIoU terms of each layer over matched pairs, each weighted."""
+        """L1 and GIoU terms of each layer over the matched pairs, optionally weighted."""
         views = output.views.boxes
-        boxes = gather_pairs(views, matching.image, matching.query)
-        l1, giou = box_distances(boxes, labels.targets.boxes[matching.target], self.weights.eps)
+        boxes = gather_pairs(views, matching.image, matching.query)  # (M, 4)
+        l1, giou = box_distances(boxes, truth.targets.boxes[matching.target], self.weights.eps)
         if pair_weights is not None:
             l1, giou = l1 * pair_weights, giou * pair_weights
         terms = {}
@@ -138,14 +144,14 @@ class SetPrediction:
             ("giou", giou, self.weights.giou_weight),
         ):
             sums = sum_by_view(values, matching.image, len(views))
-            terms |= per_layer(f"{self.name}/{term}", sums, output, weight * scale / labels.count)
+            terms |= per_layer(f"{self.name}/{term}", sums, output, weight * scale / truth.count)
         return terms
 
 
-def scatter_labels(
+def scatter_class_targets(
     output: GroupOutput, matching: Matching, targets: Targets, values: Float[Tensor, " M"]
-) -> Float[Tensor, "I Q C"]:
-    """Class labels of every query: `values` at (query, class of its target), 0 elsewhere."""
-    wanted = torch.zeros_like(output.views.logits)
+) -> Float[Tensor, "I q C"]:
+    """Class targets of every query: `values` at (query, class of its target), 0 elsewhere."""
+    class_targets = torch.zeros_like(output.views.logits)
     place = (matching.image, matching.query, targets.labels[matching.target])
-    return wanted.index_put_(place, values.to(wanted.dtype), accumulate=True)
+    return class_targets.index_put_(place, values.to(class_targets.dtype), accumulate=True)

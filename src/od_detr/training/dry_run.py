@@ -76,7 +76,7 @@ def _saved_bytes(
         return tensor.detach()
 
     detector.train()
-    recipe = make_recipe(options, Teacher(detector) if options.distils else None)
+    recipe = make_recipe(options, detector, Teacher(detector) if options.distils else None)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = total(recipe.losses(detector, _blank(size, 7)))
     weights = {parameter.untyped_storage().data_ptr() for parameter in detector.parameters()}

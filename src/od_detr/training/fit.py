@@ -90,7 +90,7 @@ def open_detector(
             f"{options.data}: an image has {train.most_targets} objects, more than the {detector.num_queries} queries; "
             f"give --queries {train.most_targets} or more"
         )
-    check_stages(options, detector.layers)
+    check_stages(options, detector.num_layers)
     return detector
 
 
@@ -171,7 +171,7 @@ def fit(options: TrainOptions) -> Run:
     )
     steps_per_epoch = -(-len(sampler) // options.accumulate)
     teacher = _teacher(detector, options, steps_per_epoch * options.epochs)
-    recipe = make_recipe(options, teacher)
+    recipe = make_recipe(options, detector, teacher)
     if options.compile:
         for each in (detector,) if teacher is None else (detector, teacher.detector):
             compile_backbone(each)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from od_detr.criteria.matching import MatchCost, begin_matching, match
-from od_detr.detectors import DetectionTransformer, Encoded
+from od_detr.criteria.matching import MatchCost, Matches, match
+from od_detr.detectors import Encoded, QueryDetector
 from od_detr.objectives import (
-    AuxiliaryGroups,
+    Answer,
     ClassLoss,
-    Denoising,
-    Labels,
     LossWeights,
-    MatchingDistillation,
     Objective,
-    PredictionDistillation,
     QueryPriorAssignment,
     SetPrediction,
+    Step,
+    Taught,
     Terms,
+    Truth,
+    auxiliary_groups,
+    joined,
+    matching_distillation,
+    prediction_distillation,
 )
 from od_detr.options import TrainOptions
-from od_detr.structures import Batch, Outputs, Targets
+from od_detr.structures import Batch, Outputs, Targets, check_unique
 from od_detr.training.teacher import Teacher
 from od_detr.transfers import to_device_of
 
@@ -35,13 +38,13 @@ class Recipe:
     """How a step is supervised; the training loop does not know whether it distils.
 
     Args:
-        objectives: what is added and what is made of it.
-        teacher: consulted at each step; None for a plain recipe.
+        objectives: what is added to the detector's queries and how their predictions are supervised.
+        teacher: consulted at each step; None for a recipe without distillation.
         cost: the matching cost of teacher and student.
         align: whose memory tokens a two-stage architecture's queries come from: the student's for both
             ("student_topk"), the teacher's for both ("teacher_topk"), or each its own ("rank").
         half_teacher: whether the teacher's forward pass computes in bfloat16 whatever the student does.
-        detach_memory: whether the queries that distillation adds leave the encoder untouched by their gradient.
+        detach_memory: whether the gradient of the queries that distillation adds stops at the memory.
         distil: whether the teacher is consulted at all (False before a delayed start).
     """
 
@@ -53,125 +56,111 @@ class Recipe:
     detach_memory: bool = False
     distil: bool = True
 
-    def losses(self, student: DetectionTransformer, batch: Batch) -> Terms:
-        """Weighted loss terms of a batch; their plain sum is what is minimised."""
-        scene, taught = self.consult(student, batch)
-        groups = [
+    def losses(self, student: QueryDetector, batch: Batch) -> Terms:
+        """Weighted loss terms of a batch; their plain sum is minimised.
+
+        Raises:
+            ValueError: two objectives add a group of the same name or give terms of the same name.
+        """
+        step = self.step(student, batch)
+        with full_precision(batch):
+            return joined(objective.losses(step) for objective in self.objectives)
+
+    def step(self, student: QueryDetector, batch: Batch) -> Step:
+        """Everything that the losses of a batch are computed from."""
+        encoded, taught = self.consult(student, batch)
+        added = [
             group
             for objective in self.objectives
-            for group in objective.query_groups(student, scene, taught, batch.targets)
+            for group in objective.query_groups(encoded.queries, taught, batch.targets)
         ]
-        outputs = self.decode(student, scene, groups)
-        with torch.autocast(
-            batch.images.device.type, enabled=False
-        ):  # matching and losses are always float32
-            match(list(outputs.groups.values()), batch.targets, self.cost)
-            labels = Labels(batch.targets, target_count(batch.targets))
-            return {
-                name: term
-                for objective in self.objectives
-                for name, term in objective.losses(outputs, taught, labels).items()
-            }
+        groups = [*student.own_groups(batch.targets), *added]
+        check_unique((group.name for group in groups), "query group")
+        outputs = student.decode(encoded, groups, self.detach_memory)
+        with full_precision(batch):
+            return Step(
+                Answer(outputs, match(outputs.groups.values(), batch.targets, self.cost)),
+                None if taught is None else Answer(taught.outputs, taught.matches.result()),
+                Truth(batch.targets, target_count(batch.targets)),
+            )
 
-    def consult(
-        self, student: DetectionTransformer, batch: Batch
-    ) -> tuple[Encoded, Outputs | None]:
-        """The student's scene and the teacher's view of it; the teacher's matching is solved meanwhile."""
+    def consult(self, student: QueryDetector, batch: Batch) -> tuple[Encoded, Taught | None]:
+        """Encodes the batch and asks the teacher, whose matchings are solved in a thread meanwhile."""
         if self.teacher is None or not self.distil:
             return student.encode(batch), None
-        teacher, stem, early, device = (
-            self.teacher.detector,
-            student.stem(batch),
-            None,
-            batch.images.device.type,
-        )
+        teacher, stem, early = self.teacher.detector, student.stem(batch), None
         if self.align == "teacher_topk":
-            with self._teaching(device):
+            with self._teaching(batch):
                 early = teacher.encode(batch, stem)
-        scene = student.encode(batch, stem, early.tokens if early else None)
-        with self._teaching(device):
-            tokens = scene.tokens if self.align == "student_topk" else None
-            taught = teacher.decode(early or teacher.encode(batch, stem, tokens))
-        with torch.no_grad(), torch.autocast(device, enabled=False):
-            begin_matching([taught[name] for name in self.referred_to], batch.targets, self.cost)
-        return scene, taught
+        encoded = student.encode(batch, stem, None if early is None else early.tokens)
+        with self._teaching(batch):
+            tokens = encoded.tokens if self.align == "student_topk" else None
+            outputs = teacher.decode(early or teacher.encode(batch, stem, tokens))
+        with torch.no_grad(), full_precision(batch):
+            return encoded, Taught(outputs, self._matches(outputs, batch.targets))
 
-    @property
-    def referred_to(self) -> list[str]:
-        """Groups of the teacher whose matching an objective asks for."""
-        distilled = (
-            each.prediction.group
-            for each in self.objectives
-            if isinstance(each, MatchingDistillation)
-        )
-        return list(dict.fromkeys(["main", *distilled]))
+    def _matches(self, outputs: Outputs, targets: Targets) -> Matches:
+        """Starts matching the groups of the teacher that objectives ask for."""
+        names = dict.fromkeys(name for each in self.objectives for name in each.teacher_groups)
+        return Matches([outputs[name] for name in names], targets, self.cost)
 
     @contextmanager
-    def _teaching(self, device: str) -> Iterator[None]:
+    def _teaching(self, batch: Batch) -> Iterator[None]:
         """Without gradients, and in bfloat16 if so chosen; otherwise as the student computes."""
+        device = batch.images.device.type
         chosen = torch.autocast(device, torch.bfloat16) if self.half_teacher else nullcontext()
         with torch.no_grad(), chosen:
             yield
 
-    def decode(self, student: DetectionTransformer, scene: Encoded, groups: list) -> Outputs:
-        """One pass of the decoder for all groups; a second one only where the memory is to be detached."""
-        if not self.detach_memory:
-            return student.decode(scene, groups)
-        own = [group for group in groups if group.sees]
-        outputs = student.decode(scene, own)
-        added = [group for group in groups if not group.sees]
-        if added:
-            memory = replace(scene.memory, tokens=scene.memory.tokens.detach())
-            outputs.groups.update(student.decoder(added, memory))
-        return outputs
+
+def full_precision(batch: Batch) -> torch.autocast:
+    """Matching and losses are always computed in float32."""
+    return torch.autocast(batch.images.device.type, enabled=False)
 
 
-def make_recipe(options: TrainOptions, teacher: Teacher | None = None) -> Recipe:
-    """The recipe of that name with the architecture's weights; Table 2's rows are `md`, `md+pd`, `md+ag` and `od`."""
-    architecture, distil = options.architecture, options.distils
-    plain = options.recipe == "baseline"
-    class_weight = (
-        architecture.class_weight
-        if plain or options.qfl.class_weight is None
-        else options.qfl.class_weight
-    )
-    weights = LossWeights(class_weight=class_weight, eps=architecture.eps)
+def make_recipe(
+    options: TrainOptions, student: QueryDetector, teacher: Teacher | None = None
+) -> Recipe:
+    """The recipe named in the options, for this student; Table 2's rows are `md`, `md+pd`, `md+ag` and `od`."""
+    architecture, baseline = options.architecture, options.recipe == "baseline"
+    chosen = None if baseline else options.qfl.class_weight
+    class_weight = architecture.class_weight if chosen is None else chosen
+    weights = LossWeights(class_weight, eps=architecture.eps)
     quality = ClassLoss(options.qfl.loss, options.qfl.alpha, options.qfl.gamma)
+    focal = ClassLoss("focal")
+    own_losses = {"encoder": options.encoder.loss, "denoising": options.denoising.loss}
+    distilled = {"main": options.distils, "encoder": options.distils and options.encoder.md}
 
-    def supervision(group: str, name: str, loss: str = "qfl") -> SetPrediction:
-        return SetPrediction(
-            group, name, weights, ClassLoss("focal") if plain or loss == "focal" else quality
-        )
+    def supervise(group: str, name: str | None = None) -> Objective:
+        hard = baseline or own_losses.get(group) == "focal"
+        prediction = SetPrediction(group, name or group, weights, focal if hard else quality)
+        if not distilled.get(group, False):
+            return prediction
+        return matching_distillation(options.md, prediction)
 
-    def distilled(prediction: SetPrediction) -> MatchingDistillation:
-        return MatchingDistillation(**vars(options.md), prediction=prediction)
-
-    main = supervision("main", "matching")
-    objectives: list[Objective] = [distilled(main) if distil else main]
-    if architecture.two_stage:
-        proposals = supervision("encoder", "encoder", options.encoder.loss)
-        objectives.append(distilled(proposals) if distil and options.encoder.md else proposals)
-        objectives.append(Denoising(supervision("denoising", "denoising", options.denoising.loss)))
+    objectives = [supervise("main", "matching"), *student.own_objectives(supervise)]
     if options.recipe in ("md+pd", "od"):
-        prior = QueryPriorAssignment(
-            weights=weights, class_loss=quality, match=options.query_prior.match
+        rematch = options.query_prior.match == "rematch"
+        objectives.append(
+            QueryPriorAssignment(weights, quality, rematch)
+            if options.query_prior.on
+            else prediction_distillation(options.pd, weights, options.qfl.gamma)
         )
-        distillation = PredictionDistillation(
-            **vars(options.pd), weights=weights, gamma=options.qfl.gamma
-        )
-        objectives.append(prior if options.query_prior.on else distillation)
     if options.recipe in ("md+ag", "od"):
-        objectives.append(AuxiliaryGroups(**vars(options.ag), distillation=distilled(main)))
-    cost = MatchCost(cost=options.match.cost, eps=architecture.eps)
-    switches = {
-        "half_teacher": options.ema.precision == "bf16",
-        "detach_memory": options.distill.detach_memory,
-    }
-    return Recipe(objectives, teacher if distil else None, cost, options.dino.align, **switches)
+        main = SetPrediction("main", "matching", weights, quality)
+        objectives.append(auxiliary_groups(options.ag, matching_distillation(options.md, main)))
+    return Recipe(
+        objectives,
+        teacher if options.distils else None,
+        MatchCost(cost=options.match.cost, eps=architecture.eps),
+        options.dino.align,
+        half_teacher=options.ema.precision == "bf16",
+        detach_memory=options.distill.detach_memory,
+    )
 
 
 def target_count(targets: Targets) -> Tensor | float:
-    """What losses are divided by: targets in the batch, averaged over all ranks, at least 1."""
+    """The normaliser of the losses: targets in the batch, averaged over all ranks, at least 1."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return float(max(1, len(targets)))
     count = to_device_of(float(len(targets)), targets.boxes)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from od_detr.detectors import DetectionTransformer
 
 PAPER_DECAY = 0.9996
 HORIZON_SHARE = 2500 / 89_000  # the paper's horizon as a share of its 24 epochs at batch 32
@@ -20,18 +19,17 @@ def scaled_decay(steps: int) -> float:
 
 
 class Average(nn.Module):
-    """A detector whose weights follow another's as an exponential moving average.
+    """A detector whose weights are the exponential moving average of another's.
 
-    Only trainable tensors are averaged, by one fused call over cached lists: frozen ones are equal already.
-    Buffers (running statistics of live norms) are copied. It stays in eval mode and never has a gradient.
+    Only trainable tensors are averaged, in one fused call over cached lists: frozen ones are equal already.
+    Buffers (running statistics of norms) are copied. It stays in eval mode and never has a gradient.
     """
 
-    def __init__(self, detector: DetectionTransformer) -> None:
+    def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
-        self._followed: tuple[
-            DetectionTransformer, ...
-        ] = ()  # in a tuple, or the student would become a part of this module
+        # A module as an attribute would be registered as a part of this one; in a tuple it is not.
+        self._followed: tuple[nn.Module, ...] = ()
         self._moving: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._statistics: tuple[list[Tensor], list[Tensor]] = ([], [])
 
@@ -40,7 +38,7 @@ class Average(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def follow(self, student: DetectionTransformer, decay: float) -> None:
+    def follow(self, student: nn.Module, decay: float) -> None:
         """average <- decay * average + (1 - decay) * student."""
         if not self._followed or self._followed[0] is not student:
             self._pair_up(student)
@@ -48,17 +46,17 @@ class Average(nn.Module):
         if self._statistics[0]:
             torch._foreach_copy_(*self._statistics)
 
-    def _pair_up(self, student: DetectionTransformer) -> None:
-        """Lists once which tensor follows which."""
+    def _pair_up(self, student: nn.Module) -> None:
+        """Lists which tensor follows which, once."""
         trainable = [parameter.requires_grad for parameter in student.parameters()]
         self._followed = (student,)
         self._moving = (
             [
-                mine
-                for mine, moves in zip(self.detector.parameters(), trainable, strict=True)
+                own
+                for own, moves in zip(self.detector.parameters(), trainable, strict=True)
                 if moves
             ],
-            [theirs for theirs in student.parameters() if theirs.requires_grad],
+            [parameter for parameter in student.parameters() if parameter.requires_grad],
         )
         self._statistics = (list(self.detector.buffers()), list(student.buffers()))
 
@@ -69,13 +67,13 @@ class Teacher(nn.Module):
     Args:
         student: the detector to follow; copied as it is at the start.
         decay: weight of the past at each step.
-        warmup: "none"; "exp" (decay * (1 - exp(-step / tau))) or "mean" (at most 1 - (1 + w) / (step + 1 + w)),
-            with tau or w in `warmup_steps`.
+        warmup: "none", "exp" (decay * (1 - exp(-step / tau))) or "mean" (at most 1 - (1 + w) / (step + 1 + w)).
+        warmup_steps: tau or w.
     """
 
     def __init__(
         self,
-        student: DetectionTransformer,
+        student: nn.Module,
         decay: float = PAPER_DECAY,
         warmup: str = "none",
         warmup_steps: float = 0.0,
@@ -87,30 +85,32 @@ class Teacher(nn.Module):
         self.steps = 0
 
     def get_extra_state(self) -> dict[str, int]:
+        """Number of updates, and whether the teacher is stopped."""
         return {"steps": self.steps, "stopped": int(self.stopped)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Called before the averages are loaded, so that a stopped teacher finds room for its second one."""
+        """Called before the averages are loaded, so that a stopped teacher has its second average in time."""
         self.steps, self.evaluation = state["steps"], None
         if state["stopped"]:
             self.stop()
 
     @property
-    def detector(self) -> DetectionTransformer:
-        """The network that teaches."""
+    def detector(self) -> Any:
+        """The network that teaches: a `QueryDetector`, of the student's class."""
         return self.average.detector
 
     @property
-    def evaluated(self) -> DetectionTransformer:
-        """The average worth evaluating: it never stops following."""
+    def evaluated(self) -> Any:
+        """The network to evaluate: its average goes on after Stop Update."""
         return self.detector if self.evaluation is None else self.evaluation.detector
 
     @property
     def stopped(self) -> bool:
+        """Whether Stop Update has frozen the teacher."""
         return self.evaluation is not None
 
     def stop(self) -> None:
-        """Stop Update: the teacher is frozen as it is; a copy goes on averaging for evaluation."""
+        """Stop Update: freezes the teacher as it is; a copy goes on averaging for evaluation."""
         if self.evaluation is None:
             self.evaluation = Average(self.detector)
 
@@ -122,7 +122,7 @@ class Teacher(nn.Module):
             return min(self.decay, 1 - (1 + self.warmup_steps) / (step + 1 + self.warmup_steps))
         return self.decay
 
-    def update(self, student: DetectionTransformer) -> None:
+    def update(self, student: nn.Module) -> None:
         """Follows one optimiser step of the student."""
         self.steps += 1
         moving = self.average if self.evaluation is None else self.evaluation
