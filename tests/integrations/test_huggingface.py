@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from od_detr.detectors import load_detector, save_detector
+from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.integrations.weights.convert import convert, convert_to_huggingface
 from od_detr.integrations.weights.huggingface import to_huggingface
@@ -210,3 +211,19 @@ def test_weights_without_their_configuration_are_refused(pair, tmp_path: Path) -
 def test_hosts_that_transformers_lacks_are_refused(small, model: str) -> None:
     with pytest.raises(InputError, match="no counterpart in transformers"):
         to_huggingface(small(model))
+
+
+def test_a_round_trip_keeps_category_ids_and_image_size_and_writes_a_processor(
+    small: Callable[..., DetectionTransformer], tmp_path: Path
+) -> None:
+    """From the directory of a run, too."""
+    run = tmp_path / "run"
+    facts = {"category_ids": [2, 5], "image_size": 96}
+    save_detector(small("deformable-detr-plus", 2), run / "best", ["green", "red"], **facts)
+    convert_to_huggingface(run, tmp_path / "theirs")
+    convert(tmp_path / "theirs", "deformable-detr-plus", tmp_path / "back")
+    config = load_detector(tmp_path / "back")[1]
+    assert config["classes"] == ["green", "red"]
+    assert {name: config[name] for name in facts} == facts
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "theirs")
+    assert processor.size["shortest_edge"] == 96

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from od_detr.errors import InputError
 from od_detr.integrations.weights import detrex, huggingface, official
 from od_detr.integrations.weights.architecture import HEADS, check_arguments, resembles, sizes_of
 from od_detr.integrations.weights.checkpoints import Checkpoint, read_foreign_checkpoint
+from od_detr.run_files import saved_detector
 
 IMAGE_SIZE = 800  # short side all these detectors are evaluated at
 # Rows of these belong to classes; a denoising embedding is looked up in training only.
@@ -109,7 +111,7 @@ def convert(
     names, category_ids = _class_names(found, wanted, held, classes)
     facts = {
         "category_ids": category_ids,
-        "image_size": IMAGE_SIZE,
+        "image_size": huggingface.image_size(found.config) or IMAGE_SIZE,
         "weights": f"converted from {found.source.name}",
     }
     save_detector(detector, output, names, **facts)
@@ -120,14 +122,18 @@ def convert(
 
 
 def convert_to_huggingface(source: Path, output: Path) -> Conversion:
-    """Writes a saved detector (a run's best/ folder) as a Hugging Face directory.
+    """Writes a run or a saved detector as a Hugging Face directory, its image processor included.
 
     Raises:
         InputError: no detector in `source`, or one that transformers does not have.
     """
-    detector, config = load_detector(source)
+    detector, config = load_detector(saved_detector(source))
     model = huggingface.to_huggingface(detector, config["classes"])
+    size = config.get("image_size", IMAGE_SIZE)
+    model.config.update({"category_ids": config.get("category_ids"), "image_size": size})
     model.save_pretrained(output)
+    processor = huggingface.processor_config(detector, size)
+    (output / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
     ours = detector.state_dict()
     unused = tuple(name for name in ours if name.endswith("num_batches_tracked"))
     origin = detector.settings["model"]
@@ -258,7 +264,7 @@ def _class_names(
     if classes is not None:
         return list(classes), ids
     if wanted == held == len(named):
-        return named, ids
+        return named, huggingface.category_ids(found.config, held) or ids
     if wanted == held and wanted in (len(coco), len(used)):
         return [coco[index] if index in used else f"unused {index}" for index in ids], ids
     return [f"class {index}" for index in range(wanted)], ids

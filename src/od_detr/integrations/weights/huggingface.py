@@ -136,6 +136,35 @@ def class_names(config: Mapping[str, Any]) -> list[str] | None:
     return [str(names[index]) for index in sorted(names, key=int)] or None
 
 
+def category_ids(config: Mapping[str, Any], num_classes: int) -> list[int] | None:
+    """The category id of each class, where `to_huggingface` wrote them and they are whole numbers."""
+    ids = config.get("category_ids")
+    whole = isinstance(ids, list) and all(type(each) is int for each in ids)
+    return ids if whole and len(ids) == num_classes else None
+
+
+def image_size(config: Mapping[str, Any]) -> int | None:
+    """The short side of images in training, in pixels, where the configuration has a sensible one."""
+    size = config.get("image_size")
+    return size if type(size) is int and 16 <= size <= 10_000 else None
+
+
+def processor_config(detector: DetectionTransformer, size: int) -> dict[str, Any]:
+    """The image processor with the size and normalisation of training, for `preprocessor_config.json`."""
+    return {
+        "image_processor_type": "DeformableDetrImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": size, "longest_edge": size * 5 // 3},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(detector.backbone.mean),
+        "image_std": list(detector.backbone.std),
+        "do_pad": True,
+        "format": "coco_detection",
+    }
+
+
 def from_huggingface(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Weights under our names, and the names we have no place for.
 
