@@ -69,15 +69,15 @@ def install(folder: Path, pins: dict[str, str], reuse: bool) -> Path:
         here = sysconfig.get_paths()["purelib"]
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         # Names of a .pth file come last on the path: what is pinned wins.
-        (folder / "lib" / version / "site-packages" / "reused.pth").write_text(f"{here}\n")
+        (folder / "lib" / version / "site-packages" / "reused.pth").write_text(
+            f"{ROOT / 'src'}\n{here}\n"
+        )
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = [f"{name}=={version}" for name, version in pins.items()]
-    ours = ["--editable", str(ROOT)]
     if reuse:
         run([*pip, "--no-deps", "--ignore-installed", *wanted])
-        run([*pip, "--no-deps", "--no-build-isolation", *ours])
     else:
-        run([*pip, *wanted, *ours])
+        run([*pip, *wanted, "--editable", str(ROOT)])
     return python
 
 

@@ -19,13 +19,13 @@ from PIL import Image
 
 from od_detr.cli import main
 from od_detr.errors import InputError
-from od_detr.evaluation.curves import curves as draw
 from od_detr.experiments.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments.results import mean_curves, reaching
 from od_detr.experiments.runs import commit, side_by_side
 from od_detr.experiments.tables import TABLES
 from od_detr.files import locked
 from od_detr.options import TrainOptions
+from od_detr.reporting.curves import curves as draw
 from od_detr.run_files import RunFiles
 
 
@@ -433,7 +433,7 @@ def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(
     text = capsys.readouterr().out
     for row in TABLES[table].experiments():
         assert row.command in text and row.name in text
-        assert row.paper is None or str(row.paper) in text
+        assert row.reported is None or str(row.reported) in text
     assert trainings.started == [] and not output.exists()
 
 

@@ -153,10 +153,10 @@ def test_only_rows_with_stop_update_stop_the_teacher() -> None:
 def test_a_rows_docstring_holds_its_command_and_the_papers_figures(table: str, row) -> None:
     text, experiment = " ".join(row.__doc__.split()), row()
     assert experiment.command in text
-    if experiment.paper is None:
+    if experiment.reported is None:
         assert "Paper:" not in text
     else:
-        assert f"Paper: {experiment.paper}." in text
+        assert f"Paper: {experiment.reported}." in text
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -174,12 +174,12 @@ def test_the_papers_figures_are_those_it_prints() -> None:
     printed = [line.split("\t") for line in PAPER.read_text().splitlines()]
     for table, row in ROWS:
         experiment = row()
-        if experiment.paper is None or experiment.label.endswith(
+        if experiment.reported is None or experiment.title.endswith(
             "(control)"
         ):  # a row of another table
             continue
-        names = {re.split(part, experiment.label)[0] for part in ("$", ",", ":")}
-        wanted = str(experiment.paper).split(" / ")
+        names = {re.split(part, experiment.title)[0] for part in ("$", ",", ":")}
+        wanted = str(experiment.reported).split(" / ")
         found = [
             cells for cells in printed if any(cells[i : i + 3] == wanted for i in range(len(cells)))
         ]
@@ -188,7 +188,7 @@ def test_the_papers_figures_are_those_it_prints() -> None:
             for cells in found
             if cells[0] in names and (table != "table1" or cells[2] == f"{experiment.epochs}")
         ]
-        assert found, (table, experiment.label)
+        assert found, (table, experiment.title)
 
 
 @cache

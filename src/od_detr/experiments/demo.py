@@ -54,9 +54,9 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from od_detr.evaluation.curves import curves
     from od_detr.inference.files import predict_files
     from od_detr.inference.predictor import Predictor
+    from od_detr.reporting.curves import curves
     from od_detr.training.fit import fit
 
     data, training = output / "scenes", output / "training"

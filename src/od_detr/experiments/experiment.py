@@ -15,8 +15,8 @@ DEVICES = 8  # of the paper's runs
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Average precisions in percent."""
+class Reported:
+    """Average precisions that the paper reports, in percent."""
 
     AP: float
     AP50: float
@@ -32,19 +32,19 @@ class Experiment:
 
     Args:
         name: of the run, and of its directory. Rows of one name are one run, whatever table they stand in.
-        label: the row's name in its table.
+        title: the row's name in its table.
         recipe: as of `od-detr train`.
-        paper: what the paper reports; None for a control that it does not have.
-        model: the host.
+        reported: what the paper reports; None for a control that it does not have.
+        model: the architecture.
         epochs: of the paper's schedule.
         switches: further options by their dotted names, ``{"md.reg": False}``.
         weights: which of the two detectors the row reports.
     """
 
     name: str
-    label: str
+    title: str
     recipe: RecipeName
-    paper: Figures | None = None
+    reported: Reported | None = None
     model: ModelName = "deformable-detr-plus"
     epochs: int = SCHEDULE
     switches: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Experiment:
         return with_values(options, self.switches)
 
     def is_control_of(self, other: Experiment) -> bool:
-        """Whether another row is to be compared with this one: the plain host, trained as long."""
+        """Whether another row is to be compared with this one: the baseline of its architecture, trained as long."""
         return self.recipe == "baseline" != other.recipe and (self.model, self.epochs) == (
             other.model,
             other.epochs,

@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from od_detr.evaluation.curves import curves as draw
 from od_detr.experiments.results import COLUMNS, Curve
 from od_detr.files import atomic_write
+from od_detr.reporting.curves import curves as draw
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
@@ -27,7 +27,7 @@ HEAD = (
         "seconds",
         "seeds",
     ),
-    "has the plain host's final AP after",
+    "has the baseline's final AP after",
 )
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
@@ -143,7 +143,7 @@ def _legend(rows: Sequence[Row]) -> str:
         "Consistency: objects matched by the same query of the detector and of its moving average; more is better. "
         "Seconds: training alone, on whatever the machine did besides, so no comparison. "
         "Last column: the share of the epochs after which the mean curve, interpolated between validations, has the "
-        "AP that the plain host ends with, trained as long with the same seeds."
+        "AP that the baseline ends with, trained as long with the same seeds."
     )
 
 

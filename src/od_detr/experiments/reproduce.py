@@ -213,7 +213,7 @@ def report(table: Table, scale: TrainOptions, options: ReproduceOptions) -> dict
     }
     summary = summarise(rows, done, means)
     curves = {
-        _with_seeds(row.label, done[row.name]): means[row.name] for row in rows if row.name in means
+        _with_seeds(row.title, done[row.name]): means[row.name] for row in rows if row.name in means
     }
     write(output, options.table, table.title, setting, summary, curves if table.curves else None)
     return {"table": options.table, "scale": options.scale, "setting": setting, "rows": summary}

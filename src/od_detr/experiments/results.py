@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from od_detr.evaluation.curves import LEAST, MOST
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.tables import control_of
+from od_detr.reporting.curves import LEAST, MOST
 
 Done = Mapping[
     str, Mapping[int, dict[str, Any]]
@@ -33,7 +33,7 @@ def summarise(
     """A row an experiment: the paper's figures, ours of every seed, their mean and half their range.
 
     AP and consistency are in percent, instability in queries an image, seconds those of training alone.
-    `control` is the plain host trained as long with the same seeds, if there is one, and `reaches_control` the share
+    `control` is the baseline trained as long with the same seeds, if there is one, and `reaches_control` the share
     of the epochs after which the mean curve has its final AP, see `reaching`.
     """
     rows = []
@@ -52,10 +52,10 @@ def summarise(
         rows.append(
             {
                 "name": experiment.name,
-                "label": experiment.label,
+                "label": experiment.title,
                 "weights": experiment.weights,
                 "command": experiment.command,
-                "paper": vars(experiment.paper) if experiment.paper else None,
+                "paper": vars(experiment.reported) if experiment.reported else None,
                 "mean": {key: fmean(several) for key, several in values.items() if several},
                 "spread": {
                     key: (max(several) - min(several)) / 2

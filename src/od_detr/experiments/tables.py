@@ -7,8 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from od_detr.errors import InputError
-from od_detr.experiments import figures, table1, table2, table3, table4, table5, table6, table7
 from od_detr.experiments.experiment import Experiment, Table
+from od_detr.experiments.paper import (
+    figures,
+    table1,
+    table2,
+    table3,
+    table4,
+    table5,
+    table6,
+    table7,
+)
 
 Thing = TypeVar("Thing")
 TABLES: dict[str, Table] = {
@@ -50,7 +59,7 @@ def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
 
 
 def control_of(experiment: Experiment) -> Experiment | None:
-    """The plain host trained as long, in whatever table it stands; None for a plain host."""
+    """The baseline trained as long, in whatever table it stands; None for a baseline."""
     known = (row for table in TABLES.values() for row in table.experiments())
     return next((row for row in known if row.is_control_of(experiment)), None)
 
@@ -59,9 +68,9 @@ def listing(title: str, experiments: Iterable[Experiment]) -> str:
     """Rows, the paper's figures and the commands of its own runs, as text."""
     lines = [title]
     for row in experiments:
-        paper = f"   AP / AP50 / AP75 in the paper: {row.paper}" if row.paper else ""
+        paper = f"   AP / AP50 / AP75 in the paper: {row.reported}" if row.reported else ""
         teacher = ", the teacher" if row.weights == "teacher" else ""
-        lines += ["", f"{row.name:<20} {row.label}{teacher}{paper}", f"    {row.command}"]
+        lines += ["", f"{row.name:<20} {row.title}{teacher}{paper}", f"    {row.command}"]
     return "\n".join(lines)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from od_detr.experiments.experiment import Experiment, Figures, Table
+from od_detr.experiments.experiment import Experiment, Reported, Table
 
 
 def qfl() -> Experiment:
     """QFL w/o MD. Paper: 45.8 / 63.6 / 49.8.
 
     od-detr train --data COCO --devices 8 --recipe qfl
-
-    Ours at scale tiny, 3 seeds: AP 24.9 ± 1.7.
     """
-    return Experiment("qfl", "QFL w/o MD", "qfl", Figures(45.8, 63.6, 49.8))
+    return Experiment("qfl", "QFL w/o MD", "qfl", Reported(45.8, 63.6, 49.8))
 
 
 def conditional_md() -> Experiment:
@@ -24,7 +22,7 @@ def conditional_md() -> Experiment:
     """
     switches = {"md.reg": False, "qfl.loss": "focal", "md.cond_iou": 0.5}
     return Experiment(
-        "conditional-md", "Conditional MD", "md", Figures(45.9, 64.1, 49.7), switches=switches
+        "conditional-md", "Conditional MD", "md", Reported(45.9, 64.1, 49.7), switches=switches
     )
 
 
@@ -34,7 +32,7 @@ def qfl_md() -> Experiment:
     od-detr train --data COCO --devices 8 --recipe md --md.reg false
     """
     return Experiment(
-        "md-cls", "QFL MD", "md", Figures(46.4, 64.1, 50.5), switches={"md.reg": False}
+        "md-cls", "QFL MD", "md", Reported(46.4, 64.1, 50.5), switches={"md.reg": False}
     )
 
 
@@ -44,7 +42,7 @@ def qfl_conditional_md() -> Experiment:
     od-detr train --data COCO --devices 8 --recipe md --md.reg false --md.cond-iou 0.5
     """
     switches = {"md.reg": False, "md.cond_iou": 0.5}
-    paper = Figures(46.3, 64.1, 49.9)
+    paper = Reported(46.3, 64.1, 49.9)
     return Experiment("md-cls-conditional", "QFL + Conditional MD", "md", paper, switches=switches)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from od_detr.experiments import table2, table3
-from od_detr.experiments.experiment import Experiment, Figures, Table
+from od_detr.experiments.experiment import Experiment, Reported, Table
+from od_detr.experiments.paper import table2, table3
 
 
 def classes_only() -> Experiment:
@@ -13,7 +13,7 @@ def classes_only() -> Experiment:
 
     od-detr train --data COCO --devices 8 --recipe md --md.reg false
     """
-    return replace(table3.qfl_md(), label="1: cls w/o w_d, reg N/A")
+    return replace(table3.qfl_md(), title="1: cls w/o w_d, reg N/A")
 
 
 def no_down_weight() -> Experiment:
@@ -25,7 +25,7 @@ def no_down_weight() -> Experiment:
         "md-wd1",
         "2: cls w/o w_d, reg w/o w_d",
         "md",
-        Figures(46.6, 64.5, 50.6),
+        Reported(46.6, 64.5, 50.6),
         switches={"md.wd": 1.0},
     )
 
@@ -34,10 +34,8 @@ def boxes_down_weighted() -> Experiment:
     """Method 3: the method, MD of Table 2. Paper: 46.8 / 64.6 / 50.7.
 
     od-detr train --data COCO --devices 8 --recipe md
-
-    Ours at scale tiny, 3 seeds: AP 27.1 ± 2.9.
     """
-    return replace(table2.md(), label="3: cls w/o w_d, reg w/ w_d")
+    return replace(table2.md(), title="3: cls w/o w_d, reg w/ w_d")
 
 
 def both_down_weighted() -> Experiment:
@@ -45,7 +43,7 @@ def both_down_weighted() -> Experiment:
 
     od-detr train --data COCO --devices 8 --recipe md --md.wd-cls true
     """
-    paper = Figures(46.7, 64.3, 50.5)
+    paper = Reported(46.7, 64.3, 50.5)
     return Experiment(
         "md-wd-cls", "4: cls w/ w_d, reg w/ w_d", "md", paper, switches={"md.wd_cls": True}
     )

@@ -6,8 +6,8 @@ compared by memory token.
 
 from __future__ import annotations
 
-from od_detr.experiments import table1, table2, table5
 from od_detr.experiments.experiment import Table
+from od_detr.experiments.paper import table1, table2, table5
 
 FIGURE_1 = Table("Figure 1: matching instability", (table2.baseline, table1.od), curves=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from od_detr.experiments.experiment import Experiment, Figures, Table
+from od_detr.experiments.experiment import Experiment, Reported, Table
 
 DAB, DINO4, DINO5 = "dab-deformable-detr", "dino-4scale", "dino-5scale"
 
@@ -15,7 +15,7 @@ def baseline_50() -> Experiment:
     Paper: 45.4 / 64.7 / 49.0.
     """
     return Experiment(
-        "baseline-50", "Def-DETR+, 50 epochs", "baseline", Figures(45.4, 64.7, 49.0), epochs=50
+        "baseline-50", "Def-DETR+, 50 epochs", "baseline", Reported(45.4, 64.7, 49.0), epochs=50
     )
 
 
@@ -23,10 +23,8 @@ def od() -> Experiment:
     """OD-DETR: everything, on Def-DETR+. Paper: 47.7 / 65.2 / 51.4.
 
     od-detr train --data COCO --devices 8 --recipe od
-
-    Ours at scale tiny, 3 seeds: AP 30.3 ± 1.9.
     """
-    return Experiment("od", "OD-DETR", "od", Figures(47.7, 65.2, 51.4))
+    return Experiment("od", "OD-DETR", "od", Reported(47.7, 65.2, 51.4))
 
 
 def dab_baseline_50() -> Experiment:
@@ -34,7 +32,7 @@ def dab_baseline_50() -> Experiment:
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe baseline --epochs 50
     """
-    paper = Figures(48.6, 67.1, 52.8)
+    paper = Reported(48.6, 67.1, 52.8)
     return Experiment("dab-baseline-50", "DAB-Def-DETR, 50 epochs", "baseline", paper, DAB, 50)
 
 
@@ -42,8 +40,6 @@ def dab_baseline() -> Experiment:
     """A control that the paper does not have: DAB-Def-DETR for as long as OD-DAB-DETR.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe baseline
-
-    Ours at scale tiny, 3 seeds: AP 16.6 ± 1.3.
     """
     return Experiment("dab-baseline", "DAB-Def-DETR (control)", "baseline", None, DAB)
 
@@ -52,8 +48,6 @@ def dab_qfl() -> Experiment:
     """A control that the paper does not have: the quality focal loss alone.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe qfl
-
-    Ours at scale tiny, 3 seeds: AP 18.5 ± 1.7.
     """
     return Experiment("dab-qfl", "DAB-Def-DETR, QFL (control)", "qfl", None, DAB)
 
@@ -62,10 +56,8 @@ def dab_od() -> Experiment:
     """OD-DAB-DETR. Paper: 50.2 / 67.6 / 54.8.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe od
-
-    Ours at scale tiny, 3 seeds: AP 20.9 ± 0.7.
     """
-    return Experiment("dab-od", "OD-DAB-DETR", "od", Figures(50.2, 67.6, 54.8), DAB)
+    return Experiment("dab-od", "OD-DAB-DETR", "od", Reported(50.2, 67.6, 54.8), DAB)
 
 
 def dino4_baseline_12() -> Experiment:
@@ -73,7 +65,7 @@ def dino4_baseline_12() -> Experiment:
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe baseline --epochs 12
     """
-    paper = Figures(49.0, 66.6, 53.5)
+    paper = Reported(49.0, 66.6, 53.5)
     return Experiment("dino4-baseline-12", "DINO-4scale, 12 epochs", "baseline", paper, DINO4, 12)
 
 
@@ -81,18 +73,16 @@ def dino4_baseline() -> Experiment:
     """DINO-4scale, 24 epochs. Paper: 50.4 / 68.3 / 54.8.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe baseline
-
-    Ours at scale tiny, 3 seeds: AP 16.2 ± 3.0.
     """
-    return Experiment("dino4-baseline", "DINO-4scale", "baseline", Figures(50.4, 68.3, 54.8), DINO4)
+    return Experiment(
+        "dino4-baseline", "DINO-4scale", "baseline", Reported(50.4, 68.3, 54.8), DINO4
+    )
 
 
 def dino4_qfl() -> Experiment:
     """A control that the paper does not have: the quality focal loss alone.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe qfl
-
-    Ours at scale tiny, 3 seeds: AP 24.0 ± 1.5.
     """
     return Experiment("dino4-qfl", "DINO-4scale, QFL (control)", "qfl", None, DINO4)
 
@@ -103,7 +93,7 @@ def dino4_od_12() -> Experiment:
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe od --epochs 12
     """
     return Experiment(
-        "dino4-od-12", "OD-DINO-4scale, 12 epochs", "od", Figures(50.4, 67.4, 55.2), DINO4, 12
+        "dino4-od-12", "OD-DINO-4scale, 12 epochs", "od", Reported(50.4, 67.4, 55.2), DINO4, 12
     )
 
 
@@ -111,10 +101,8 @@ def dino4_od() -> Experiment:
     """OD-DINO-4scale, 24 epochs. Paper: 51.8 / 69.3 / 56.6.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe od
-
-    Ours at scale tiny, 3 seeds: AP 27.8 ± 2.6.
     """
-    return Experiment("dino4-od", "OD-DINO-4scale", "od", Figures(51.8, 69.3, 56.6), DINO4)
+    return Experiment("dino4-od", "OD-DINO-4scale", "od", Reported(51.8, 69.3, 56.6), DINO4)
 
 
 def dino5_baseline_12() -> Experiment:
@@ -122,7 +110,7 @@ def dino5_baseline_12() -> Experiment:
 
     od-detr train --data COCO --devices 8 --model dino-5scale --recipe baseline --epochs 12
     """
-    paper = Figures(49.4, 66.9, 53.8)
+    paper = Reported(49.4, 66.9, 53.8)
     return Experiment("dino5-baseline-12", "DINO-5scale, 12 epochs", "baseline", paper, DINO5, 12)
 
 
@@ -132,7 +120,7 @@ def dino5_od_12() -> Experiment:
     od-detr train --data COCO --devices 8 --model dino-5scale --recipe od --epochs 12
     """
     return Experiment(
-        "dino5-od-12", "OD-DINO-5scale, 12 epochs", "od", Figures(52.0, 68.8, 56.9), DINO5, 12
+        "dino5-od-12", "OD-DINO-5scale, 12 epochs", "od", Reported(52.0, 68.8, 56.9), DINO5, 12
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from od_detr.evaluation.curves import LEAST, MOST, curves
+from od_detr.reporting.curves import LEAST, MOST, curves
 
 
 def rows(epochs: int = 6, **columns: str) -> list[dict[str, str]]:
@@ -100,7 +100,7 @@ def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) ->
 
 
 def test_evaluation_costs_no_plotting_or_evaluation_library_to_import() -> None:
-    modules = "od_detr.evaluation.coco, od_detr.evaluation.stability, od_detr.evaluation.curves"
+    modules = "od_detr.evaluation.coco, od_detr.evaluation.stability, od_detr.reporting.curves"
     heavy = "{'matplotlib', 'supervision', 'faster_coco_eval', 'rich', 'scipy', 'torchvision'}"
     code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

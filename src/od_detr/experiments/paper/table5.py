@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from od_detr.experiments import table2
-from od_detr.experiments.experiment import Experiment, Figures, Table
+from od_detr.experiments.experiment import Experiment, Reported, Table
+from od_detr.experiments.paper import table2
 
 
 def without_pd() -> Experiment:
     """w/o PD: MD of Table 2. Paper: 46.8 / 64.6 / 50.7.
 
     od-detr train --data COCO --devices 8 --recipe md
-
-    Ours at scale tiny, 3 seeds: AP 27.1 ± 2.9.
     """
-    return replace(table2.md(), label="w/o PD")
+    return replace(table2.md(), title="w/o PD")
 
 
 def naive() -> Experiment:
@@ -31,7 +29,7 @@ def naive() -> Experiment:
         "pd.reg_unmatched": "one",
     }
     return Experiment(
-        "pd-naive", "Naive Distillation", "md+pd", Figures(44.2, 62.6, 47.7), switches=switches
+        "pd-naive", "Naive Distillation", "md+pd", Reported(44.2, 62.6, 47.7), switches=switches
     )
 
 
@@ -42,7 +40,7 @@ def tood_weight() -> Experiment:
     """
     switches = {"ema.stop": "off", "pd.listen2stu": False}
     return Experiment(
-        "pd-tood", "TOOD-weight", "md+pd", Figures(46.5, 64.4, 50.4), switches=switches
+        "pd-tood", "TOOD-weight", "md+pd", Reported(46.5, 64.4, 50.4), switches=switches
     )
 
 
@@ -50,10 +48,8 @@ def listen2stu() -> Experiment:
     """TOOD-weight + Listen2stu. Paper: 46.6 / 64.4 / 50.6.
 
     od-detr train --data COCO --devices 8 --recipe md+pd --ema.stop off
-
-    Ours at scale tiny, 3 seeds: AP 30.7 ± 2.6.
     """
-    paper = Figures(46.6, 64.4, 50.6)
+    paper = Reported(46.6, 64.4, 50.6)
     return Experiment(
         "pd-no-stop", "TOOD-weight + Listen2stu", "md+pd", paper, switches={"ema.stop": "off"}
     )
@@ -63,10 +59,8 @@ def stop_update() -> Experiment:
     """TOOD-weight + Listen2stu + Stop Update: the method, MD + PD of Table 2. Paper: 47.3 / 65.0 / 51.4.
 
     od-detr train --data COCO --devices 8 --recipe md+pd
-
-    Ours at scale tiny, 3 seeds: AP 29.0 ± 2.0.
     """
-    return replace(table2.md_pd(), label="TOOD-weight + Listen2stu + Stop Update")
+    return replace(table2.md_pd(), title="TOOD-weight + Listen2stu + Stop Update")
 
 
 def query_prior() -> Experiment:
@@ -77,7 +71,7 @@ def query_prior() -> Experiment:
     Paper: 46.9 / 64.5 / 50.9.
     """
     switches = {"ema.stop": "off", "query_prior.on": True}
-    paper = Figures(46.9, 64.5, 50.9)
+    paper = Reported(46.9, 64.5, 50.9)
     return Experiment(
         "qpad", "Query-prior Assignment Distillation", "md+pd", paper, switches=switches
     )

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from od_detr.experiments import table1
-from od_detr.experiments.experiment import Experiment, Figures, Table
+from od_detr.experiments.experiment import Experiment, Reported, Table
+from od_detr.experiments.paper import table1
 
 
 def dino_ema() -> Experiment:
     """DINO-EMA: the average of a DINO that it does not teach. Paper: 50.7 / 68.4 / 55.2.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe baseline
-
-    Ours at scale tiny, 3 seeds: AP 16.1 ± 2.9.
     """
     return replace(
         table1.dino4_baseline(),
-        label="DINO-EMA",
+        title="DINO-EMA",
         weights="teacher",
-        paper=Figures(50.7, 68.4, 55.2),
+        reported=Reported(50.7, 68.4, 55.2),
     )
 
 
@@ -27,11 +25,12 @@ def od_dino_ema() -> Experiment:
     """OD-DINO-EMA: the average that goes on for evaluation after Stop Update. Paper: 52.0 / 69.4 / 56.8.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe od
-
-    Ours at scale tiny, 3 seeds: AP 27.7 ± 2.9.
     """
     return replace(
-        table1.dino4_od(), label="OD-DINO-EMA", weights="teacher", paper=Figures(52.0, 69.4, 56.8)
+        table1.dino4_od(),
+        title="OD-DINO-EMA",
+        weights="teacher",
+        reported=Reported(52.0, 69.4, 56.8),
     )
 
 

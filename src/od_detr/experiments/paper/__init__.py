@@ -1,0 +1,1 @@
+"""The rows of the paper: one file for each of its tables, and one for its figures."""

@@ -1,0 +1,1 @@
+"""What is made of results for a reader: curves, tables and pages."""
