@@ -66,12 +66,11 @@ def install(folder: Path, pins: dict[str, str], reuse: bool) -> Path:
     python = folder / "bin" / "python"
     if reuse:
         pins = {name: version for name, version in pins.items() if name not in TORCH}
-        here = sysconfig.get_paths()["purelib"]
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         # Names of a .pth file come last on the path: what is pinned wins.
-        (folder / "lib" / version / "site-packages" / "reused.pth").write_text(
-            f"{ROOT / 'src'}\n{here}\n"
-        )
+        shared = borrowed(Path(sysconfig.get_paths()["purelib"]), folder / "borrowed")
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        file = folder / "lib" / version / "site-packages" / "borrowed.pth"
+        file.write_text(f"{ROOT / 'src'}\n{shared}\n")
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = [f"{name}=={version}" for name, version in pins.items()]
     if reuse:
@@ -79,6 +78,15 @@ def install(folder: Path, pins: dict[str, str], reuse: bool) -> Path:
     else:
         run([*pip, *wanted, "--editable", str(ROOT)])
     return python
+
+
+def borrowed(packages: Path, folder: Path) -> Path:
+    """Links to installed packages, without those that a plain installation does not have."""
+    folder.mkdir()
+    for package in packages.iterdir():
+        if not package.name.startswith(("transformers", "onnx", "od_detr", "__editable__")):
+            (folder / package.name).symlink_to(package)
+    return folder
 
 
 def smoke(python: Path, folder: Path) -> None:
