@@ -16,9 +16,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from od_detr.nn import encoder
+from od_detr.transfers import HostCopy
+
+DATA = os.path.join("od_detr", "data")  # samples are made on the host
 
 BLOCKING = {
     getattr(torch.ops.aten, name)
@@ -44,16 +48,34 @@ class Reads(TorchDispatchMode):
         super().__init__()
         self.operators = self.count = self.most = self.steps = 0
         self.places: set[str] = set()
+        self.copied: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operators += 1
         by_mask = func is torch.ops.aten.index.Tensor and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        if by_mask or func.overloadpacket in BLOCKING:
+        if (by_mask or func.overloadpacket in BLOCKING) and not self._on_host(args[0]):
             self.count += 1
             self.places.add(place())
         return func(*args, **(kwargs or {}))
+
+    def _on_host(self, tensor: Any) -> bool:
+        """Whether the tensor would be on the host too if the step ran on an accelerator."""
+        return tensor.data_ptr() in self.copied or DATA in place()
+
+    @contextmanager
+    def knowing_copies(self) -> Iterator[None]:
+        """Meanwhile what `HostCopy.wait` returns is known to be on the host."""
+        wait = HostCopy.wait
+
+        def known(copy: HostCopy) -> Tensor:
+            tensor = wait(copy)
+            self.copied.add(tensor.data_ptr())
+            return tensor
+
+        with patch.object(HostCopy, "wait", known):
+            yield
 
 
 def place() -> str:
@@ -85,7 +107,8 @@ def reads_counted(device: str, reads: Reads | None = None) -> Iterator[Reads]:
         reads.places |= {f"{each.filename}:{each.lineno}" for each in heard}
         return
     # An accelerator is never asked whether anything is padded.
-    with patch.object(encoder, "nothing_padded", lambda _: False), reads:
+    asked = patch.object(encoder, "nothing_padded", lambda _: False)
+    with asked, reads.knowing_copies(), reads:
         yield reads
 
 

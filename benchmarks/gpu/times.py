@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -22,10 +23,12 @@ from od_detr.detectors import compile_backbone
 from od_detr.inference.predictor import Predictor
 from od_detr.integrations.weights.huggingface import to_huggingface
 from od_detr.ops import attention_backend, deformable_sampling
+from od_detr.ops.sampling import sampling_locations
 
 IMAGES = 2
 L2_BYTES_A_SECOND = 5.5e12  # of an H100 or H200; an assumption of docs/performance.md
 MEBI = 2**20
+TILES = ((8, 1), (8, 2), (16, 2), (32, 4), (32, 8), (64, 8))
 CLASSES = [f"class {index}" for index in range(80)]
 
 
@@ -90,25 +93,39 @@ def both(inputs: tuple, backend: str) -> object:
 
 def kernels_alone(scale: Scale) -> Figures:
     """The two kernels without what surrounds them: no softmax, no places, no launch of others."""
+    return {name: kernel_times(scale, dtype) for name, dtype in DTYPES.items()}
+
+
+def kernel_times(scale: Scale, dtype: torch.dtype) -> dict[str, float]:
+    """Milliseconds of each, at the encoder, every query sampling around itself."""
+    value, shapes, anchors, offsets, logits = attention_inputs(
+        scale.attention, "encoder", dtype, scale.device
+    )
+    places = sampling_locations(shapes, anchors, offsets.detach()).requires_grad_()
+    weights = logits.detach().flatten(3).softmax(-1).view_as(logits).requires_grad_()
+    sizes = [size for shape in shapes for size in shape]
+    backend = "triton" if scale.cuda else "cpu"
+    attend = torch.ops.od_detr.deformable_attention
+    call = partial(attend, value, sizes, places, weights, backend)
+    output = call()
+    direction, leaves = torch.randn_like(output), [value, places, weights]
+    back = partial(torch.autograd.grad, output, leaves, direction, retain_graph=True)
+    taken = device_seconds({"forward": call, "backward": back}, scale.rounds, scale.device, 5)
+    return {key: milli(value) for key, value in taken.items()}
+
+
+def tiles(scale: Scale) -> Figures:
+    """The kernels with other numbers of queries and warps a program; the first is what is used."""
+    if not scale.cuda:
+        return {"skipped": "not in miniature"}
+    from od_detr.ops import triton as kernels
+
     figures: Figures = {}
-    for name, dtype in DTYPES.items():
-        value, shapes, _, offsets, logits = attention_inputs(
-            scale.attention, "encoder", dtype, scale.device
-        )
-        places = (torch.rand_like(offsets) * 0.2 + 0.4).detach().requires_grad_()
-        weights = logits.detach().flatten(3).softmax(-1).view_as(logits).requires_grad_()
-        backend = "triton" if scale.cuda else "cpu"
-        sizes = [size for shape in shapes for size in shape]
-        call = partial(
-            torch.ops.od_detr.deformable_attention, value, sizes, places, weights, backend
-        )
-        output = call()
-        direction = torch.randn_like(output)
-        back = partial(
-            torch.autograd.grad, output, [value, places, weights], direction, retain_graph=True
-        )
-        taken = device_seconds({"forward": call, "backward": back}, scale.rounds, scale.device, 5)
-        figures[name] = {key: milli(value) for key, value in taken.items()}
+    for block, warps in (kernels.tile(CHANNELS), *TILES):
+        with patch.object(kernels, "tile", lambda _, chosen=(block, warps): chosen):
+            figures[f"{block} queries {warps} warps"] = {
+                name: kernel_times(scale, DTYPES[name]) for name in ("fp32", "bf16")
+            }
     return figures
 
 
@@ -274,6 +291,7 @@ CHECKS = (
     Check("attention at the encoder", lambda scale: attention(scale, "encoder"), 10),
     Check("attention at the decoder", lambda scale: attention(scale, "decoder"), 5),
     Check("kernels alone", kernels_alone, 5),
+    Check("tiles of the kernels", tiles, 30),
     Check("distilled deformable-detr-plus", lambda scale: distilled(scale, HOSTS[0]), 15),
     Check("step against transformers", peer, 20),
     Check("a step's profile", lambda scale: profiled(scale, HOSTS[0]), 10),

@@ -138,6 +138,11 @@ def backward(
     return grad_value.to(value.dtype), grads[1], grads[2]
 
 
+def tile(lanes: int) -> tuple[int, int]:
+    """Queries and warps of a program, for rows of so many lanes: four channels a thread at 32."""
+    return max(1, min(16, 512 // lanes)), 4
+
+
 def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[Tensor]) -> None:
     value, locations, *others = tensors
     batch, tokens, heads, channels = value.shape
@@ -147,14 +152,14 @@ def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[T
             tensor.zero_()
         return
     lanes = triton.next_power_of_2(channels)
-    block = max(1, min(16, 512 // lanes))
+    block, warps = tile(lanes)
     grid = (triton.cdiv(queries, block), batch * heads)
     table = _levels(shapes, value.device)
     sizes = (tokens, queries, heads, channels, levels, points, block, lanes)
     with torch.cuda.device_of(
         value
     ):  # a kernel starts on the current device, whatever device its arguments are on
-        kernel[grid](value, table, locations, *others, *sizes, num_warps=4)
+        kernel[grid](value, table, locations, *others, *sizes, num_warps=warps)
 
 
 @lru_cache(maxsize=1024)
