@@ -94,7 +94,7 @@ def smoke(python: Path, folder: Path) -> None:
     command = [str(python), "-m", "od_detr.cli"]
     run([str(python), "-c", SCENES], folder)
     run([*command, "train", "--data", "scenes", "--output", "run", *TINY], folder)
-    run([*command, "evaluate", "run"], folder)
+    run([*command, "evaluate", "run", "--data", "scenes"], folder)
     run([*command, "predict", "run", "scenes/images/val", "--output", "predictions"], folder)
     run([str(python), "-c", OFFICIAL], folder)
     run([*command, "convert", "official.pth", "--output", "converted"], folder)
