@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from od_detr.transfers import moved
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -172,4 +174,4 @@ def _levels(shapes: tuple[int, ...], device: torch.device) -> Tensor:
     for height, width in zip(shapes[::2], shapes[1::2], strict=True):
         rows.append((height, width, start))
         start += height * width
-    return torch.tensor(rows, dtype=torch.int32).to(device, non_blocking=True)
+    return moved(torch.tensor(rows, dtype=torch.int32), device)
