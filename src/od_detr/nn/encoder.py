@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from od_detr.nn.attention import DeformableAttention, Shapes
 from od_detr.nn.position import encode_cells, encode_image
@@ -67,7 +68,12 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Flattens the pyramid, marks each level, and refines the tokens layer by layer."""
+    """Flattens the pyramid, marks each level, and refines the tokens layer by layer.
+
+    If `recompute` is set, the backward pass computes each layer again from its input (gradient
+    checkpointing): training then keeps one tensor a layer instead of about a dozen. Dropout draws
+    the same numbers again, so that losses and gradients do not change.
+    """
 
     def __init__(
         self,
@@ -81,6 +87,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.level_embed = nn.Parameter(torch.randn(levels, dim))
         self.temperature, self.half_pixel = temperature, half_pixel
+        self.recompute = False
 
     def flatten(
         self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]
@@ -114,8 +121,21 @@ class Encoder(nn.Module):
         memory, position = self.flatten(pyramid, padding)
         references = memory.cell_centres()[:, :, None] * memory.ratios[:, None]
         for layer in self.layers:
-            memory = replace(memory, tokens=layer(memory, position, references))
+            tokens = self._refined(layer, memory, position, references)
+            memory = replace(memory, tokens=tokens)
         return memory
+
+    def _refined(
+        self,
+        layer: nn.Module,
+        memory: Memory,
+        position: Float[Tensor, "B S D"],
+        references: Float[Tensor, "B S L 2"],
+    ) -> Float[Tensor, "B S D"]:
+        """The tokens after a layer, kept for the backward pass or not as `recompute` says."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(layer, memory, position, references, use_reentrant=False)
+        return layer(memory, position, references)
 
 
 def nothing_padded(padding: Bool[Tensor, "B H W"]) -> bool:
