@@ -15,7 +15,15 @@ triton = pytest.importorskip("triton")
 
 POINTERS = {"fp32": "*fp32", "bf16": "*bf16", "fp16": "*fp16"}
 GENERATIONS = (75, 80, 90)
-CONSTANTS = {"heads": 8, "channels": 32, "num_levels": 4, "points": 4, "BLOCK": 16, "LANES": 32}
+CONSTANTS = {
+    "heads": 8,
+    "channels": 32,
+    "num_levels": 4,
+    "points": 4,
+    "BLOCK": 16,
+    "LANES": 32,
+    "UNROLL": 1,
+}
 
 
 @pytest.fixture(scope="module")

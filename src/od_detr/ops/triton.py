@@ -51,7 +51,7 @@ def _point(locations, sample, height, width, mask):
 def _forward_kernel(
     value, levels, locations, weights, output, tokens, queries,
     heads: tl.constexpr, channels: tl.constexpr, num_levels: tl.constexpr, points: tl.constexpr,
-    BLOCK: tl.constexpr, LANES: tl.constexpr,
+    BLOCK: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     image, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     query, lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, LANES)
@@ -63,7 +63,7 @@ def _forward_kernel(
         height = tl.load(levels + 3 * level).to(tl.float32)
         width = tl.load(levels + 3 * level + 1).to(tl.float32)
         start = tl.load(levels + 3 * level + 2)
-        for point in range(points):
+        for point in tl.range(0, points, loop_unroll_factor=UNROLL):
             sample = (item * num_levels + level) * points + point
             x, y, dx, dy, finite = _point(locations, sample, height, width, alive)
             weight = tl.load(weights + sample, mask=alive, other=0.0) + finite
@@ -83,7 +83,7 @@ def _forward_kernel(
 def _backward_kernel(
     value, levels, locations, weights, grad_output, grad_value, grad_locations, grad_weights, tokens, queries,
     heads: tl.constexpr, channels: tl.constexpr, num_levels: tl.constexpr, points: tl.constexpr,
-    BLOCK: tl.constexpr, LANES: tl.constexpr,
+    BLOCK: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     image, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     query, lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, LANES)
@@ -96,7 +96,7 @@ def _backward_kernel(
         height = tl.load(levels + 3 * level).to(tl.float32)
         width = tl.load(levels + 3 * level + 1).to(tl.float32)
         start = tl.load(levels + 3 * level + 2)
-        for point in range(points):
+        for point in tl.range(0, points, loop_unroll_factor=UNROLL):
             sample = (item * num_levels + level) * points + point
             x, y, dx, dy, finite = _point(locations, sample, height, width, alive)
             weight = tl.load(weights + sample, mask=alive, other=0.0) + finite
@@ -140,9 +140,12 @@ def backward(
     return grad_value.to(value.dtype), grads[1], grads[2]
 
 
-def tile(lanes: int) -> tuple[int, int]:
-    """Queries and warps of a program, for rows of so many lanes: four channels a thread at 32."""
-    return max(1, min(16, 512 // lanes)), 4
+def tile(lanes: int) -> tuple[int, int, int]:
+    """Queries and warps of a program, and points whose loads are under way together.
+
+    Four channels a thread where a row has 32 lanes.
+    """
+    return max(1, min(16, 512 // lanes)), 4, 1
 
 
 def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[Tensor]) -> None:
@@ -154,10 +157,10 @@ def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[T
             tensor.zero_()
         return
     lanes = triton.next_power_of_2(channels)
-    block, warps = tile(lanes)
+    block, warps, unroll = tile(lanes)
     grid = (triton.cdiv(queries, block), batch * heads)
     table = _levels(shapes, value.device)
-    sizes = (tokens, queries, heads, channels, levels, points, block, lanes)
+    sizes = (tokens, queries, heads, channels, levels, points, block, lanes, unroll)
     with torch.cuda.device_of(
         value
     ):  # a kernel starts on the current device, whatever device its arguments are on
