@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from od_detr.data.dataset import CocoDataset
+from od_detr.data.formats.coco import read_coco
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import (
     METRICS,
@@ -199,8 +199,8 @@ def test_wrong_annotations_are_named_with_their_file(tmp_path: Path) -> None:
     cases = {
         "annotation 1": truth | {"annotations": [first | {"category_id": 1}]},
         "bbox": truth | {"annotations": [first | {"bbox": None}]},
-        "image id 3": truth | {"images": [*truth["images"], truth["images"][0]]},
-        "there is no image": truth | {"images": []},
+        "id 3 is there twice": truth | {"images": [*truth["images"], truth["images"][0]]},
+        "'images' is empty": truth | {"images": []},
         "'categories' is missing": {
             key: value for key, value in truth.items() if key != "categories"
         },
@@ -223,7 +223,7 @@ def test_a_file_that_is_no_json_is_told_as_in_training(text: bytes | None, tmp_p
     with pytest.raises(InputError) as ours:
         evaluate_detections(file, [])
     with pytest.raises(InputError) as training:
-        CocoDataset(file, tmp_path)
+        read_coco(file)
     message = str(ours.value)
     assert message == str(training.value)
     assert message.startswith(f"{file}: ") and "; " in message and "\n" not in message

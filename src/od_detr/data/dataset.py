@@ -1,4 +1,4 @@
-"""A COCO data set, checked when it is opened and read sample by sample."""
+"""A data set of labelled images, checked when it is opened and read sample by sample."""
 
 from __future__ import annotations
 
@@ -6,64 +6,47 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from od_detr.boxes import xyxy_to_cxcywh
-from od_detr.data.annotations import Dropped, read_annotations
-from od_detr.data.formats import Split, find_split
+from od_detr.data.annotations import Annotations, Dropped
+from od_detr.data.findings import raise_errors
+from od_detr.data.folders import Split, open_split
+from od_detr.data.formats.choices import Choices
 from od_detr.data.images import read_image
 from od_detr.data.transforms import Sample
 from od_detr.errors import InputError
 
 
 class CocoDataset(Dataset[Sample]):
-    """Images with boxes from a COCO file; every index gives a `Sample`.
+    """Images with boxes, in any format that `od_detr.data.folders` reads; every index gives a `Sample`.
 
-    Opening checks the whole file and that every image exists; decoding an image checks that it has the
-    size its entry says. Crowd boxes and boxes without area inside their image are dropped, boxes reaching
-    outside it are clipped, and `dropped` counts them; images without boxes are kept. Nothing on disk is
-    ever changed.
+    Crowd boxes and boxes without area inside their image are dropped, boxes that reach outside it are clipped, and
+    `dropped` counts them. Images without boxes are kept. Nothing on disk is ever changed.
 
     An index is a pair (epoch, place); a plain place means epoch 0. All randomness of a sample is a
     `random.Random` keyed by seed, epoch and image id, so that a sample is the same whichever worker, rank
     or resumed run asks for it.
 
     Args:
-        annotation_file: JSON in COCO format.
-        image_folder: where a `file_name` is looked up.
-        transform: what becomes of a decoded sample, given that sample's source of randomness.
-        root: the data set's folder, where a `file_name` not found below `image_folder` is looked up as well.
-        classes: class names the labels must stand for, when another split or a detector fixed them.
-        category_ids: the category ids of these classes; without them categories are matched by name.
+        annotations: images and boxes, with the image files looked up.
+        transform: turns a decoded sample into one of the input size, given that sample's source of randomness.
         seed: any integer.
 
     Raises:
-        InputError: with the file, the id, the field and the mend of the first fault.
+        InputError: with the file, the id, the field and the fix of the first fault, and how many more there are.
     """
 
     def __init__(
         self,
-        annotation_file: Path,
-        image_folder: Path,
+        annotations: Annotations,
         transform: Callable[[Sample, Random], Sample] | None = None,
         *,
-        root: Path | None = None,
-        classes: Sequence[str] | None = None,
-        category_ids: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
-        folder = Path(image_folder)
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no such image folder; give the folder that holds the images"
-            )
-        # Between images/train and the data set's folder lies images, below which a name may be meant, too.
-        above = [] if root is None else [up for up in folder.parents if up.is_relative_to(root)]
-        self.annotations = read_annotations(
-            Path(annotation_file), [folder, *above], classes, category_ids
-        )
+        raise_errors(annotations.findings)
+        self.annotations = annotations
         self.transform = transform
         self.seed = seed
 
@@ -75,31 +58,24 @@ class CocoDataset(Dataset[Sample]):
         transform: Callable[[Sample, Random], Sample] | None = None,
         *,
         classes: Sequence[str] | None = None,
-        category_ids: Sequence[int] | None = None,
+        choices: Choices | None = None,
         seed: int = 0,
     ) -> CocoDataset:
-        """Opens one split of a data set's folder, in any layout that `find_split` knows."""
-        annotation_file, image_folder = find_split(Path(data), split)
-        return cls(
-            annotation_file,
-            image_folder,
-            transform,
-            root=Path(data),
-            classes=classes,
-            category_ids=category_ids,
-            seed=seed,
-        )
+        """Opens one split of a data set's folder, in any layout that `open_split` knows.
+
+        `classes` are those of another split or of a detector; categories are matched with them by name.
+        """
+        return cls(open_split(Path(data), split, choices, classes), transform, seed=seed)
 
     def __len__(self) -> int:
         return len(self.annotations.image_ids)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Sample:
         epoch, place = index if isinstance(index, tuple) else (0, index)
-        image_id = self.annotations.image_ids[place]
         sample = self.decoded(place)
         if self.transform is None:
             return sample
-        return self.transform(sample, Random(f"{self.seed} {epoch} {image_id}"))
+        return self.transform(sample, Random(f"{self.seed} {epoch} {sample.image_id}"))
 
     def decoded(self, place: int) -> Sample:
         """The sample as it is on disk, untransformed.
@@ -109,18 +85,16 @@ class CocoDataset(Dataset[Sample]):
         """
         found = self.annotations
         place = range(len(self))[place]
+        image_id = int(found.image_ids[place])
         height, width = map(int, found.sizes[place])
         try:
             image = read_image(found.paths[place], (height, width))
         except InputError as error:
-            raise InputError(f"{found.file}: image {found.image_ids[place]}: {error}") from error
-        mine = slice(found.starts[place], found.starts[place + 1])
-        boxes_xyxy = torch.from_numpy(found.boxes_xyxy[mine]) / torch.tensor(
-            [width, height, width, height]
-        )
-        labels = torch.from_numpy(found.labels[mine])
+            raise InputError(f"{found.file}: image {image_id}: {error}") from error
+        corners, labels = found.targets(place)
+        boxes_xyxy = torch.from_numpy(corners) / torch.tensor([width, height, width, height])
         return Sample(
-            image, xyxy_to_cxcywh(boxes_xyxy), labels, found.image_ids[place], (height, width)
+            image, xyxy_to_cxcywh(boxes_xyxy), torch.from_numpy(labels), image_id, (height, width)
         )
 
     @property
@@ -130,20 +104,20 @@ class CocoDataset(Dataset[Sample]):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The file's category id of every label."""
+        """The category id of every label; -1 for a class that the split does not list."""
         return self.annotations.category_ids
 
     @property
     def image_ids(self) -> tuple[int, ...]:
-        """The file's image id of every place."""
-        return self.annotations.image_ids
+        """The image id of every place."""
+        return tuple(self.annotations.image_ids.tolist())
 
     @property
     def dropped(self) -> Dropped:
-        """How many boxes were dropped and clipped when the file was read; prints as one line."""
-        return self.annotations.dropped
+        """How many boxes are dropped and clipped; prints as one line."""
+        return self.annotations.target_summary[0]
 
     @property
     def most_targets(self) -> int:
         """Number of boxes of the fullest image; a detector needs at least as many queries."""
-        return int(np.diff(self.annotations.starts).max())
+        return self.annotations.target_summary[1]

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from od_detr.evaluation.ground_truth import read_ground_truth
+from od_detr.data.annotations import Annotations
+from od_detr.evaluation.ground_truth import GroundTruth, ground_truth
 
 if TYPE_CHECKING:
     import supervision
@@ -81,15 +82,16 @@ class CocoEvaluator:
     """
 
     def __init__(
-        self, annotations: str | Path | dict, category_ids: Sequence[int] | None = None
+        self,
+        annotations: Annotations | str | Path | dict,
+        category_ids: Sequence[int] | None = None,
     ) -> None:
-        self.truth = truth = read_ground_truth(annotations)
-        labels = truth.categories.values()
-        if category_ids is not None:
-            labels = [
-                truth.category(identity, "the detector's classes") for identity in category_ids
-            ]
-        self._category_of_label = torch.tensor(list(labels), dtype=torch.float64)
+        self.truth = truth = ground_truth(annotations)
+        if category_ids is None:
+            numbers = [float(number) for number in truth.categories.values()]
+        else:
+            numbers = [_category_of(truth, identity) for identity in category_ids]
+        self._category_of_label = torch.tensor(numbers, dtype=torch.float64)
         self._rows: dict[int, Float[Tensor, "D 7"]] = {}
 
     def add(
@@ -100,7 +102,7 @@ class CocoEvaluator:
         labels: Int[Tensor, " D"],
     ) -> None:
         """Records the detections of one image, boxes in pixels; those that are not finite find nothing."""
-        image = self.truth.image(image_id, "the detector's output")
+        image = self.truth.image_number(image_id, "the detector's output")
         boxes, scores = boxes_xyxy_px.detach().cpu().double(), scores.detach().cpu().double()
         columns = [
             torch.full_like(scores, image)[:, None],
@@ -137,15 +139,25 @@ class CocoEvaluator:
         self._rows.clear()
 
     def summary(self) -> dict[str, Any]:
-        """The figures of what was added so far; see `evaluate_detections`."""
+        """The metrics of what was added so far; see `evaluate_detections`."""
         from faster_coco_eval import COCO, COCOeval_faster
 
-        found = [
-            _as_annotation(number, row) for number, row in enumerate(self.detections.tolist(), 1)
-        ]
-        truth = self.truth.dataset
+        truth, found = self.truth, self.detections.numpy()
+        images = [{"id": number} for number in range(len(truth.images))]
+        categories = [{"id": number, "name": name} for number, name in enumerate(truth.names)]
+        shared = {"images": images, "categories": categories}
+        objects = _as_annotations(
+            truth.image, truth.category, truth.boxes_xywh, truth.area, truth.crowd
+        )
+        area = found[:, 3] * found[:, 4]
+        crowd = np.zeros(len(found), dtype=np.bool_)
+        detections = _as_annotations(found[:, 0], found[:, 6], found[:, 1:5], area, crowd)
+        for detection, confidence in zip(detections, found[:, 5].tolist(), strict=True):
+            detection["score"] = confidence
         evaluation = COCOeval_faster(
-            COCO(truth), COCO(truth | {"annotations": found}), iouType="bbox"
+            COCO(shared | {"annotations": objects}),
+            COCO(shared | {"annotations": detections}),
+            iouType="bbox",
         )
         evaluation.run()
         # (thresholds, recalls, classes, areas, most detections): all areas, 100 detections.
@@ -153,9 +165,9 @@ class CocoEvaluator:
         per_class = [
             _mean_where_defined(precision[:, :, number]) for number in range(precision.shape[2])
         ]
-        figures = evaluation.stats_as_dict
-        return {name: float(figures[theirs]) for name, theirs in METRICS.items()} | {
-            "per_class": dict(zip(self.truth.names, per_class, strict=True))
+        metrics = evaluation.stats_as_dict
+        return {name: float(metrics[theirs]) for name, theirs in METRICS.items()} | {
+            "per_class": dict(zip(truth.names, per_class, strict=True))
         }
 
 
@@ -191,17 +203,29 @@ def format_table(summary: dict[str, Any], title: str = "") -> Group:
     return Group(*tables, "", classes)
 
 
-def _as_annotation(number: int, row: list[float]) -> dict[str, Any]:
-    image, x, y, width, height, score, category = row
-    return {
-        "id": number,
-        "image_id": int(image),
-        "category_id": int(category),
-        "bbox": [x, y, width, height],
-        "area": width * height,
-        "score": score,
-        "iscrowd": 0,
-    }
+def _category_of(truth: GroundTruth, identity: int) -> float:
+    """The category number of a class; NaN for one that the annotations do not list, to be left out."""
+    if identity < 0:
+        return float("nan")
+    return float(truth.category_number(identity, "the detector's classes"))
+
+
+def _as_annotations(
+    image: np.ndarray,
+    category: np.ndarray,
+    boxes_xywh: np.ndarray,
+    area: np.ndarray,
+    crowd: np.ndarray,
+) -> list[dict[str, Any]]:
+    """Columns as the objects that the counting code takes, numbered from 1: it takes 0 for "not matched"."""
+    columns = (image.astype(np.int64), category.astype(np.int64), boxes_xywh, area)
+    rows = zip(
+        *(column.tolist() for column in columns), crowd.astype(np.int64).tolist(), strict=True
+    )
+    return [
+        {"id": n, "image_id": i, "category_id": c, "bbox": box, "area": size, "iscrowd": group}
+        for n, (i, c, box, size, group) in enumerate(rows, 1)
+    ]
 
 
 def _mean_where_defined(values: np.ndarray) -> float:

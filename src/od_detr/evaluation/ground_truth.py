@@ -1,4 +1,4 @@
-"""COCO annotations and results, read for an evaluation: checked, cleaned and numbered."""
+"""The objects an evaluation looks for, numbered as the counting code needs them."""
 
 from __future__ import annotations
 
@@ -8,123 +8,128 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from od_detr.data.annotations import Annotations
+from od_detr.data.findings import raise_errors
+from od_detr.data.formats.coco import from_document, read_coco
 from od_detr.errors import InputError
-from od_detr.files import read_json
+
+# Findings about image files and box units; boxes as written can be evaluated without them.
+ONLY_FOR_TRAINING = ("image-file", "image-size", "image-height", "image-width", "box-")
 
 
 @dataclass(frozen=True)
 class GroundTruth:
     """The objects to find, with images and categories numbered from 0 by ascending id.
 
-    `dataset` is COCO's structure in these numbers, and `names` the class name of every category number
-    (with the id in brackets where several categories share a name). `source` names the file in messages.
+    Objects are as written, in pixels, sorted by image: those outside of their image count, too. `names` are the
+    class names of all category numbers, with the id in brackets where several categories share a name. `source`
+    names the annotations in messages.
     """
 
     source: str
-    images: dict[Any, int]
-    categories: dict[Any, int]
+    images: dict[int, int]
+    categories: dict[int, int]
     names: list[str]
-    dataset: dict[str, list[dict[str, Any]]]
+    image: Int64[np.ndarray, " N"]
+    category: Int64[np.ndarray, " N"]
+    boxes_xywh: Float64[np.ndarray, "N 4"]
+    area: Float64[np.ndarray, " N"]
+    crowd: Bool[np.ndarray, " N"]
 
-    def image(self, identity: Any, where: str) -> int:
-        """The number of an image id that `where` speaks of."""
+    def image_number(self, identity: Any, where: str) -> int:
+        """The number of an image id that `where` mentions.
+
+        Raises:
+            InputError: there is no such image.
+        """
         if identity not in self.images:
             raise InputError(
-                f"{where}: image_id {identity!r} is not among the images of {self.source}; correct or remove it"
+                f"{where}: image_id {identity!r} is not among the images of {self.source}; "
+                "correct or remove it"
             )
         return self.images[identity]
 
-    def category(self, identity: Any, where: str) -> int:
-        """The number of a category id that `where` speaks of."""
+    def category_number(self, identity: Any, where: str) -> int:
+        """The number of a category id that `where` mentions.
+
+        Raises:
+            InputError: there is no such category.
+        """
         if identity not in self.categories:
             raise InputError(
-                f"{where}: category_id {identity!r} is not among the categories of {self.source}; correct or remove it"
+                f"{where}: category_id {identity!r} is not among the categories of {self.source}; "
+                "correct or remove it"
             )
         return self.categories[identity]
 
     def result_row(self, result: dict[str, Any], number: int) -> list[float]:
-        """A COCO result as image number, x, y, width, height in pixels, score, category number."""
+        """A COCO result as image number, x, y, width, height in pixels, score, category number.
+
+        Raises:
+            InputError: a field is missing, unknown or not finite.
+        """
         where = f"detection {number} of the results"
-        image, category = (
-            self.image(result.get("image_id"), where),
-            self.category(result.get("category_id"), where),
-        )
+        image = self.image_number(result.get("image_id"), where)
+        category = self.category_number(result.get("category_id"), where)
         score = result.get("score")
         if score is None or not math.isfinite(score):
             raise InputError(f"{where}: score is {score!r}; give a finite number")
-        return [float(image), *_box(result, where), float(score), float(category)]
+        box = result.get("bbox")
+        if box is None or len(box) != 4 or not all(math.isfinite(value) for value in box):
+            raise InputError(
+                f"{where}: bbox is {box!r}; give four finite numbers x, y, width, height in pixels"
+            )
+        return [float(image), *map(float, box), float(score), float(category)]
 
 
-def read_ground_truth(annotations: str | Path | dict) -> GroundTruth:
-    """Reads a COCO annotation file, or takes its content, and changes neither.
+def ground_truth(annotations: Annotations | str | Path | dict) -> GroundTruth:
+    """The ground truth of a split that was read, of a COCO file, or of such a file's content.
 
-    Without `iscrowd` an object is no crowd, without `area` its area is that of its box. Annotation ids are given
-    anew: an evaluation takes 0 for "not matched", and a user's ids may repeat. Raises InputError with the file,
-    the id and the field of what is wrong.
+    Without `iscrowd` an object is no crowd; without `area` its area is that of its box. Annotation ids do not
+    matter. Nothing is changed.
+
+    Raises:
+        InputError: with the file, the id and the field of the first fault.
     """
     if isinstance(annotations, dict):
-        source, content = "the annotations", annotations
+        found = from_document(annotations)
+    elif isinstance(annotations, Annotations):
+        found = annotations
     else:
-        source, content = (
-            str(annotations),
-            read_json(Path(annotations), "COCO file", "export it again"),
-        )
-    for section in ("images", "annotations", "categories"):
-        if not isinstance(content.get(section), list):
-            raise InputError(f"{source}: the list {section!r} is missing; COCO annotations need it")
-    images, categories = (
-        _numbers(content["images"], "image", source),
-        _numbers(content["categories"], "category", source),
+        found = read_coco(Path(annotations))
+    raise_errors(each for each in found.findings if not each.code.startswith(ONLY_FOR_TRAINING))
+    image_rank = _rank(found.image_ids)
+    # A class that the split does not list has no id; it gets a number after all others, for nothing.
+    known = [label for label, identity in enumerate(found.category_ids) if identity >= 0]
+    ids = np.array([found.category_ids[label] for label in known], dtype=np.int64)
+    number_of_label = np.full(len(found.category_ids), -1, dtype=np.int64)
+    number_of_label[known] = _rank(ids)
+    images = image_rank[found.owners]
+    order = np.argsort(images, kind="stable")
+    ascending = sorted(zip(ids.tolist(), (found.classes[label] for label in known), strict=True))
+    return GroundTruth(
+        str(found.file),
+        {identity: number for number, identity in enumerate(sorted(found.image_ids.tolist()))},
+        {identity: number for number, (identity, _) in enumerate(ascending)},
+        _names(ascending),
+        images[order],
+        number_of_label[found.labels[order]],
+        found.boxes_xywh[order],
+        found.area[order],
+        found.crowd[order],
     )
-    names = _names(content["categories"], categories)
-    dataset = {
-        "images": [{"id": number} for number in images.values()],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
-        "annotations": [],
-    }
-    truth = GroundTruth(source, images, categories, names, dataset)
-    dataset["annotations"] += [
-        _object(entry, truth, number) for number, entry in enumerate(content["annotations"], 1)
-    ]
-    return truth
 
 
-def _numbers(entries: list[dict], kind: str, source: str) -> dict[Any, int]:
-    """Numbers ids from 0 in ascending order."""
-    if not entries:
-        raise InputError(f"{source}: there is no {kind} to evaluate; check the file and the split")
-    uses: Counter[Any] = Counter(entry.get("id") for entry in entries)
-    wrong = [identity for identity, times in uses.items() if identity is None or times > 1]
-    if wrong:
-        raise InputError(
-            f"{source}: {kind} id {wrong[0]!r} is repeated or missing; give every {kind} its own id"
-        )
-    return {identity: number for number, identity in enumerate(sorted(uses))}
+def _rank(ids: Int64[np.ndarray, " I"]) -> Int64[np.ndarray, " I"]:
+    """The place of each id among the ascending ids."""
+    rank = np.empty(len(ids), dtype=np.int64)
+    rank[np.argsort(ids, kind="stable")] = np.arange(len(ids))
+    return rank
 
 
-def _names(entries: list[dict], categories: dict[Any, int]) -> list[str]:
-    names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in entries}
-    uses = Counter(names.values())
-    return [names[key] if uses[names[key]] == 1 else f"{names[key]} ({key})" for key in categories]
-
-
-def _object(entry: dict[str, Any], truth: GroundTruth, number: int) -> dict[str, Any]:
-    where = f"{truth.source}: annotation {entry.get('id', number)!r}"
-    box, area = _box(entry, where), entry.get("area")
-    return {
-        "id": number,
-        "image_id": truth.image(entry.get("image_id"), where),
-        "category_id": truth.category(entry.get("category_id"), where),
-        "bbox": box,
-        "area": box[2] * box[3] if area is None else float(area),
-        "iscrowd": int(entry.get("iscrowd") or 0),
-    }
-
-
-def _box(entry: dict[str, Any], where: str) -> list[float]:
-    box = entry.get("bbox")
-    if box is None or len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise InputError(
-            f"{where}: bbox is {box!r}; give four finite numbers x, y, width, height in pixels"
-        )
-    return [float(value) for value in box]
+def _names(categories: list[tuple[int, str]]) -> list[str]:
+    uses = Counter(name for _, name in categories)
+    return [name if uses[name] == 1 else f"{name} ({identity})" for identity, name in categories]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from od_detr.criteria.matching import MatchCost, match
+from od_detr.data.annotations import Annotations
 from od_detr.detectors import DetectionTransformer, select_detections
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.evaluation.stability import MatchingRecord
@@ -20,7 +21,7 @@ class Scorer:
     """Collects one detector's detections and matchings over a validation pass.
 
     Args:
-        annotations: the validation set's COCO file.
+        annotations: the validation set, or its COCO file.
         category_ids: category of each label.
         cost: the cost of the recorded matching, the one of training.
         top_k: detections an image; None keeps the detector's own.
@@ -28,7 +29,7 @@ class Scorer:
 
     def __init__(
         self,
-        annotations: Path,
+        annotations: Annotations | Path,
         category_ids: tuple[int, ...],
         cost: MatchCost,
         top_k: int | None = None,

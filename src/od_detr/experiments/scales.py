@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,14 +33,13 @@ def prepare(scale: TrainOptions) -> None:
     Raises:
         InputError: there is no data set in that folder.
     """
-    from od_detr.data.formats import find_split
+    from od_detr.data.folders import find_readers
     from od_detr.data.scenes import render_scenes
     from od_detr.experiments.demo import SCENE_SIZE, TRAIN_SCENES, UNSEEN_SCENES
 
     if Path(scale.data) == Path(scale.output) / SCENES:
         render_scenes(Path(scale.data), TRAIN_SCENES, UNSEEN_SCENES, SCENE_SIZE)
-    for split in ("train", "val"):
-        find_split(Path(scale.data), split)
+    find_readers(Path(scale.data))
 
 
 def small(data: Path | None, output: Path) -> TrainOptions:
@@ -95,13 +93,6 @@ def _required(data: Path | None, scale: str, what: str) -> Path:
 
 
 def _count_images(data: Path) -> int:
-    from od_detr.data.formats import find_split
+    from od_detr.data.folders import open_split
 
-    annotations, _ = find_split(data, "train")
-    try:
-        images = len(json.loads(annotations.read_text())["images"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{annotations}: no list of images in it ({error}); export the annotations again"
-        ) from error
-    return max(1, images)
+    return max(1, len(open_split(data, "train").image_ids))

@@ -42,7 +42,7 @@ def evaluate_run(
     dataset = CocoDataset.from_folder(data, split, transform)
     keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
     sampler = BatchSampler(len(dataset), batch_size, shuffle=False)
-    scorer = Scorer(dataset.annotations.file, dataset.category_ids, MatchCost())
+    scorer = Scorer(dataset.annotations, dataset.category_ids, MatchCost())
     place = choose_device(device)
     precision = choose_precision(precision, place)
     with computing(precision, place):

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from PIL import Image
 
-from od_detr.data.formats import Split, find_split
+from od_detr.data.formats.choices import Choices
+from od_detr.data.formats.coco_layout import coco_readers
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import detections_to_coco
-from od_detr.files import read_json
 from od_detr.inference.predictor import Predictor
 from od_detr.inference.sources import drawn_names, find_images, pixels_of
 
@@ -89,29 +89,16 @@ def split_ids(files: Sequence[Path]) -> dict[Path, int]:
     wanted = {file.resolve() for file in files}
     folder = min(wanted).parent
     for root in [folder, *folder.parents][: PARENTS + 1]:
-        for split in ("train", "val", "test"):
-            try:
-                annotations, images = find_split(root, cast("Split", split))
-                content = read_json(annotations, "COCO file", "export it again")
-            except InputError:
-                continue  # no data set here: its ids are only an addition
-            if not folder.is_relative_to(images.resolve()) and images.resolve() != root:
-                continue
-            ids = _ids_in(content, images)
+        try:
+            splits = [read() for read in coco_readers(root, Choices()).values()]
+        except InputError:
+            continue  # no data set here: its ids are only an addition
+        for split in splits:
+            places = [Path(path).resolve() if path else None for path in split.paths]
+            ids = dict(zip(places, split.image_ids.tolist(), strict=True))
             if wanted <= ids.keys():
-                return ids
+                return {path: identity for path, identity in ids.items() if path is not None}
     return {}
-
-
-def _ids_in(content: dict[str, Any], folder: Path) -> dict[Path, int]:
-    images = content.get("images")
-    return {
-        (folder / image["file_name"]).resolve(): image["id"]
-        for image in (images if isinstance(images, list) else [])
-        if isinstance(image, dict)
-        and isinstance(image.get("file_name"), str)
-        and isinstance(image.get("id"), int)
-    }
 
 
 def _check_output(output: Path, names: Sequence[str], files: Sequence[Path]) -> None:

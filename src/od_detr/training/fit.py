@@ -17,7 +17,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from od_detr.data.annotations import Dropped
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.formats import find_split
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer, build_detector, compile_backbone, load_detector
 from od_detr.dotted import flat, with_values
@@ -175,10 +174,9 @@ def fit(options: TrainOptions) -> Run:
     if options.compile:
         for each in (detector,) if teacher is None else (detector, teacher.detector):
             compile_backbone(each)
-    annotations, _ = find_split(Path(options.data), "val")
     names = [ONLINE] if teacher is None else [ONLINE, TEACHER]
     scorers = {
-        name: Scorer(annotations, val.category_ids, recipe.cost, options.eval.topk)
+        name: Scorer(val.annotations, val.category_ids, recipe.cost, options.eval.topk)
         for name in names
     }
     module = Training(detector, recipe, teacher, options, scorers, steps_per_epoch)

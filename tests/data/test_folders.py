@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from od_detr.data.formats import find_split
+from od_detr.data.folders import find_readers, open_split
+from od_detr.data.formats.coco_layout import image_folder
 from od_detr.errors import InputError
 
 
@@ -31,19 +32,25 @@ def test_every_known_layout_is_found(tmp_path: Path, split, annotation: str, fol
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / annotation).parent.mkdir(exist_ok=True)
     (tmp_path / annotation).touch()
-    assert find_split(tmp_path, split) == (tmp_path / annotation, tmp_path / folder)
+    reader = find_readers(tmp_path)[split]
+    assert reader.args[0] == tmp_path / annotation
+    assert image_folder(tmp_path, tmp_path / annotation, split) == tmp_path / folder
 
 
-def test_a_folder_without_a_split_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"no val split.*val\.json.*instances_val.*_annotations\.coco\.json"
-    ):
-        find_split(tmp_path, "val")
+def test_a_folder_without_annotations_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.json.*instances_train.*data\.yaml.*xml"):
+        find_readers(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        find_split(tmp_path / "nowhere", "val")
+        find_readers(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
-        find_split(tmp_path / "file", "val")
+        find_readers(tmp_path / "file")
+
+
+def test_a_split_that_is_missing_is_said_with_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "train.json").touch()
+    with pytest.raises(InputError, match=r"no val split, only train; .*--val-data"):
+        open_split(tmp_path, "val")
 
 
 def test_two_candidates_are_not_guessed_between(tmp_path: Path) -> None:
@@ -52,4 +59,4 @@ def test_two_candidates_are_not_guessed_between(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"instances_train2014\.json and instances_train2017\.json"
     ):
-        find_split(tmp_path, "train")
+        find_readers(tmp_path)

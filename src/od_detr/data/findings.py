@@ -1,0 +1,90 @@
+"""What is wrong, or worth knowing, in a data set: values that readers collect instead of raising."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from od_detr.errors import InputError
+
+Severity = Literal["error", "warning", "note"]
+# Findings of one kind that are kept one by one; the last one kept counts all the others.
+MOST_OF_A_KIND = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of a data set.
+
+    Attributes:
+        code: the kind of problem in kebab-case; stable, for programs.
+        severity: `error` stops a training, `warning` counts boxes or images that were changed or left out,
+            `note` says how the data was understood.
+        source: the file or folder.
+        record: the record in it, such as "annotation 5"; empty when the whole file is meant.
+        problem: the field and what is wrong with it.
+        fix: what the user can do.
+        count: how many records have this problem.
+    """
+
+    code: str
+    severity: Severity
+    source: str
+    record: str
+    problem: str
+    fix: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.source, self.record) if part)
+        return f"{place}: {self.problem}; {self.fix}"
+
+
+def error(code: str, source: object, record: str, problem: str, fix: str) -> Finding:
+    """A finding that stops a training."""
+    return Finding(code, "error", str(source), record, problem, fix)
+
+
+def warning(
+    code: str, source: object, record: str, problem: str, fix: str, count: int = 1
+) -> Finding:
+    """A finding that lets a training go on and is counted in its first lines."""
+    return Finding(code, "warning", str(source), record, problem, fix, count)
+
+
+def note(code: str, source: object, problem: str, fix: str, count: int = 1) -> Finding:
+    """A finding that only says how the data was understood."""
+    return Finding(code, "note", str(source), "", problem, fix, count)
+
+
+def limited(findings: Sequence[Finding]) -> list[Finding]:
+    """At most `MOST_OF_A_KIND` findings of each code; the last one kept counts those left out."""
+    kept: dict[str, list[Finding]] = {}
+    left_out: dict[str, int] = {}
+    for finding in findings:
+        of_kind = kept.setdefault(finding.code, [])
+        if len(of_kind) < MOST_OF_A_KIND:
+            of_kind.append(finding)
+        else:
+            left_out[finding.code] = left_out.get(finding.code, 0) + finding.count
+    for code, number in left_out.items():
+        last = kept[code][-1]
+        kept[code][-1] = Finding(
+            code, last.severity, last.source, last.record, last.problem, last.fix, 1 + number
+        )
+    return [finding for of_kind in kept.values() for finding in of_kind]
+
+
+def raise_errors(findings: Iterable[Finding]) -> None:
+    """Raises the first error and says how many more there are.
+
+    Raises:
+        InputError: there is an error among the findings.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    more = sum(finding.count for finding in errors) - 1
+    rest = f" (and {more} more; 'od-detr doctor' lists all)" if more else ""
+    raise InputError(f"{errors[0]}{rest}")

@@ -1,0 +1,94 @@
+"""Finds how a folder of labelled images is laid out, and opens one split of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from od_detr.data.annotations import Annotations
+from od_detr.data.formats.choices import ALL, Choices, Readers
+from od_detr.data.formats.coco_layout import coco_patterns, coco_readers
+from od_detr.data.formats.voc import voc_readers
+from od_detr.data.formats.yolo import yolo_readers
+from od_detr.data.preparation.classes import given_classes, merged, own_classes, subset
+from od_detr.data.preparation.splitting import part_of
+from od_detr.errors import InputError
+
+Split = Literal["train", "val", "test"]
+FORMATS = (coco_readers, yolo_readers, voc_readers)
+
+
+def open_split(
+    data: Path,
+    split: Split,
+    choices: Choices | None = None,
+    classes: Sequence[str] | None = None,
+) -> Annotations:
+    """Reads one split of a data set, with image files looked up and labels numbered.
+
+    A set without a validation split is divided by a hash of the file names; see `Choices`.
+
+    Args:
+        data: the data set's folder, in COCO, YOLO or Pascal VOC layout.
+        split: the part of it.
+        choices: what the user chose about the data; None for the defaults.
+        classes: the names that the labels stand for, where a training set or a detector gave them.
+
+    Raises:
+        InputError: there is no data set, no such split, or a file that cannot be read. Everything else that is
+            wrong is in the findings of the result.
+    """
+    choices = choices or Choices()
+    if split == "val" and choices.val_data is not None:
+        annotations = _validation_folder(Path(choices.val_data), choices)
+    else:
+        annotations = _split_of(Path(data), split, choices)
+    if choices.single_class:
+        return merged(own_classes(annotations))
+    if classes is not None:
+        return given_classes(annotations, classes, choices.classes)
+    own = own_classes(annotations)
+    return subset(own, choices.classes) if choices.classes else own
+
+
+def _split_of(data: Path, split: Split, choices: Choices) -> Annotations:
+    readers = find_readers(data, choices)
+    if split in readers:
+        return readers[split]()
+    if ALL not in readers or split == "test":
+        have = " and ".join(readers).replace(ALL, "one set without splits")
+        fix = f"add a folder or file for {split}"
+        if split == "val":
+            fix = "give another folder with --val-data, or make one set of all to have a part of it taken"
+        raise InputError(f"{data}: no {split} split, only {have}; {fix}")
+    whole = readers[ALL]()
+    broken = any(finding.severity == "error" for finding in whole.findings)
+    return whole if broken or choices.val_data is not None else part_of(whole, split, choices)
+
+
+def _validation_folder(data: Path, choices: Choices) -> Annotations:
+    """The validation split of a folder that is for validation alone, or all of it."""
+    readers = find_readers(data, choices)
+    for name in ("val", ALL, "test", "train"):
+        if name in readers:
+            return readers[name]()
+    raise InputError(f"{data}: holds no annotations; give another folder to --val-data")
+
+
+def find_readers(data: Path, choices: Choices | None = None) -> Readers:
+    """What reads each split of a data set; nothing is read yet. A set without splits has one named `ALL`.
+
+    Raises:
+        InputError: `data` is no folder, or holds no annotations in a known layout.
+    """
+    if not data.is_dir():
+        state = "is a file" if data.exists() else "no such folder"
+        raise InputError(f"{data}: {state}; give the data set's folder")
+    for readers_of in FORMATS:
+        if readers := readers_of(data, choices or Choices()):
+            return readers
+    raise InputError(
+        f"{data}: no annotations found; looked for COCO ({', '.join(coco_patterns('train'))}, a single JSON file), "
+        "YOLO (data.yaml, images and labels folders) and Pascal VOC (Annotations/*.xml); give the data set's folder"
+    )

@@ -1,0 +1,168 @@
+"""Pascal VOC data sets: one XML file an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+from od_detr.data.annotations import Annotations, Categories
+from od_detr.data.findings import Finding, error, warning
+from od_detr.data.formats.assembled import LabelledImage, assembled
+from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers
+from od_detr.data.headers import IMAGE_SUFFIXES, read_header
+
+LARGEST_XML = 16 << 20
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def voc_readers(data: Path, choices: Choices) -> Readers:
+    """The splits of a folder in Pascal VOC layout.
+
+    ``Annotations/*.xml`` with images in ``JPEGImages`` and lists of names in ``ImageSets/Main``; the same inside of
+    ``VOCdevkit`` or ``VOC2012``; ``train/*.xml`` beside their images as Roboflow exports them; or XML files in one folder:
+    a set without splits.
+    """
+    roots = [data, *sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*"))]
+    for root in roots:
+        if any((root / "Annotations").glob("*.xml")):
+            return _listed(root, choices) or {
+                ALL: partial(read_voc, root, sorted((root / "Annotations").glob("*.xml")), choices)
+            }
+    splits: Readers = {}
+    for split, words in NAMES.items():
+        for word in words:
+            for folder in (data / word, data / word / "Annotations", data / "Annotations" / word):
+                files = sorted(folder.glob("*.xml"))
+                if files and split not in splits:
+                    splits[split] = partial(read_voc, data / word, files, choices)
+    files = sorted(data.glob("*.xml")) or sorted((data / "annotations").glob("*.xml"))
+    if not splits and files:
+        splits[ALL] = partial(read_voc, data, files, choices)
+    return splits
+
+
+def _listed(root: Path, choices: Choices) -> Readers:
+    lists = root / "ImageSets" / "Main"
+    splits: Readers = {}
+    for split in NAMES:
+        names = [split] + (["trainval"] if split == "train" else [])
+        file = next((lists / f"{n}.txt" for n in names if (lists / f"{n}.txt").is_file()), None)
+        if file is None:
+            continue
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        stems = [line.split()[0] for line in lines if line.strip()]
+        files = [root / "Annotations" / f"{stem}.xml" for stem in stems]
+        splits[split] = partial(read_voc, root, files, choices)
+    return splits
+
+
+def read_voc(root: Path, files: Sequence[Path], choices: Choices) -> Annotations:
+    """Reads the XML files of one split; classes are their object names in alphabetical order."""
+    found: list[Finding] = []
+    read = [each for file in files if (each := _read(file, root, choices, found)) is not None]
+    names = sorted({name for _, objects in read for name, *_ in objects})
+    label_of = {name: label for label, name in enumerate(names)}
+    images = []
+    for image, objects in read:
+        image.objects += [(label_of[name], *box, crowd) for name, box, crowd in objects]  # type: ignore[misc]
+        images.append(image)
+    if not names:
+        found.append(error("no-objects", root, "", "no XML file has an object", "label the images"))
+    found += _zeros(images, root, choices)
+    categories = Categories(tuple(range(1, len(names) + 1)), tuple(names), ("",) * len(names))
+    return assembled(root, "voc", images, categories, found)
+
+
+Object = tuple[str, tuple[float, float, float, float], bool]
+
+
+def _read(
+    file: Path, root: Path, choices: Choices, found: list[Finding]
+) -> tuple[LabelledImage, list[Object]] | None:
+    try:
+        if file.stat().st_size > LARGEST_XML:
+            raise ElementTree.ParseError("larger than 16 MB")
+        tree = ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        fix = "export the annotations again"
+        found.append(error("xml", file, "", f"cannot be read ({reason})", fix))
+        return None
+    name = (tree.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
+    path = _image(file, name, root)
+    if path is None:
+        problem = f"filename {name!r} is no file in JPEGImages, images or beside the XML file"
+        found.append(error("image-file", file, "", problem, "add the image or remove the XML file"))
+        return None
+    size = tuple(_whole(tree.findtext(f"size/{side}")) for side in ("height", "width"))
+    if min(size) < 1:
+        header = read_header(path)
+        size = header.size
+        if header.problem:
+            fix = "replace or remove the file"
+            found.append(error("image-unreadable", path, "", header.problem, fix))
+    image = LabelledImage(path.name, path, (size[0], size[1]))
+    return image, _objects(tree, file, choices, found)
+
+
+def _whole(text: str | None) -> int:
+    try:
+        return int(float(text or 0))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _image(file: Path, name: str, root: Path) -> Path | None:
+    folders = [file.parent, root / "JPEGImages", root / "images", root]
+    if name:
+        for folder in folders:
+            if (folder / name).is_file():
+                return folder / name
+    for folder in folders:
+        for suffix in IMAGE_SUFFIXES:
+            if (path := folder / f"{file.stem}{suffix}").is_file():
+                return path
+    return None
+
+
+def _objects(
+    tree: ElementTree.Element, file: Path, choices: Choices, found: list[Finding]
+) -> list[Object]:
+    objects = []
+    for number, entry in enumerate(tree.iter("object"), 1):
+        name = (entry.findtext("name") or "").strip()
+        box = _box(entry, choices.voc_origin)
+        if not name or box is None:
+            problem = "name is missing" if not name else "bndbox has no xmin < xmax and ymin < ymax"
+            fix = "write a class name" if not name else "write four finite numbers"
+            found.append(error("voc-object", file, f"object {number}", problem, fix))
+            continue
+        difficult = (entry.findtext("difficult") or "0").strip() == "1"
+        objects.append((name, box, difficult and choices.difficult == "ignore"))
+    return objects
+
+
+def _box(entry: ElementTree.Element, origin: int) -> tuple[float, float, float, float] | None:
+    try:
+        left, top, right, bottom = (
+            float(entry.findtext(f"bndbox/{corner}") or "nan") - origin for corner in CORNERS
+        )
+    except ValueError:
+        return None
+    if not all(map(math.isfinite, (left, top, right, bottom))) or right < left or bottom < top:
+        return None
+    return left, top, right - left, bottom - top
+
+
+def _zeros(images: Sequence[LabelledImage], root: Path, choices: Choices) -> list[Finding]:
+    """A coordinate of 0 shows that a file does not count pixels from 1."""
+    if choices.voc_origin == 0:
+        return []
+    count = sum(min(x, y) < 0 for image in images for _, x, y, *_ in image.objects)
+    if not count:
+        return []
+    problem = f"{count} objects have a coordinate of 0, so pixels seem to be counted from 0"
+    return [warning("voc-origin", root, "", problem, "give --voc-origin 0", count)]

@@ -1,0 +1,1 @@
+"""What happens to annotations between reading and training: files, units, classes, splits."""

@@ -1,0 +1,173 @@
+"""Where the image files of a split are: looked up in directory listings, never outside the data set's folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from od_detr.data.annotations import Annotations, Strings
+from od_detr.data.findings import Finding, error, limited, warning
+
+# A name with one of these may lead out of its folder, or separate its parts as Windows does.
+SUSPICIOUS = re.compile(r"^/|\.\.|[:\\]")
+
+
+class Listing:
+    """Names of the files below some folders; each directory is read once, and no file is asked for its status."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[str, bool]] = {}
+
+    def files(self, folder: str) -> dict[str, bool]:
+        """The files in a folder, and whether each is a symbolic link."""
+        if folder not in self._files:
+            try:
+                with os.scandir(folder) as entries:
+                    found = {e.name: e.is_symlink() for e in entries if e.is_file()}
+            except (OSError, ValueError):
+                found = {}
+            self._files[folder] = found
+        return self._files[folder]
+
+    def find(self, folder: str, name: str) -> str | None:
+        """The path of a file below a folder."""
+        head, tail = os.path.split(name)
+        path = os.path.join(folder, name)
+        if tail in self.files(os.path.join(folder, head) if head else folder):
+            return path
+        # Some file systems find names that are not listed, for instance in another case.
+        return path if os.path.isfile(path) else None
+
+
+def placed(
+    annotations: Annotations, folders: Sequence[Path], root: Path | None = None
+) -> Annotations:
+    """Looks each `file_name` up below the first of these folders that has it.
+
+    Missing files and sizes that are not positive are errors; a file that is listed twice and links that lead out of
+    `root` are counted.
+    """
+    listing, places = Listing(), [str(folder) for folder in folders]
+    found: list[Finding] = []
+    paths = [
+        _path(annotations, image, name, places, listing, found)
+        for image, name in enumerate(annotations.names)
+    ]
+    found += _sizes(annotations)
+    found += _listed_twice(annotations, paths)
+    found += _links(annotations, paths, listing, root)
+    return replace(annotations, paths=Strings.of(paths)).with_findings(limited(found))
+
+
+def _path(
+    annotations: Annotations,
+    image: int,
+    name: str,
+    folders: Sequence[str],
+    listing: Listing,
+    found: list[Finding],
+) -> str:
+    if not name:
+        return ""  # reported by the reader
+    if SUSPICIOUS.search(name):
+        if _leads_out(name):
+            problem, fix = "leads out of the image folder", "write a path below that folder"
+            found.append(_wrong_name(annotations, image, name, problem, fix))
+            return ""
+        names = (name, name.replace("\\", "/"))
+    else:
+        names = (name,)
+    for folder in folders:
+        for each in names:
+            path = listing.find(folder, each)
+            if path is not None:
+                return path
+    problem = f"is no file below {' or '.join(folders)}"
+    found.append(
+        _wrong_name(annotations, image, name, problem, "add the image or remove its entry")
+    )
+    return ""
+
+
+def _leads_out(name: str) -> bool:
+    climbs = ".." in re.split(r"[/\\]", name)
+    return name.startswith("/") or bool(PureWindowsPath(name).drive) or climbs
+
+
+def _wrong_name(annotations: Annotations, image: int, name: str, problem: str, fix: str) -> Finding:
+    record = f"image {annotations.image_ids[image]}"
+    text = f"file_name {reprlib.repr(name)} {problem}"
+    return error("image-file", annotations.file, record, text, fix)
+
+
+def _sizes(annotations: Annotations) -> list[Finding]:
+    known = any(finding.code in ("image-height", "image-width") for finding in annotations.findings)
+    wrong = [] if known else np.flatnonzero((annotations.sizes < 1).any(1)).tolist()
+    return [
+        error(
+            "image-size",
+            annotations.file,
+            f"image {annotations.image_ids[image]}",
+            f"width and height {annotations.sizes[image, 1]} and {annotations.sizes[image, 0]} "
+            "are not positive",
+            "write the size in pixels",
+        )
+        for image in wrong
+    ]
+
+
+def _listed_twice(annotations: Annotations, paths: Sequence[str]) -> list[Finding]:
+    first: dict[str, int] = {}
+    again = [
+        image for image, path in enumerate(paths) if path and first.setdefault(path, image) != image
+    ]
+    if not again:
+        return []
+    ids = annotations.image_ids
+    return [
+        warning(
+            "image-listed-twice",
+            annotations.file,
+            f"image {ids[again[0]]}",
+            f"file_name {annotations.names[again[0]]!r} is that of image "
+            f"{ids[first[paths[again[0]]]]} too ({len(again)} files are listed more than once)",
+            "list each file once, or the image is trained on twice",
+            len(again),
+        )
+    ]
+
+
+def _links(
+    annotations: Annotations, paths: Sequence[str], listing: Listing, root: Path | None
+) -> list[Finding]:
+    """Links of single files that lead out of the data set; a whole folder may be linked."""
+    if root is None:
+        return []
+    inside = [os.path.realpath(root)]
+    inside += {os.path.realpath(os.path.dirname(path)) for path in paths if path}
+    out = [
+        image
+        for image, path in enumerate(paths)
+        if path
+        and listing.files(os.path.dirname(path)).get(os.path.basename(path))
+        and not any(os.path.realpath(path).startswith(each + os.sep) for each in inside)
+    ]
+    if not out:
+        return []
+    return [
+        warning(
+            "image-link",
+            annotations.file,
+            f"image {annotations.image_ids[out[0]]}",
+            f"file_name {annotations.names[out[0]]!r} is a link that leads out of {root} "
+            f"({len(out)} such links)",
+            "copy the images into the data set's folder",
+            len(out),
+        )
+    ]
