@@ -1,4 +1,4 @@
-"""One object, four verbs: what the command line does, from Python."""
+"""What the command line does, from Python."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 class Detector:
     """A trained detector.
 
-    detector = Detector.from_pretrained("runs/x/best")
-    detections = detector.predict("street.jpg")
-    figures = detector.evaluate("data")
-    better = detector.fit("more data", output="runs/y", epochs=24)
+    Example:
+        detector = Detector.from_pretrained("runs/x/best")
+        detections = detector.predict("street.jpg")
+        metrics = detector.evaluate("data")
+        better = detector.fit("more data", output="runs/y", epochs=24)
     """
 
     def __init__(self, directory: Path, predictor: Predictor) -> None:
@@ -26,28 +27,46 @@ class Detector:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "auto") -> Detector:
-        """From the directory of a run, or the best/ folder in it."""
+        """The detector of a run.
+
+        Args:
+            directory: folder of the run, or the `best/` folder in it.
+            device: auto, cpu, cuda or mps.
+
+        Raises:
+            InputError: the folder holds no detector.
+        """
         from od_detr.inference.predictor import Predictor
 
         return cls(Path(directory), Predictor.from_run(Path(directory), device=device))
 
     def fit(self, data: str | Path, **options: Any) -> Detector:
-        """Fine-tunes on a folder of images and annotations and returns the detector that came out best.
+        """Fine-tunes the detector and returns the best one of the run.
 
-        Takes the options of `od-detr train` by their Python names; the host stays, and the image size unless given.
+        Args:
+            data: folder with images and COCO annotations.
+            **options: options of `od-detr train`, checked as on the command line: `epochs=12`,
+                `opt={"lr": 1e-4}` or `opt_lr=1e-4`. The architecture is that of this detector, and
+                so is the image size unless it is given.
+
+        Raises:
+            InputError: an option or the data is wrong; the message is one line.
         """
-        from od_detr.options import TrainOptions
+        from od_detr.options import TrainOptions, from_values
         from od_detr.training.fit import fit
 
         kept = {
+            "data": data,
+            "init": self.directory,
             "model": self.predictor.detector.settings["model"],
             "image_size": self.predictor.transform.image_size,
         }
-        run = fit(TrainOptions(data=str(data), init=str(self.directory), **kept | options))
+        run = fit(from_values(TrainOptions, kept | options))
         return self.from_pretrained(run.directory)
 
     @property
     def classes(self) -> Sequence[str]:
+        """Names of the classes, by class id."""
         return self.predictor.classes
 
     def predict(
@@ -74,7 +93,13 @@ class Detector:
     def evaluate(
         self, data: str | Path, split: Literal["train", "val", "test"] = "val", **options: Any
     ) -> dict[str, Any]:
-        """The 12 COCO figures and `per_class` AP on a folder of images and annotations."""
+        """The 12 COCO metrics by name, and `per_class` AP.
+
+        Args:
+            data: folder with images and COCO annotations.
+            split: part of the data.
+            **options: arguments of `od_detr.inference.evaluate.evaluate_run`.
+        """
         from od_detr.inference.evaluate import evaluate_run
 
         return evaluate_run(self.directory, Path(data), split, **options)

@@ -1,12 +1,16 @@
-"""Errors that a user can fix."""
+"""The ways a command can end before it is done, each with its exit status."""
+
+from __future__ import annotations
 
 
 class InputError(ValueError):
     """The user's input is wrong.
 
-    The message is one line that names the file, the id, the field and the fix; the command line
-    prints it as ``error: …`` and exits with status 2.
+    The message is one line that names the file or option, the id, the field and how to fix it. The
+    command line prints it as `error: …`.
     """
+
+    status = 2
 
 
 class LaunchError(InputError):
@@ -14,3 +18,22 @@ class LaunchError(InputError):
 
     All of them find it out alike, so that only the first one reports it.
     """
+
+
+class NonFinite(FloatingPointError):
+    """Training stopped because values stayed infinite or NaN; the message names the first one."""
+
+    status = 3
+
+
+class Interrupted(Exception):
+    """The user or the system stopped the command; the message says what is saved.
+
+    Args:
+        message: one line for the user.
+        status: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
+
+    def __init__(self, message: str, status: int = 130) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,4 +1,4 @@
-"""Whatever the user gets wrong is told in one line that names it and its mend, and nothing is touched."""
+"""Each mistake of the user ends in one line that names it and how to fix it; nothing is touched."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from od_detr.cli import command
+from od_detr.cli.commands import COMMANDS
+from od_detr.cli.demo import DemoOptions
+from od_detr.errors import InputError, Interrupted, NonFinite, SomeSkipped
 
 Command = Callable[..., Any]
 Fingerprint = Callable[[Path], dict[str, str]]
@@ -102,34 +107,38 @@ def test_spoiled_data_is_refused_before_anything_is_written(
 
 
 FLAGS: dict[str, tuple[list[str], str]] = {
-    "unknown option": (["--hiden-dim", "32"], r"--hiden-dim: no such option; did you mean --hidden-dim\?"),
-    "unknown nested option": (["--pd.tod", "true"], r"--pd\.tod: no such option; did you mean --pd\.tood\?"),
-    "no number": (["--epochs", "many"], r"--epochs: 'many' is not a whole number"),
-    "fraction": (["--batch-size", "1.5"], r"--batch-size: '1.5' is not a whole number"),
-    "unknown choice": (["--recipe", "md+dp"], r"--recipe: 'md\+dp' is none of .*; did you mean md\+pd\?"),
-    "unknown model": (["--model", "dino"], r"--model: 'dino' is none of deformable-detr-plus, .*dino-4scale"),
-    "no value": (["--seed"], r"--seed: has no value; give one"),
+    "unknown option": (["--hiden-dim", "32"], r"--hiden-dim: .* --hidden-dim\?"),
+    "unknown nested option": (["--pd.tod", "true"], r"--pd\.tod: .* --pd\.tood\?"),
+    "no number": (["--epochs", "many"], r"--epochs must be a whole number \(got 'many'\)"),
+    "fraction": (["--batch-size", "1.5"], r"--batch-size must be a whole number .*'1\.5'"),
+    "unknown choice": (["--recipe", "md+dp"], r"--recipe must be one of .*'md\+dp'.* md\+pd\?"),
+    "unknown model": (["--model", "dino"], r"--model must be .*dino-4scale.*'dino'"),
+    "no value": (["--seed"], r"--seed needs a value"),
+    "a flag as value": (["--seed", "--epochs", "3"], r"--seed needs a value"),
     "stray word": (["more"], r"more: not expected here"),
-    "no epochs": (["--epochs", "0"], r"--epochs: 0 makes no sense; give 1 or more"),
-    "no batch": (["--batch-size", "0"], r"--batch-size: 0 makes no sense; give 1 or more"),
-    "negative rate": (["--opt.lr", "-1"], r"--opt\.lr: -1\.0 makes no sense; give 0 or more"),
-    "rate that is none": (["--opt.lr", "nan"], r"--opt\.lr: 'nan' is not a number"),
-    "dropout of 2": (["--dropout", "2"], r"--dropout: 2\.0 makes no sense; give a value from 0 to 1"),
-    "decay of 2": (["--ema.decay", "2"], r"--ema\.decay: 2\.0 makes no sense"),
-    "negative seed": (["--seed", "-1"], r"--seed: -1 makes no sense; give a value from 0"),
-    "tiny images": (["--image-size", "8"], r"--image-size: 8 makes no sense; give 16 or more"),
-    "odd width": (["--hidden-dim", "33"], r"--hidden-dim: 33 is not a multiple of 8; give 32"),
-    "stages beyond": (["--ag.stages", "[1,3]"], r"--ag\.stages: \[1, 3\] .* 2 decoder layers; give numbers from 1"),
-    "no list": (["--ag.stages", "3"], r"--ag\.stages: '3' is not a list such as \[1, 2\]"),
-    "no mapping": (["--backbone-options", "8"], r"--backbone-options: '8' is not a mapping such as"),
-    "unknown backbone": (["--backbone", "resnet19"], r"--backbone resnet19: no such timm model .*; list them"),
-    "no weights": (["--backbone-weights", "none.pth"], r"--backbone-weights none\.pth: no such file; give"),
-    "no GPU": (["--device", "cuda"], r"--device cuda: "),
+    "no epochs": (["--epochs", "0"], r"--epochs must be at least 1 \(got 0\)"),
+    "endless epochs": (["--epochs", "inf"], r"--epochs must be a whole number \(got 'inf'\)"),
+    "no batch": (["--batch-size", "0"], r"--batch-size must be at least 1 \(got 0\)"),
+    "negative rate": (["--opt.lr", "-1"], r"--opt\.lr must be at least 0 \(got -1\.0\)"),
+    "rate that is none": (["--opt.lr", "nan"], r"--opt\.lr must be a finite number \(got nan\)"),
+    "endless rate": (["--opt.lr", "1e999"], r"--opt\.lr must be a finite number \(got inf\)"),
+    "drop at once": (["--opt.drop", "0"], r"--opt\.drop must be at least 1 .*freeze"),
+    "dropout of 2": (["--dropout", "2"], r"--dropout must be between 0 and 1 \(got 2\.0\)"),
+    "decay of 2": (["--ema.decay", "2"], r"--ema\.decay must be between 0 and 1"),
+    "negative seed": (["--seed", "-1"], r"--seed must be between 0 and"),
+    "tiny images": (["--image-size", "8"], r"--image-size must be at least 16 \(got 8\)"),
+    "odd width": (["--hidden-dim", "33"], r"--hidden-dim must be a multiple of 8 .*33.* 32"),
+    "stages beyond": (["--ag.stages", "[1,3]"], r"--ag\.stages: \[1, 3\] .* 2 decoder layers; "),
+    "no list": (["--ag.stages", "3"], r"--ag\.stages must be a list .*\[1, 2\] \(got '3'\)"),
+    "no mapping": (["--backbone-options", "8"], r"--backbone-options must be a mapping .*'8'"),
+    "unknown backbone": (["--backbone", "resnet19"], r"--backbone resnet19: no such timm model .*; "),
+    "no weights": (["--backbone-weights", "none.pth"], r"--backbone-weights none\.pth: no such file; "),
+    "no GPU": (["--device", "cuda"], r"--device cuda: .*GPU.* --device cpu"),
     "compiling on a CPU": (["--compile"], r"--compile: on a cpu steps gain 5 % after 80 s .*; leave it out"),
-    "fp16 on a CPU": (["--precision", "fp16"], r"--precision fp16: "),
+    "fp16 on a CPU": (["--precision", "fp16"], r"--precision fp16: a CPU cannot .* bf16 or 32"),
     "nothing to resume": (["--resume"], r"last\.ckpt: no such checkpoint; give the --output of a run"),
     "nothing to start from": (["--init", "nowhere"], r"nowhere: has no config\.json; give the best/ folder"),
-    "no configuration": (["--config", "none.yaml"], r"--config none\.yaml: No such file or directory; give a YAML"),
+    "no configuration": (["--config", "none.yaml"], r"--config none\.yaml: No such file .*; give a YAML"),
 }  # fmt: skip
 
 
@@ -153,13 +162,25 @@ def test_a_wrong_option_is_refused_by_its_name(
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
-        ("epochs: [1", r"own\.yaml: is not YAML at line \d; mend"),
-        ("- epochs", r"own\.yaml: holds no options; write"),
-        ("", r"own\.yaml: holds no options; write"),
-        ("epoch: 3", r"own\.yaml: epoch: no such option; did you mean epochs\?"),
-        ("opt:\n  lrr: 3", r"own\.yaml: opt\.lrr: no such option; did you mean opt\.lr\?"),
-        ("opt:\n  lr: fast", r"own\.yaml: opt\.lr: 'fast' is not a number"),
-        ("accumulate: 0", r"--accumulate: 0 makes no sense"),
+        ("epochs: [1", r"line \d"),
+        ("- epochs", r"holds no options; write"),
+        ("", r"holds no options; write"),
+        ("epoch: 3", r"epoch: .* did you mean .*epochs\?"),
+        ("opt:\n  lrr: 3", r"opt\.lrr: .* did you mean .*opt\.lr\?"),
+        ("opt:\n  lr: fast", r"opt\.lr must be a number \(got 'fast'\)"),
+        ("accumulate: 0", r"accumulate must be at least 1"),
+        ("opt: 3", r"opt is a group of options .*\(got 3\)"),
+        ("opt: null", r"opt is a group of options .*\(got nothing\)"),
+        ("epochs: 3\nepochs: 4", r"epochs is given twice"),
+        ("opt:\n  lr: 1\nopt.lr: 2", r"opt\.lr is given twice"),
+        ("levels: 4\nnum_levels: 4", r"num_levels is given twice"),
+        ("opt: &a\n  lr: *a", r"anchor .*write the value out"),
+        ("a: &a [*a]", r"anchor .*write the value out"),
+        ("backbone_options: " + 100000 * "[", r"nested more than 16 levels"),
+        ("backbone_options: " + 30 * "{a: " + "1" + 30 * "}", r"nested more than 16 levels"),
+        ("epochs: !!python/object:os.system 3", r"line 1"),
+        ("? [a, b]\n: 3", r"line 1|no such option"),
+        ("3: 4", r"3: no such option"),
     ],
 )
 def test_a_wrong_configuration_is_refused_with_its_place(
@@ -169,7 +190,7 @@ def test_a_wrong_configuration_is_refused_with_its_place(
     run = tmp_path / "run"
     assert_refused(
         od_detr("train", "--config", tmp_path / "own.yaml", "--data", scenes, "--output", run),
-        pattern,
+        rf"--config .*own\.yaml: .*{pattern}",
     )
     assert not run.exists()
 
@@ -177,24 +198,19 @@ def test_a_wrong_configuration_is_refused_with_its_place(
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        (["trian"], r"trian: no such verb; did you mean train\?"),
-        (["zzz"], r"zzz: no such verb; see od-detr --help"),
-        (["train"], r"--data missing"),
-        (["evaluate"], r"run and --data missing; the usage is od-detr evaluate RUN"),
+        (["trian"], r"trian: .* did you mean train\?"),
+        (["zzz"], r"zzz: .* see od-detr --help"),
+        (["val", "run"], r"val: .* did you mean evaluate\?"),
+        (["detect"], r"detect: .* did you mean predict\?"),
+        (["train"], r"--data missing; usage: od-detr train"),
+        (["evaluate"], r"run and --data missing; usage: od-detr evaluate RUN"),
+        (["evaluate", "--run", "x"], r"--run: give it without a name"),
         (["evaluate", "nowhere", "--data", "x"], r"nowhere: no such directory; give the --output"),
         (["predict", "nowhere", "x.jpg"], r"nowhere: no such directory; give the --output"),
-        (
-            ["predict", "nowhere", "x.jpg", "--threshold", "2"],
-            r"--threshold: 2\.0 makes no sense; give a value",
-        ),
-        (
-            ["evaluate", "nowhere", "--data", "x", "--batch-size", "0"],
-            r"--batch-size: 0 makes no sense",
-        ),
-        (
-            ["evaluate", "nowhere", "--data", "x", "--weights", "worst"],
-            r"--weights: 'worst' is none of best, online",
-        ),
+        (["predict", "a", "x.jpg", "--threshold", "2"], r"--threshold must be between 0 and 1"),
+        (["evaluate", "a", "--data", "x", "--batch-size", "0"], r"--batch-size must be at least 1"),
+        (["evaluate", "a", "--data", "x", "--weights", "worst"], r"--weights must be one of best"),
+        (["benchmark", "step", "--rounds", "0"], r"--rounds must be at least 1"),
     ],
 )
 def test_a_wrong_command_is_refused(
@@ -369,7 +385,7 @@ def test_weights_that_cannot_be_fetched_are_told_in_one_line(
     command = ["train", "--data", str(scenes), "--output", str(tmp_path / "run"), *tiny, "--backbone-options", "{}",
                "--backbone-weights", "imagenet"]  # fmt: skip
     result = subprocess.run(
-        [sys.executable, "-m", "od_detr.cli", *command],
+        [sys.executable, "-m", "od_detr", *command],
         env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 2
@@ -381,5 +397,60 @@ def test_weights_that_cannot_be_fetched_are_told_in_one_line(
 
 
 def test_debug_shows_where_an_error_comes_from(od_detr: Command) -> None:
-    with pytest.raises(ValueError, match="no such verb"):
+    with pytest.raises(ValueError, match="trian"):
         od_detr("trian", "--debug")
+
+
+@pytest.mark.parametrize(
+    ("flag", "ours"),
+    [
+        ("--batch", "--batch-size"),
+        ("--lr", "--opt.lr"),
+        ("--lr0", "--opt.lr"),
+        ("--imgsz", "--image-size"),
+        ("--weights", "--init"),
+        ("--name", "--output"),
+        ("--project", "--output"),
+        ("--val", "--eval.every"),
+        ("--epoch", "--epochs"),
+        ("--match", "--match.cost"),
+        ("--conf", "od-detr predict` has --threshold"),
+        ("--patience", "best/ always holds the best epoch"),
+        ("imgsz=640", "--image-size"),
+        ("epochs=3", "--epochs 3"),
+        ("resume=True", "--resume true"),
+        ("-o", "--help"),
+    ],
+)
+def test_names_of_other_packages_lead_to_ours(flag: str, ours: str, od_detr: Command) -> None:
+    answer = od_detr("train", "--data", "x", flag, "4")
+    assert_refused(answer, re.escape(ours))
+    assert "config" not in answer.error
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (InputError("--epochs is\nwrong"), 2, "error: --epochs is wrong"),
+        (NonFinite("loss is nan"), 3, "error: loss is nan"),
+        (SomeSkipped("2 images skipped", {"images": 8}), 4, "warning: 2 images skipped"),
+        (Interrupted("stopped; saved", 143), 143, "stopped; saved"),
+        (Interrupted("stopped; saved"), 130, "stopped; saved"),
+        (FloatingPointError("loss is nan"), 1, "error: loss is nan"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_every_way_to_end_has_its_status_and_one_line(
+    raised: BaseException,
+    status: int,
+    line: str,
+    od_detr: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(options: DemoOptions) -> dict[str, Any]:
+        raise raised
+
+    monkeypatch.setitem(COMMANDS, "demo", command.Command(DemoOptions, stop))
+    answer = od_detr("demo", "--json")
+    assert (answer.status, answer.error.strip()) == (status, line)
+    assert answer.out == ('{"images": 8}\n' if status == 4 else "")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.arguments import Parser
-from od_detr.cli import TrainCommand
+from od_detr.cli.parser import parse
+from od_detr.cli.train import TrainCommand
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.experiments.demo import demo_options
@@ -162,7 +162,7 @@ def test_a_rows_docstring_holds_its_command_and_the_papers_figures(table: str, r
 @pytest.mark.parametrize("name", RUNS)
 def test_a_rows_command_trains_what_the_paper_scale_trains(name: str) -> None:
     command = RUNS[name].command.removeprefix("od-detr train ").split()
-    parsed = vars(Parser("train", TrainCommand, (), config=True).parse(command))
+    parsed = vars(parse("train", TrainCommand, command, reads_config=True))
     ours = vars(at_paper(RUNS[name]))
     assert {key: value for key, value in parsed.items() if key not in ("output", "json")} == {
         key: value for key, value in ours.items() if key != "output"

@@ -136,7 +136,7 @@ def trained_by_two(
     ]
     for split in ("train", "val"):
         (data / f"{split}.json").write_text(json.dumps(content))
-    command = ["-m", "od_detr.cli", "train", "--data", str(data), "--output", str(run), "--devices", "2",
+    command = ["-m", "od_detr", "train", "--data", str(data), "--output", str(run), "--devices", "2",
                "--device", "cpu", "--batch-size", "2", "--epochs", "24", "--eval.every", "12", "--opt.lr", "2e-3",
                "--augment", "none", "--image-size", "64", "--hidden-dim", "32", "--encoder-layers", "1",
                "--decoder-layers", "2", "--queries", "20", "--feedforward", "64", "--num-levels", "3", "--dropout", "0",

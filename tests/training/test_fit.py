@@ -16,8 +16,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from od_detr.architectures import ARCHITECTURES
-from od_detr.arguments import Parser
-from od_detr.cli import TrainCommand
+from od_detr.cli.parser import parse
+from od_detr.cli.train import TrainCommand
 from od_detr.data.scenes import CLASSES
 from od_detr.detectors import build_detector, compile_backbone, load_detector
 from od_detr.dotted import flat
@@ -95,7 +95,7 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
     assert detector.settings["hidden_dim"] == 32
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
-    again = Parser("train", TrainCommand, config=True).parse(["--config", str(run / "config.yaml")])
+    again = parse("train", TrainCommand, ["--config", str(run / "config.yaml")], True)
     resolved, given = flat(dataclasses.asdict(again)), flat(dataclasses.asdict(chosen))
     assert resolved.pop("json") is False and resolved.keys() == given.keys()
     assert all(resolved[name] is not None for name in RESOLVED_LATER)

@@ -128,7 +128,7 @@ def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Pat
              "--feedforward", "32", "--num-levels", "3", "--image-size", "64", "--workers", "0", "--device", "cpu",
              "--backbone", "resnet18", "--backbone-weights", "none", "--batch-size", "4",
              "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}']  # fmt: skip
-    command = [sys.executable, "-m", "od_detr.cli", "train", "--data", chosen.data, "--output", chosen.output,
+    command = [sys.executable, "-m", "od_detr", "train", "--data", chosen.data, "--output", chosen.output,
                "--epochs", "200", *flags]  # fmt: skip
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -12,52 +12,72 @@ from od_detr.dotted import with_values
 from od_detr.errors import InputError
 from od_detr.experiments.experiment import Experiment, Table
 from od_detr.experiments.tables import chosen_rows, control_of, listing, named_table
-from od_detr.options import TrainOptions
+from od_detr.options import TrainOptions, check_limits
+from od_detr.options.fields import REQUIRED, option
 from od_detr.ranks import is_chief
 from od_detr.run_files import RunFiles
 
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """Run rows of a table or figure of the paper again, and set the results beside its own.
+    """Train the rows of a table or figure of the paper and compare the results with the paper's."""
 
-    Args:
-        table: table1 to table7, fig1, fig5 or fig6.
-        scale: tiny, built-in scenes on a CPU; small, real images on a CPU or a small GPU; paper, COCO on 8 GPUs.
-        rows: names of rows, joined by commas; default all, see --list.
-        seeds: how many runs of each row, with seeds from --first-seed on.
-        first_seed: 0, or another, to run one seed a job of a cluster.
-        data: folder with images and COCO annotations; not needed by scale tiny.
-        output: where each run gets a directory; finished runs found there are not run again.
-        epochs: stand for the paper's 24, other schedules in proportion; default that of the scale.
-        image_size: short side of images; default that of the scale.
-        lr: the learning rate of all rows; default that of the scale.
-        backbone: any timm model with features_only; default that of the scale.
-        backbone_weights: imagenet, none, or a safetensors file; default that of the scale.
-        device: auto, cpu, cuda or mps; default that of the scale.
-        devices: of a run; the total batch stays that of the scale.
-        jobs: runs side by side, in processes of one thread each.
-        list: print the rows and their commands, and run nothing.
-        json: print the results as one JSON object on the last line.
-    """
-
-    table: str
-    scale: Literal["tiny", "small", "paper"] = "tiny"
-    rows: str | None = None
-    seeds: int = 1
-    first_seed: int = 0
-    data: str | None = None
-    output: str = "runs/reproduce"
-    epochs: int | None = None
-    image_size: int | None = None
-    lr: float | None = None
-    backbone: str | None = None
-    backbone_weights: str | None = None
-    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
-    devices: int | None = None
-    jobs: int = 1
-    list: bool = False
-    json: bool = False
+    table: str = option(REQUIRED, "table1 to table7, fig1, fig5 or fig6.", positional=True)
+    scale: Literal["tiny", "small", "paper"] = option(
+        "tiny",
+        "Size of the runs. tiny: built-in scenes on a CPU. small: real images on a CPU or a small "
+        "GPU. paper: COCO on 8 GPUs.",
+    )
+    rows: str | None = option(
+        None, "Names of rows, separated by commas; see --list.", shown="all rows"
+    )
+    seeds: int = option(1, "Number of runs of each row, each with its own seed.", at_least=1)
+    first_seed: int = option(
+        0, "First seed, to run each seed as a job of its own.", at_least=0, at_most=2**32 - 1
+    )
+    data: str | None = option(
+        None,
+        "Folder with images and COCO annotations.",
+        metavar="DIR",
+        shown="the built-in scenes of scale tiny",
+    )
+    output: str = option(
+        "runs/reproduce",
+        "Folder with a folder for each run. Finished runs in it are not repeated.",
+        metavar="DIR",
+    )
+    epochs: int | None = option(
+        None,
+        "Epochs that stand for 24 epochs of the paper; other schedules scale with them.",
+        at_least=1,
+        shown="set by the scale",
+    )
+    image_size: int | None = option(
+        None, "Short side of the images in pixels.", at_least=16, shown="set by the scale"
+    )
+    lr: float | None = option(
+        None, "Learning rate of all rows.", at_least=0, shown="set by the scale"
+    )
+    backbone: str | None = option(
+        None, "Backbone: a timm model that supports features_only.", shown="set by the scale"
+    )
+    backbone_weights: str | None = option(
+        None,
+        "Weights of the backbone: imagenet, none, or a safetensors file.",
+        shown="set by the scale",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = option(
+        None, "Device to train on.", shown="set by the scale"
+    )
+    devices: int | None = option(
+        None,
+        "Devices for each run. The total batch stays that of the scale.",
+        at_least=1,
+        shown="set by the scale",
+    )
+    jobs: int = option(1, "Runs at the same time, in processes of one thread each.", at_least=1)
+    list: bool = option(False, "Print the rows and their commands, and run nothing.")
+    json: bool = option(False, "Print the result as one JSON object on the last line.")
 
 
 def reproduce(options: ReproduceOptions) -> dict[str, Any]:
@@ -111,8 +131,6 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
 
 
 def _check(options: ReproduceOptions) -> None:
-    from od_detr.training.limits import check_limits
-
     check_limits(options)
     if Path(options.output).is_file():
         raise InputError(f"--output {options.output}: is a file; give a folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,8 +29,7 @@ class Neck(nn.Module):
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
         self.projections = nn.ModuleList(
-            nn.Sequential(convolution, nn.GroupNorm(norm_groups, dim))
-            for convolution in convolutions
+            nn.Sequential(convolution, _GroupNorm(norm_groups, dim)) for convolution in convolutions
         )
 
     def forward(
@@ -43,3 +43,14 @@ class Neck(nn.Module):
                 self.projections[level](features[-1] if level == len(features) else pyramid[-1])
             )
         return pyramid
+
+
+class _GroupNorm(nn.GroupNorm):
+    """Group normalisation that accepts one image whose map has a single pixel.
+
+    With one channel in a group there is a single value to normalise. The functional form refuses that
+    for a batch of one image, and for no other batch; the operator behind it gives zero for each.
+    """
+
+    def forward(self, input: Float[Tensor, "B D _h _w"]) -> Float[Tensor, "B D _h _w"]:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from od_detr.detectors import save_detector
 from od_detr.detectors.saved import WEIGHTS
+from od_detr.errors import Interrupted
 from od_detr.files import atomic_write, clear_unfinished
 from od_detr.training.module import ONLINE, TEACHER, Training
 
@@ -24,10 +25,6 @@ LAST, BEST, METRICS = "last.ckpt", "best", "metrics.csv"
 SECONDS = "seconds"
 STOPPED = "stopped; continue with --resume"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(Exception):
-    """The user stopped the run; the message says what is saved of it."""
 
 
 class RunDirectory(L.Callback):

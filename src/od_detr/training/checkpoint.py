@@ -14,9 +14,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.files import atomic_write
-from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions
+from od_detr.options import (
+    MAY_CHANGE_ON_RESUME,
+    PER_RUN,
+    RESOLVED_LATER,
+    TrainOptions,
+    flag_name,
+)
 from od_detr.run_files import CONFIG_HEAD
-from od_detr.training.limits import flag_name
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -127,7 +132,7 @@ def write_config(options: TrainOptions, path: Path) -> None:
     if path.exists() and not path.read_text(errors="replace").startswith(CONFIG_HEAD):
         raise InputError(f"{path}: is there already and not a run's; give another --output")
     values = plain(dataclasses.asdict(options))
-    chosen = {name: value for name, value in values.items() if name not in ("resume", "dry_run")}
+    chosen = {name: value for name, value in values.items() if name not in PER_RUN}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         partial.write_text(CONFIG_HEAD + yaml.safe_dump(chosen, sort_keys=False))

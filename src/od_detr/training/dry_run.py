@@ -13,10 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from od_detr.detectors import DetectionTransformer
 from od_detr.objectives import total
-from od_detr.options import TrainOptions
+from od_detr.options import TrainOptions, check_limits
 from od_detr.structures import Batch, Targets
 from od_detr.training.fit import open_data, open_detector
-from od_detr.training.limits import check_limits
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 

@@ -18,11 +18,18 @@ from od_detr.data.annotations import Dropped
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
-from od_detr.detectors import DetectionTransformer, build_detector, compile_backbone, load_detector
+from od_detr.detectors import (
+    DetectionTransformer,
+    build_detector,
+    check_compiles,
+    compile_backbone,
+    load_detector,
+)
+from od_detr.devices import check_devices
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
-from od_detr.options import SIZES, TrainOptions
+from od_detr.options import SIZES, TrainOptions, check_limits, flag_name
 from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, Progress, RunDirectory
 from od_detr.training.checkpoint import (
     AtomicCheckpointIO,
@@ -32,7 +39,6 @@ from od_detr.training.checkpoint import (
     resume_options,
     write_config,
 )
-from od_detr.training.limits import check_device, check_limits, check_stages, flag_name
 from od_detr.training.module import Training
 from od_detr.training.optimizer import default_backbone_lr
 from od_detr.training.recipe import make_recipe
@@ -89,7 +95,7 @@ def open_detector(
             f"{options.data}: an image has {train.most_targets} objects, more than the {detector.num_queries} queries; "
             f"give --queries {train.most_targets} or more"
         )
-    check_stages(options, detector.num_layers)
+    options.check_stages(detector.num_layers)
     return detector
 
 
@@ -209,7 +215,9 @@ def fit(options: TrainOptions) -> Run:
 def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
     """What to resume from, if anything; nothing is written before every check that can be made is made."""
     check_limits(options)
-    check_device(options)
+    kind = check_devices(options)
+    if options.compile:
+        check_compiles(kind)
     if options.resume:
         return read_checkpoint(directory / LAST)
     if directory.exists() and not directory.is_dir():

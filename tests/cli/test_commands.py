@@ -1,8 +1,9 @@
-"""What each verb does, from its arguments to its last line."""
+"""What each command does, from its arguments to its last line."""
 
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import re
 import shutil
@@ -13,25 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from od_detr import Detector
-from od_detr.arguments import Parser
-from od_detr.cli import VERBS, TrainCommand
+from od_detr import Detector, detectors
+from od_detr.architectures import ARCHITECTURES
+from od_detr.cli.commands import COMMANDS
+from od_detr.cli.parser import parse
+from od_detr.cli.reference import page
+from od_detr.cli.train import TrainCommand
 from od_detr.data.scenes import CLASSES
+from od_detr.errors import InputError, Interrupted
+from od_detr.ops import selected_backend
+from od_detr.options import SIZES, OptimizerOptions, TrainOptions
+from od_detr.options.fields import options_of
 
+ROOT = Path(__file__).parents[2]
 Command = Callable[..., Any]
 
 
 def parsed(*arguments: str) -> TrainCommand:
-    return Parser("train", TrainCommand, config=True).parse(["--data", "x", *arguments])
+    return parse("train", TrainCommand, ["--data", "x", *arguments], reads_config=True)
 
 
 def test_help_and_overview_need_neither_torch_nor_lightning() -> None:
     script = (
         "import sys\nfrom od_detr.cli import main\nassert main(sys.argv[1:]) == 0\n"
-        "heavy = {'torch', 'lightning', 'timm', 'supervision'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'torch', 'lightning', 'timm', 'supervision', 'yaml'} & set(sys.modules)\nassert not heavy, heavy"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, "--help"],
@@ -41,24 +51,62 @@ def test_help_and_overview_need_neither_torch_nor_lightning() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert all(re.search(rf"^  {verb} +\S", result.stdout, re.MULTILINE) for verb in VERBS)
+    assert all(re.search(rf"^  {name} +\S", result.stdout, re.MULTILINE) for name in COMMANDS)
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
-def test_every_option_of_a_verb_is_explained_as_it_is_typed(
-    verb: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_option_of_a_command_is_explained_as_it_is_typed(name: str, od_detr: Command) -> None:
+    for flag in ("--help", "-h", "--help-all"):
+        answer = od_detr(name, flag)
+        assert (answer.status, answer.error) == (0, "")
+        assert answer.out.startswith(f"usage: od-detr {name}")
+        assert not re.search(r"--[\w.]+_\w", answer.out) and "null" not in answer.out
+        assert max(map(len, answer.out.splitlines())) <= 100
+    for option in options_of(COMMANDS[name].options).values():
+        shown = option.name.upper() if option.about.positional else option.flag
+        assert re.search(rf"^  {re.escape(shown)}\b", answer.out, re.MULTILINE), shown
+    assert "--json" in answer.out
+
+
+def test_the_help_of_train_fits_on_two_screens_and_shows_defaults_as_values(
+    od_detr: Command,
 ) -> None:
-    _, options, positional = VERBS[verb]
-    with pytest.raises(SystemExit) as left:
-        Parser(verb, options, positional, config=verb == "train").parse(["--help"])
-    assert left.value.code == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: od-detr {verb}")
-    assert not re.search(r"--\w+_\w", told)
-    for name in options.__dataclass_fields__:
-        shown = name if name in positional else "--" + name.replace("_", "-")
-        assert shown in told
-    assert "--json" in told
+    text = od_detr("train", "--help").out
+    flags = re.findall(r"^  (--[\w.-]+)", text, re.MULTILINE)
+    assert len(text.splitlines()) <= 100 and 20 <= len(flags) <= 35
+    assert {"--data", "--recipe", "--epochs", "--opt.lr"} <= set(flags)
+    assert not [flag for flag in flags if flag.startswith(("--md.", "--pd.", "--ag."))]
+    assert "Number of encoder layers (default: 6)." in text
+    assert "Number of object queries (default: 300; DINO: 900)." in text
+
+
+def test_the_page_of_options_is_what_the_code_generates() -> None:
+    assert (ROOT / "docs" / "options.md").read_text() == page(), (
+        "run python -m od_detr.cli.reference > docs/options.md"
+    )
+
+
+@pytest.mark.parametrize(("name", "builder"), [(n, a.builder) for n, a in ARCHITECTURES.items()])
+def test_the_defaults_that_help_shows_are_those_of_the_builders(name: str, builder: str) -> None:
+    """`300; DINO: 900` is 900 for DINO and 300 otherwise."""
+    signature = inspect.signature(getattr(detectors, builder)).parameters
+    architecture = ARCHITECTURES[name]
+    settings = {key: value.default for key, value in signature.items()} | architecture.arguments
+    actual = {size: settings[size] for size in SIZES} | {
+        "opt.lr": architecture.lr,
+        "qfl.class_weight": architecture.class_weight,
+        "eval.topk": architecture.top_k,
+    }
+    for option, value in actual.items():
+        assert shown_for(name, options_of(TrainOptions)[option].about.shown) == value, option
+
+
+def shown_for(model: str, text: str) -> float:
+    """The number that a default such as `2e-4; DAB and DINO: 1e-4` states for an architecture."""
+    usual, _, exception = text.partition("; ")
+    names, _, value = exception.partition(": ")
+    matches = [part for part in names.lower().split(" and ") if part and model.startswith(part)]
+    return float(value if matches else usual)
 
 
 def test_hyphens_and_underscores_name_the_same_option() -> None:
@@ -87,6 +135,54 @@ def test_a_flag_typed_after_a_configuration_wins(tmp_path: Path) -> None:
         7,
         (1, 2),
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--levels=3", "--num-levels=3"),
+        ("--enc.loss=focal", "--encoder.loss=focal"),
+        ("--enc.md", "--encoder.md"),
+        ("--dn.loss=focal", "--denoising.loss=focal"),
+        ("--qpad.on", "--query-prior.on"),
+        ("--qpad.match=rematch", "--query-prior.match=rematch"),
+        ("--pd.pe=student", "--pd.position=student"),
+        ("--pd.ref=student", "--pd.anchors=student"),
+        ("--ag.pe=sine", "--ag.position=sine"),
+        ("--ag.ref=box", "--ag.anchors=box"),
+        ("--ag.dup=keep", "--ag.duplicates=keep"),
+        ("--qfl.lambda=1.5", "--qfl.class-weight=1.5"),
+    ],
+)
+def test_an_earlier_name_is_accepted_and_says_so_in_one_line(
+    old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = parsed(new)
+    assert capsys.readouterr().err == ""
+    assert parsed(old) == expected != parsed()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and old.partition("=")[0] in told
+    assert new.partition("=")[0] in told
+
+
+def test_the_program_is_a_module(tmp_path: Path) -> None:
+    for module in ("od_detr", "od_detr.cli"):
+        command = [sys.executable, "-m", module, "--version"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert re.match(r"\d+\.\d+", done.stdout)
+
+
+def test_env_says_what_a_bug_report_needs(od_detr: Command) -> None:
+    answer = od_detr("env", "--json")
+    assert (answer.status, answer.error) == (0, "")
+    facts = answer.json
+    assert facts["versions"]["torch"] == torch.__version__
+    assert {"python", "od-detr", "timm", "transformers"} <= facts["versions"].keys()
+    assert facts["machine"]["cores"] >= 1 and facts["machine"]["memory_bytes"] > 2**20
+    assert facts["devices"]["cpu"]["bf16"] in (True, False)
+    assert facts["attention"]["cpu"] == selected_backend("cpu")
+    for name in ("torch", "C++ compiler", "attention on cpu", "memory"):
+        assert re.search(rf"^{re.escape(name)}: +\S", answer.out, re.MULTILINE)
 
 
 def test_train_tells_of_its_run_and_nothing_else(
@@ -221,7 +317,7 @@ def test_predict_says_nothing_but_its_result(trained: Path, scenes: Path, tmp_pa
     command = [
         sys.executable,
         "-m",
-        "od_detr.cli",
+        "od_detr",
         "predict",
         trained,
         image,
@@ -293,7 +389,45 @@ def test_fit_fine_tunes_and_gives_other_classes_new_heads(
     assert od_detr("evaluate", tmp_path / "other", "--data", data, "--json").status == 0
 
 
-def test_fine_tuning_refuses_another_host_and_other_sizes(
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({"lr": 1e-4}, r"lr: .*opt\.lr"),
+        ({"epoch": 1}, r"epoch: .*epochs"),
+        ({"epochs": "many"}, r"epochs must be a whole number"),
+        ({"opt": {"lrr": 1}}, r"opt\.lrr: .*opt\.lr"),
+        ({"opt": 3}, r"opt is a group"),
+        ({"opt_drop": 0}, r"opt\.drop must be at least 1"),
+    ],
+)
+def test_fit_refuses_what_the_command_refuses(
+    options: dict[str, Any], pattern: str, trained: Path, scenes: Path, tmp_path: Path
+) -> None:
+    detector = Detector.from_pretrained(trained)
+    with pytest.raises(InputError, match=pattern) as refused:
+        detector.fit(scenes, output=tmp_path / "run", **options)
+    assert "\n" not in str(refused.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rate", [{"opt": {"lr": "1e-3"}}, {"opt_lr": 1e-3}, {"opt.lr": 1e-3}])
+def test_fit_takes_what_the_command_takes(
+    rate: dict[str, Any], trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainOptions] = []
+
+    def stop(options: TrainOptions) -> None:
+        seen.append(options)
+        raise Interrupted("seen")
+
+    monkeypatch.setattr("od_detr.training.fit.fit", stop)
+    with pytest.raises(Interrupted):
+        Detector.from_pretrained(trained).fit("data", epochs="1", batch_size=4, **rate)
+    expected = OptimizerOptions(lr=1e-3)
+    assert (seen[0].epochs, seen[0].batch_size, seen[0].opt) == (1, 4, expected)
+    assert (seen[0].data, seen[0].init, seen[0].image_size) == ("data", str(trained), 64)
+
+
+def test_fine_tuning_refuses_another_architecture_and_other_sizes(
     trained: Path, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path
 ) -> None:
     for flags, mend in (

@@ -1,0 +1,98 @@
+"""Runs a command and turns the way it ends into an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+
+from od_detr.cli.commands import COMMANDS, overview
+from od_detr.cli.help import help_page
+from od_detr.cli.parser import parse
+from od_detr.errors import InputError, Interrupted, LaunchError
+from od_detr.options.names import nearest
+from od_detr.ranks import is_chief
+
+SKIPPED = 4  # done, but some inputs were skipped: the command's result lists them under "skipped"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of `od-detr`.
+
+    0 done; 1 a defect of ours; 2 wrong input; 3 values stayed non-finite; 4 done, but some inputs
+    were skipped; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM.
+
+    Args:
+        arguments: the words after `od-detr`; those of this process by default.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug, speaks = "--debug" in words, _speaks()
+    silence = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(None)
+    try:
+        with silence:
+            return run([word for word in words if word != "--debug"])
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as stop:
+        return _reported(str(stop), stop.status) if speaks else 0
+    except (InputError, FloatingPointError) as error:
+        if debug:
+            raise
+        known_to_all = isinstance(error, LaunchError | FloatingPointError)
+        status = getattr(error, "status", 1)
+        return _reported(f"error: {error}", status) if speaks or not known_to_all else status
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs one command and returns its exit status: 0, or 4 if it skipped some inputs.
+
+    Raises:
+        InputError: the command or an option is unknown or wrong.
+    """
+    name, arguments = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("--help", "-h", "help"):
+        print(overview())
+    elif name == "--version":
+        from importlib.metadata import version
+
+        print(version("od-detr"))
+    elif name not in COMMANDS:
+        raise _no_such_command(name)
+    else:
+        return _run_command(name, arguments)
+    return 0
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int:
+    command = COMMANDS[name]
+    asked = {"--help", "-h", "--help-all"} & set(arguments)
+    if asked:
+        everything = "--help-all" in asked
+        print(help_page(name, command.options, command.summary, command.reads_config, everything))
+        return 0
+    options = parse(name, command.options, arguments, command.reads_config)
+    result = command.run(options)
+    if options.json:
+        print(json.dumps(result))
+    return SKIPPED if result.get("skipped") else 0
+
+
+def _no_such_command(name: str) -> InputError:
+    meant = next((own for own, each in COMMANDS.items() if name in each.known_as), None)
+    meant = meant or nearest(name, COMMANDS)
+    hint = f"did you mean {meant}?" if meant else "see od-detr --help"
+    return InputError(f"{name}: no such command; {hint}")
+
+
+def _speaks() -> bool:
+    """Whether this process prints for all that train together."""
+    try:
+        return is_chief()
+    except LaunchError:  # reported when training asks again
+        return True
+
+
+def _reported(line: str, status: int) -> int:
+    print(" ".join(line.split()), file=sys.stderr)
+    return status

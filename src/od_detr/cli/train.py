@@ -1,0 +1,66 @@
+"""`od-detr train`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+from od_detr.cli.command import json_option
+from od_detr.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class TrainCommand(TrainOptions):
+    """Train a detector on images with COCO annotations."""
+
+    json: bool = json_option()
+
+    @property
+    def run_options(self) -> TrainOptions:
+        """The options without those of the command line alone."""
+        return TrainOptions(
+            **{each.name: getattr(self, each.name) for each in fields(TrainOptions)}
+        )
+
+
+def train(options: TrainCommand) -> dict[str, Any]:
+    """Trains, or with --dry-run only reports the cost."""
+    return _dry_run(options.run_options) if options.dry_run else _train(options.run_options)
+
+
+def _train(options: TrainOptions) -> dict[str, Any]:
+    from rich.console import Console
+
+    from od_detr.evaluation.coco import format_table
+    from od_detr.run_files import RunFiles
+    from od_detr.training.fit import fit
+
+    run = fit(options)
+    for name, summary in run.summaries.items():
+        Console().print(format_table(summary, name))
+    files = RunFiles(run.directory)
+    best = json.loads(files.best_config.read_text())
+    which = f"{best['weights']} weights of epoch {best['epoch']}, AP {100 * best['AP']:.1f}"
+    print(f"best: {which}, in {files.best}")
+    result = {"AP": best["AP"], "weights": best["weights"], "run": str(run.directory)}
+    return result | run.rows[-1]
+
+
+def _dry_run(options: TrainOptions) -> dict[str, Any]:
+    from od_detr.training.dry_run import dry_run
+
+    cost = dry_run(options)
+    millions, trainable = cost["parameters"] / 1e6, cost["trainable_parameters"] / 1e6
+    for line in (
+        f"{cost['images']} training images, {cost['validation_images']} validation images, "
+        f"{len(cost['classes'])} classes",
+        f"{options.model} with {options.backbone}: {millions:.1f} M parameters, "
+        f"{trainable:.1f} M trainable",
+        f"{cost['flops_per_image'] / 1e9:.1f} GFLOPs for an image with a short side of "
+        f"{options.image_size} px (4:3)",
+        f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images in "
+        "float32",
+    ):
+        print(line)
+    return cost

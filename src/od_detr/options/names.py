@@ -1,0 +1,85 @@
+"""Finds the option that a name means: its own, an earlier one, or one of another package."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+
+from od_detr.errors import InputError
+from od_detr.options.fields import Option, flag_name, groups_of, options_of, renamed
+
+Naming = Callable[[str], str]
+# What people look for under a name that stands for no option of ours.
+ELSEWHERE = {
+    "conf": "`od-detr predict` has --threshold",
+    "threshold": "`od-detr predict` has --threshold",
+    "patience": "there is no early stopping; best/ always holds the best epoch",
+    "optimizer": "AdamW is the only optimizer; --opt.lr and --opt.wd set it",
+}
+
+
+def as_flag(name: str) -> str:
+    """How an option is named in messages about the command line: `--opt.backbone-lr`."""
+    return f"--{flag_name(name)}"
+
+
+def as_python(name: str) -> str:
+    """How an option is named in messages about a call from Python: `opt.backbone_lr`."""
+    return name
+
+
+def known_name(options: type, name: str) -> str | None:
+    """The dotted name of the option called `name`, or None.
+
+    Hyphens stand for underscores, and `opt_lr` for `opt.lr`. Earlier names are known too.
+    """
+    plain = name.replace("-", "_")
+    spellings = [plain, f"{plain}_"] + [
+        f"{each}.{plain.removeprefix(f'{each}_')}"
+        for each in groups_of(options)
+        if plain.startswith(f"{each}_")
+    ]
+    before = renamed(options)
+    for spelling in spellings:
+        if spelling in options_of(options):
+            return spelling
+        if spelling in before:
+            return before[spelling]
+    return None
+
+
+def no_such_option(options: type, name: str, shown: str, naming: Naming) -> InputError:
+    """The error for an unknown option, with the option that was probably meant.
+
+    Args:
+        options: dataclass of options.
+        name: what was given, without hyphens in front.
+        shown: what was given, as the message shows it.
+        naming: how the message names an option.
+    """
+    plain = name.replace("-", "_").lower()
+    known = options_of(options)
+    if plain in groups_of(options):
+        members = [naming(each) for each in known if each.startswith(f"{plain}.")]
+        return InputError(f"{shown} is a group of options; give one of {', '.join(members)}")
+    meant = _meant(known, plain)
+    if meant:
+        hint = f"did you mean {' or '.join(naming(each) for each in meant)}?"
+    else:
+        hint = ELSEWHERE.get(plain, "see --help")
+    return InputError(f"{shown}: no such option; {hint}")
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The most similar of the words, or None if none is similar."""
+    return next(iter(difflib.get_close_matches(word, list(words), 1)), None)
+
+
+def _meant(known: Mapping[str, Option], name: str) -> list[str]:
+    """The options that a wrong name may mean: a synonym, the last part of a name, or a typo."""
+    synonyms = [each.name for each in known.values() if name in each.about.known_as]
+    if name in ELSEWHERE and not synonyms:
+        return []
+    members = [each for each in known if each.rpartition(".")[2] == name]
+    near = nearest(name, known)
+    return synonyms or members or ([near] if near else [])

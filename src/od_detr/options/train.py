@@ -1,0 +1,337 @@
+"""The options of a training run, shared by the command line, `config.yaml` and Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from od_detr.architectures import ARCHITECTURES, Architecture, ModelName
+from od_detr.errors import InputError
+from od_detr.options.fields import REQUIRED, group, option, options_of
+from od_detr.options.method import (
+    AuxiliarySwitches,
+    DenoisingOptions,
+    DinoOptions,
+    DistillOptions,
+    EmaOptions,
+    EncoderOptions,
+    MatchingSwitches,
+    MatchOptions,
+    PredictionSwitches,
+    PriorSwitches,
+    QflOptions,
+)
+
+RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
+# Epoch after which the originals reduce the learning rate, by length of the schedule.
+DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW as the originals use it."""
+
+    lr: float | None = option(
+        None,
+        "Learning rate.",
+        at_least=0,
+        everyday=True,
+        resolved=True,
+        shown="2e-4; DAB and DINO: 1e-4",
+        known_as=("lr0", "learning_rate"),
+    )
+    backbone_lr: float | None = option(
+        None,
+        "Learning rate of the backbone as a fraction of --opt.lr.",
+        at_least=0,
+        resolved=True,
+        shown="0.1; 1 without pretrained weights",
+    )
+    wd: float = option(1e-4, "Weight decay.", at_least=0, known_as=("weight_decay",))
+    clip: float = option(
+        0.1,
+        "Largest norm of the gradients; they are scaled down to it. 0 turns it off.",
+        at_least=0,
+    )
+    drop: int | None = option(
+        None,
+        "Epoch after which the learning rate is divided by 10.",
+        at_least=1,
+        because="0 would freeze an untrained teacher at the first step",
+        everyday=True,
+        resolved=True,
+        shown="20 of 24; 40 of 50; else 5/6 of --epochs",
+    )
+    warmup: int = option(
+        0, "Optimizer steps of linear warm-up.", at_least=0, known_as=("warmup_steps",)
+    )
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Validation during training."""
+
+    every: int = option(
+        1,
+        "Epochs between validations. The last epoch is always validated.",
+        at_least=1,
+        known_as=("val", "val_interval", "check_val_every_n_epoch"),
+    )
+    topk: int | None = option(
+        None,
+        "Number of detections in an image that are evaluated.",
+        at_least=1,
+        resolved=True,
+        shown="100; DINO: 300",
+        known_as=("max_det",),
+    )
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a detector on images with COCO annotations."""
+
+    data: str = option(
+        REQUIRED,
+        "Folder with images and COCO annotations.",
+        metavar="DIR",
+        everyday=True,
+        may_change_on_resume=True,
+        known_as=("dataset", "dataset_dir"),
+    )
+    model: ModelName = option(
+        "deformable-detr-plus", "Architecture.", everyday=True, known_as=("arch", "architecture")
+    )
+    output: str = option(
+        "runs/train",
+        "Folder for everything the run writes.",
+        metavar="DIR",
+        everyday=True,
+        may_change_on_resume=True,
+        known_as=("name", "project", "save_dir", "output_dir", "out"),
+    )
+    recipe: RecipeName = option(
+        "od", "Training method. od is the full method, baseline the original.", everyday=True
+    )
+    resume: bool = option(
+        False,
+        "Continue the run in --output where it stopped.",
+        everyday=True,
+        may_change_on_resume=True,
+        per_run=True,
+    )
+    init: str | None = option(
+        None,
+        "Fine-tune the detector of this run or folder. Other classes get new output layers.",
+        metavar="DIR",
+        everyday=True,
+        shown="train a new detector",
+        known_as=("weights", "pretrained", "checkpoint", "pretrain_weights"),
+    )
+    dry_run: bool = option(
+        False,
+        "Check data and options, print the cost of the run, and exit.",
+        everyday=True,
+        may_change_on_resume=True,
+        per_run=True,
+    )
+    epochs: int = option(
+        24,
+        "Number of passes over the training images.",
+        at_least=1,
+        everyday=True,
+        may_change_on_resume=True,
+        known_as=("epoch", "max_epochs", "num_epochs"),
+    )
+    batch_size: int = option(
+        2,
+        "Images for each device and step.",
+        at_least=1,
+        everyday=True,
+        known_as=("batch", "bs", "batchsize"),
+    )
+    accumulate: int = option(
+        1,
+        "Number of steps whose gradients are added up before the weights are updated.",
+        at_least=1,
+        known_as=("grad_accum_steps", "accumulate_grad_batches"),
+    )
+    image_size: int = option(
+        800,
+        "Short side of the images in pixels. Training varies it.",
+        at_least=16,
+        everyday=True,
+        known_as=("imgsz", "img_size", "size", "resolution"),
+    )
+    augment: Literal["detr", "flip", "none"] = option(
+        "detr",
+        "Augmentation: flips, scales and crops as in DETR, only flips, or none.",
+        everyday=True,
+    )
+    backbone: str = option(
+        "resnet50", "Backbone: a timm model that supports features_only.", everyday=True
+    )
+    backbone_weights: str = option(
+        "imagenet",
+        "Weights of the backbone: imagenet, none, or a safetensors file.",
+        everyday=True,
+    )
+    backbone_options: dict[str, Any] = option(
+        {}, "More arguments of the timm model, such as {channels: [32, 64]}.", shown="none"
+    )
+    hidden_dim: int | None = option(
+        None,
+        "Width of the transformer.",
+        at_least=8,
+        multiple_of=8,
+        resolved=True,
+        shown="256",
+    )
+    encoder_layers: int | None = option(
+        None, "Number of encoder layers.", at_least=1, everyday=True, resolved=True, shown="6"
+    )
+    decoder_layers: int | None = option(
+        None, "Number of decoder layers.", at_least=1, everyday=True, resolved=True, shown="6"
+    )
+    queries: int | None = option(
+        None,
+        "Number of object queries.",
+        at_least=1,
+        everyday=True,
+        resolved=True,
+        shown="300; DINO: 900",
+        known_as=("num_queries",),
+    )
+    feedforward: int | None = option(
+        None,
+        "Hidden width of the feed-forward layers.",
+        at_least=1,
+        resolved=True,
+        shown="1024; DAB and DINO: 2048",
+    )
+    num_levels: int | None = option(
+        None,
+        "Number of feature-map levels.",
+        at_least=3,
+        resolved=True,
+        shown="4; dino-5scale: 5",
+        formerly="levels",
+    )
+    dropout: float | None = option(
+        None,
+        "Dropout probability in the transformer.",
+        at_least=0,
+        at_most=1,
+        resolved=True,
+        shown="0.1; DAB and DINO: 0",
+    )
+    seed: int = option(
+        0,
+        "Seed for every random number generator.",
+        at_least=0,
+        at_most=2**32 - 1,
+        everyday=True,
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto",
+        "Device to train on. auto uses a GPU if there is one.",
+        everyday=True,
+        may_change_on_resume=True,
+        known_as=("accelerator",),
+    )
+    devices: int = option(
+        1,
+        "Number of devices to train on.",
+        at_least=1,
+        everyday=True,
+        known_as=("gpus", "num_gpus"),
+    )
+    precision: Literal["32", "bf16", "fp16"] = option(
+        "32",
+        "Precision of the network. Matching and losses are always float32.",
+        everyday=True,
+        may_change_on_resume=True,
+        known_as=("amp", "half"),
+    )
+    compile: bool = option(
+        False,
+        "Compile the backbone with torch.compile. Only for GPUs; a CPU gains too little.",
+        may_change_on_resume=True,
+    )
+    workers: int | None = option(
+        None,
+        "Number of processes that load images.",
+        at_least=0,
+        everyday=True,
+        may_change_on_resume=True,
+        shown="CPU cores minus 1",
+        known_as=("num_workers",),
+    )
+    opt: OptimizerOptions = group(OptimizerOptions, "Optimizer (AdamW)")
+    eval: EvalOptions = group(EvalOptions, "Validation during training", may_change_on_resume=True)
+    match: MatchOptions = group(MatchOptions, "Hungarian matching")
+    qfl: QflOptions = group(QflOptions, "Classification loss (Eq. 2), every recipe but baseline")
+    ema: EmaOptions = group(EmaOptions, "Teacher, the moving average of the student (section 3.2)")
+    distill: DistillOptions = group(DistillOptions, "Online distillation as a whole")
+    md: MatchingSwitches = group(MatchingSwitches, "Matching distillation (section 3.2)")
+    pd: PredictionSwitches = group(PredictionSwitches, "Prediction distillation (section 3.3)")
+    query_prior: PriorSwitches = group(
+        PriorSwitches, "Query-prior assignment (Table 5, last row)", formerly="qpad"
+    )
+    ag: AuxiliarySwitches = group(AuxiliarySwitches, "Auxiliary groups (section 3.4)")
+    dino: DinoOptions = group(DinoOptions, "Two-stage architectures (DINO)")
+    encoder: EncoderOptions = group(
+        EncoderOptions, "Encoder predictions of two-stage architectures", formerly="enc"
+    )
+    denoising: DenoisingOptions = group(DenoisingOptions, "DINO's denoising group", formerly="dn")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The entry of `model` in the table of architectures."""
+        return ARCHITECTURES[self.model]
+
+    @property
+    def drop_epoch(self) -> int:
+        """First epoch (counted from 0) with the reduced learning rate."""
+        if self.opt.drop is not None:
+            return self.opt.drop
+        return DROPS.get(self.epochs, max(1, round(self.epochs * 5 / 6)))
+
+    @property
+    def distils(self) -> bool:
+        """Whether the recipe consults the teacher."""
+        return self.recipe in ("md", "md+pd", "md+ag", "od")
+
+    @property
+    def stops_update(self) -> bool:
+        """Whether the teacher is frozen when the learning rate drops."""
+        if self.ema.stop == "auto":
+            return self.recipe in ("md+pd", "od")
+        return self.ema.stop == "on"
+
+    def check_stages(self, layers: int) -> None:
+        """Refuses `ag.stages` that a detector with this many decoder layers does not have.
+
+        Raises:
+            InputError: naming the stages and the range.
+        """
+        stages = self.ag.stages
+        if stages is None or (stages and all(1 <= stage <= layers for stage in stages)):
+            return
+        raise InputError(
+            f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; "
+            f"give numbers from 1 to {layers}"
+        )
+
+
+_ALL = options_of(TrainOptions).values()
+# Options and groups that a resumed run may change.
+MAY_CHANGE_ON_RESUME = tuple(
+    dict.fromkeys(each.name.partition(".")[0] for each in _ALL if each.about.may_change_on_resume)
+)
+# Options that `config.yaml` does not hold.
+PER_RUN = tuple(each.name for each in _ALL if each.about.per_run)
+# Options that may be None until the architecture, the schedule or --init decides.
+RESOLVED_LATER = tuple(each.name for each in _ALL if each.about.resolved)
+# Those of them that are sizes of the detector.
+SIZES = tuple(name for name in RESOLVED_LATER if "." not in name)

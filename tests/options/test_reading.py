@@ -1,0 +1,158 @@
+"""Values from the command line, YAML and Python become the same options."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from od_detr.errors import InputError
+from od_detr.options import (
+    MAY_CHANGE_ON_RESUME,
+    PER_RUN,
+    RESOLVED_LATER,
+    SIZES,
+    AuxiliarySwitches,
+    OptimizerOptions,
+    TrainOptions,
+    check_limits,
+    from_values,
+)
+from od_detr.options.config_file import parse_yaml, read_config
+from od_detr.options.fields import options_of, renamed
+from od_detr.options.reading import build
+
+ROOT = Path(__file__).parents[2]
+
+
+def made(**values: Any) -> TrainOptions:
+    return from_values(TrainOptions, {"data": "x"} | values)
+
+
+def test_every_spelling_of_a_value_gives_the_same_options() -> None:
+    expected = made(opt=OptimizerOptions(lr=1e-4, drop=3))
+    for values in (
+        {"opt": {"lr": 1e-4, "drop": 3}},
+        {"opt": {"lr": "1e-4", "drop": "3"}},
+        {"opt_lr": 1e-4, "opt_drop": 3.0},
+        {"opt.lr": "0.0001", "opt-drop": 3},
+    ):
+        assert made(**values) == expected
+    assert made(ag={"stages": [1, 2]}).ag == AuxiliarySwitches(stages=(1, 2))
+    assert made(precision=32, output=Path("runs") / "x").output == str(Path("runs") / "x")
+    assert made(epochs="1e2").epochs == 100 and made(ema_stop="off").ema.stop == "off"
+    assert made(backbone_options="{channels: [8, 16]}").backbone_options == {"channels": [8, 16]}
+    assert made(queries=None).queries is made(queries="null").queries is None
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"epochs": 0}, "epochs"),
+    ({"epochs": True}, "epochs"),
+    ({"epochs": None}, "epochs"),
+    ({"epochs": 1.5}, "epochs"),
+    ({"epochs": float("nan")}, "epochs"),
+    ({"epochs": [1]}, "epochs"),
+    ({"seed": 2**40}, "seed"),
+    ({"opt_lr": float("inf")}, "opt.lr"),
+    ({"opt_lr": False}, "opt.lr"),
+    ({"resume": 1}, "resume"),
+    ({"resume": "yes"}, "resume"),
+    ({"data": None}, "data"),
+    ({"recipe": "best"}, "recipe"),
+    ({"ag": {"stages": ["a"]}}, "ag.stages"),
+    ({"backbone_options": [1]}, "backbone_options"),
+    ({"hidden_dim": 33}, "hidden_dim"),
+    ({"opt": None}, "opt"),
+    ({"opt": [1]}, "opt"),
+]
+
+
+@pytest.mark.parametrize(("values", "name"), WRONG)
+def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], name: str) -> None:
+    with pytest.raises(InputError) as refused:
+        made(**values)
+    assert str(refused.value).startswith(name) and "\n" not in str(refused.value)
+
+
+def test_options_made_in_python_pass_the_same_checks() -> None:
+    check_limits(TrainOptions("x"))
+    for wrong in (
+        TrainOptions("x", epochs=0),
+        TrainOptions("x", hidden_dim=36),
+        TrainOptions("x", opt=OptimizerOptions(drop=0)),
+        TrainOptions("x", ag=AuxiliarySwitches(max_queries=0)),
+    ):
+        with pytest.raises(InputError, match=r"^--"):
+            check_limits(wrong)
+
+
+def test_what_is_written_to_yaml_is_read_back() -> None:
+    chosen = made(epochs=3, ag={"stages": [1, 2]}, ema={"stop": "off"}, opt={"lr": 1e-7})
+    text = yaml.safe_dump(yaml_able(dataclasses.asdict(chosen)))
+    assert from_values(TrainOptions, parse_yaml(text)) == chosen
+
+
+def yaml_able(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: yaml_able(item) for key, item in value.items()}
+    return [yaml_able(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def test_yaml_reads_numbers_and_words_as_people_mean_them() -> None:
+    text = "{a: on, b: 1e-4, c: 3, d: .5, e: off, f: true, g: 1.5e3, h: '1', i: null, j: yes}"
+    expected = [*("on", 1e-4, 3, 0.5, "off", True, 1500.0, "1", None, "yes")]
+    assert list(parse_yaml(text).values()) == expected
+
+
+@given(st.text(alphabet="abc:{}[]&*!|>-# \n'\"0123456789.%?,\t", max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        parse_yaml(text)
+    except ValueError:
+        return
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted((ROOT / "docs" / "evidence").glob("*/*/config.yaml")),
+    ids=lambda f: f.parent.name,
+)
+def test_every_recorded_run_can_be_loaded(file: Path) -> None:
+    """Some are older than the present names of options."""
+    recorded = yaml.safe_load(file.read_text())
+    options = build(TrainOptions, read_config(TrainOptions, file), str)
+    levels = recorded.get("num_levels", recorded.get("levels"))
+    assert (options.num_levels, options.epochs, options.recipe) == (
+        levels,
+        recorded["epochs"],
+        recorded["recipe"],
+    )
+
+
+def test_the_rules_of_options_follow_from_their_declarations() -> None:
+    assert MAY_CHANGE_ON_RESUME == (
+        "data", "output", "resume", "dry_run", "epochs", "device", "precision", "compile",
+        "workers", "eval",
+    )  # fmt: skip
+    assert SIZES == (
+        "hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "num_levels",
+        "dropout",
+    )  # fmt: skip
+    assert set(RESOLVED_LATER) == {
+        *SIZES, "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay", "qfl.class_weight",
+        "eval.topk",
+    }  # fmt: skip
+    assert PER_RUN == ("resume", "dry_run")
+
+
+def test_every_option_is_declared_with_a_sentence_and_a_default_to_show() -> None:
+    for option in options_of(TrainOptions).values():
+        about = option.about
+        assert about.help[0].isupper() and about.help.endswith("."), option.name
+        assert about.shown or option.default is not None, option.name
+    assert not set(renamed(TrainOptions)) & set(options_of(TrainOptions))
