@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from od_detr.cli import command
 from od_detr.cli.commands import COMMANDS
 from od_detr.cli.demo import DemoOptions
-from od_detr.errors import InputError, Interrupted, NonFinite, SomeSkipped
+from od_detr.errors import InputError, Interrupted, NonFinite
 
 Command = Callable[..., Any]
 Fingerprint = Callable[[Path], dict[str, str]]
@@ -433,7 +433,6 @@ def test_names_of_other_packages_lead_to_ours(flag: str, ours: str, od_detr: Com
     [
         (InputError("--epochs is\nwrong"), 2, "error: --epochs is wrong"),
         (NonFinite("loss is nan"), 3, "error: loss is nan"),
-        (SomeSkipped("2 images skipped", {"images": 8}), 4, "warning: 2 images skipped"),
         (Interrupted("stopped; saved", 143), 143, "stopped; saved"),
         (Interrupted("stopped; saved"), 130, "stopped; saved"),
         (FloatingPointError("loss is nan"), 1, "error: loss is nan"),
@@ -453,4 +452,14 @@ def test_every_way_to_end_has_its_status_and_one_line(
     monkeypatch.setitem(COMMANDS, "demo", command.Command(DemoOptions, stop))
     answer = od_detr("demo", "--json")
     assert (answer.status, answer.error.strip()) == (status, line)
-    assert answer.out == ('{"images": 8}\n' if status == 4 else "")
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize(("skipped", "status"), [([], 0), (["a.jpg"], 4)])
+def test_skipped_inputs_have_a_status_of_their_own(
+    skipped: list[str], status: int, od_detr: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = command.Command(DemoOptions, lambda options: {"skipped": skipped})
+    monkeypatch.setitem(COMMANDS, "demo", done)
+    answer = od_detr("demo", "--json")
+    assert (answer.status, answer.json) == (status, {"skipped": skipped})
