@@ -97,6 +97,23 @@ class CocoDataset(Dataset[Sample]):
             image, xyxy_to_cxcywh(boxes_xyxy), torch.from_numpy(labels), image_id, (height, width)
         )
 
+    def described(self, split: str) -> list[str]:
+        """What was found, a line each: format, images, boxes and classes, what was left out and why."""
+        found = self.annotations
+        names = ", ".join(self.classes[:8]) + (", …" if len(self.classes) > 8 else "")
+        lines = [
+            f"{split}: {found.format.upper()} data in {found.file}: {len(self)} images, "
+            f"{len(found.labels)} boxes, {len(self.classes)} classes ({names})"
+        ]
+        if self.dropped != Dropped():
+            lines.append(f"{found.file}: {self.dropped}")
+        if not self.most_targets:
+            lines.append(
+                f"{found.file}: there are no objects in it"
+                + (", so AP cannot be measured" if split == "val" else "")
+            )
+        return lines + [str(finding) for finding in found.findings if finding.severity != "error"]
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The class name of every label."""

@@ -14,6 +14,7 @@ from od_detr.data.formats.yolo import yolo_readers
 from od_detr.data.preparation.classes import given_classes, merged, own_classes, subset
 from od_detr.data.preparation.splitting import part_of
 from od_detr.errors import InputError
+from od_detr.options import TrainOptions
 
 Split = Literal["train", "val", "test"]
 FORMATS = (coco_readers, yolo_readers, voc_readers)
@@ -50,6 +51,19 @@ def open_split(
         return given_classes(annotations, classes, choices.classes)
     own = own_classes(annotations)
     return subset(own, choices.classes) if choices.classes else own
+
+
+def choices_of(options: TrainOptions) -> Choices:
+    """What training's options say about the data."""
+    return Choices(
+        options.val_fraction,
+        options.group,
+        options.val_data,
+        tuple(name.strip() for name in (options.classes or "").split(",") if name.strip()),
+        options.single_class,
+        options.difficult,
+        options.voc_origin,
+    )
 
 
 def _split_of(data: Path, split: Split, choices: Choices) -> Annotations:

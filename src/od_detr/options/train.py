@@ -168,6 +168,28 @@ class TrainOptions:
         "Augmentation: flips, scales and crops as in DETR, only flips, or none.",
         everyday=True,
     )
+    val_fraction: float = option(
+        0.2,
+        "Share of the images to validate on where the data has no splits.",
+        at_least=0.001,
+        at_most=0.999,
+    )
+    val_data: str | None = option(None, "Another folder to validate on.", shown="that of --data")
+    group: str | None = option(
+        None,
+        "Regular expression. Images whose first group is equal stay on one side of that split.",
+        shown="each image by itself",
+    )
+    classes: str | None = option(
+        None, "Names of the classes to train on, separated by commas.", shown="all"
+    )
+    single_class: bool = option(False, "Whether to treat all classes as one.")
+    difficult: Literal["ignore", "keep"] = option(
+        "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
+    )
+    voc_origin: int = option(
+        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
+    )
     backbone: str = option(
         "resnet50", "Backbone: a timm model that supports features_only.", everyday=True
     )

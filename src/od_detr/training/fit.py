@@ -14,9 +14,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from od_detr.data.annotations import Dropped
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.folders import choices_of
 from od_detr.data.transforms import Transform
 from od_detr.detectors import (
     DetectionTransformer,
@@ -64,12 +64,12 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     """Training and validation sets, checked; validation uses the training set's classes."""
     data = Path(options.data)
     augmented = Transform(options.image_size, augment=options.augment)
-    train = CocoDataset.from_folder(data, "train", augmented, seed=options.seed)
+    choices = choices_of(options)
+    train = CocoDataset.from_folder(data, "train", augmented, choices=choices, seed=options.seed)
     plain = Transform(options.image_size, augment="none")
-    val = CocoDataset.from_folder(data, "val", plain, classes=train.classes)
-    for dataset in (train, val):
-        if dataset.dropped != Dropped() and _rank() == 0:
-            print(f"{dataset.annotations.file}: {dataset.dropped}")
+    val = CocoDataset.from_folder(data, "val", plain, choices=choices, classes=train.classes)
+    if _rank() == 0:
+        print("\n".join([*train.described("train"), *val.described("val")]))
     return train, val
 
 

@@ -40,4 +40,4 @@ class Choices:
     classes: tuple[str, ...] = ()
     single_class: bool = False
     difficult: Literal["ignore", "keep"] = "ignore"
-    voc_origin: Literal[0, 1] = 1
+    voc_origin: int = 1
