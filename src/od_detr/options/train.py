@@ -175,11 +175,6 @@ class TrainOptions:
         at_most=0.999,
     )
     val_data: str | None = option(None, "Another folder to validate on.", shown="that of --data")
-    group: str | None = option(
-        None,
-        "Regular expression. Images whose first group is equal stay on one side of that split.",
-        shown="each image by itself",
-    )
     classes: str | None = option(
         None, "Names of the classes to train on, separated by commas.", shown="all"
     )
@@ -306,6 +301,12 @@ class TrainOptions:
         EncoderOptions, "Encoder predictions of two-stage architectures", formerly="enc"
     )
     denoising: DenoisingOptions = group(DenoisingOptions, "DINO's denoising group", formerly="dn")
+    # Last, because the name hides `group`, which declares the fields above.
+    group: str | None = option(
+        None,
+        "Regular expression. Images whose first group is equal stay on one side of that split.",
+        shown="each image by itself",
+    )
 
     @property
     def architecture(self) -> Architecture:
