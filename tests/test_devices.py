@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from od_detr import devices
-from od_detr.devices import check_devices, choose_device
+from od_detr.devices import check_devices, choose_device, described_arithmetic, set_arithmetic
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 
@@ -52,3 +52,31 @@ def test_training_needs_all_devices_and_a_precision_they_have(
     assert check_devices(replace(OPTIONS, device="cpu", devices=3)) == "cpu"
     with pytest.raises(InputError, match="--precision fp16: "):
         check_devices(replace(OPTIONS, device="cpu", precision="fp16"))
+
+
+@pytest.mark.parametrize(("matmul", "tf32"), [("high", True), ("highest", False)])
+def test_a_gpu_multiplies_in_tf32_unless_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, matmul: str, tf32: bool
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not tf32)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    try:
+        set_arithmetic(matmul, "cuda")
+        assert torch.get_float32_matmul_precision() == matmul
+        assert torch.backends.cudnn.allow_tf32 == tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert ("TF32" in described_arithmetic("32", matmul, "cuda")) == tf32
+
+
+def test_the_arithmetic_of_a_cpu_is_left_alone() -> None:
+    before = torch.get_float32_matmul_precision()
+    set_arithmetic("high" if before == "highest" else "highest", "cpu")
+    assert torch.get_float32_matmul_precision() == before
+    assert described_arithmetic("32", "high", "cpu") == "float32"
+
+
+def test_a_gpu_without_tf32_says_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert described_arithmetic("32", "high", "cuda") == "float32"

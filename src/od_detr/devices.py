@@ -66,3 +66,32 @@ def check_devices(options: TrainOptions) -> str:
             f"--devices {options.devices}: this machine has {count}; give {count} or fewer"
         )
     return kind
+
+
+def set_arithmetic(matmul: str, kind: str) -> None:
+    """Lets a CUDA device multiply float32 matrices in TF32 ("high"), or forbids it ("highest").
+
+    Other devices have one arithmetic only, and nothing is changed for them. The setting is the
+    process's.
+    """
+    import torch
+
+    if kind == "cuda":
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = matmul == "high"
+
+
+def described_arithmetic(precision: str, matmul: str, kind: str) -> str:
+    """What a step computes in, as a user reads it."""
+    if precision != "32":
+        return {"bf16": "bfloat16", "fp16": "float16"}[precision] + ", losses in float32"
+    if kind == "cuda" and matmul == "high" and _has_tf32():
+        return "float32, matrix products in TF32 (--matmul highest: in float32)"
+    return "float32"
+
+
+def _has_tf32() -> bool:
+    """Whether the first GPU is of the Ampere generation or later."""
+    import torch
+
+    return torch.cuda.get_device_capability() >= (8, 0)

@@ -270,6 +270,16 @@ class TrainOptions:
         may_change_on_resume=True,
         known_as=("amp", "half"),
     )
+    matmul: Literal["high", "highest"] = option(
+        "high",
+        "How a GPU multiplies float32 matrices: high in TF32 where it can, highest in float32.",
+        may_change_on_resume=True,
+    )
+    checkpoint_encoder: bool = option(
+        False,
+        "Compute the encoder's layers again in the backward pass. Needs less memory and more time.",
+        may_change_on_resume=True,
+    )
     compile: bool = option(
         False,
         "Compile the backbone with torch.compile. Only for GPUs; a CPU gains too little.",

@@ -25,7 +25,12 @@ from od_detr.detectors import (
     compile_backbone,
     load_detector,
 )
-from od_detr.devices import check_devices
+from od_detr.devices import (
+    check_devices,
+    choose_device,
+    described_arithmetic,
+    set_arithmetic,
+)
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
@@ -39,6 +44,7 @@ from od_detr.training.checkpoint import (
     resume_options,
     write_config,
 )
+from od_detr.training.memory import memory_explained
 from od_detr.training.module import Training
 from od_detr.training.optimizer import default_backbone_lr
 from od_detr.training.recipe import make_recipe
@@ -164,9 +170,11 @@ def fit(options: TrainOptions) -> Run:
                 f"{directory}: the learning rate falls after epoch {options.opt.drop}, as when the run began"
             )
     _quiet()
+    _choose_arithmetic(options)
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
     detector = open_detector(options, train)
+    detector.encoder.recompute = options.checkpoint_encoder
     batches: dict[str, Any] = {
         "rank": _rank() if options.devices > 1 else 0,
         "world_size": options.devices,
@@ -201,7 +209,7 @@ def fit(options: TrainOptions) -> Run:
     val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **batches)
     trainer = _trainer(options, directory, [files, _EpochOrder(sampler), Progress(leave=True)])
     workers = _spare_cores(options.devices) if options.workers is None else options.workers
-    with files.hearing_signals():
+    with files.hearing_signals(), memory_explained(options):
         trainer.fit(
             module,
             loader(train, sampler, workers),
@@ -319,6 +327,14 @@ def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def _choose_arithmetic(options: TrainOptions) -> None:
+    """How float32 matrices are multiplied, said where there is a choice."""
+    kind = choose_device(options.device).type
+    set_arithmetic(options.matmul, kind)
+    if kind == "cuda" and _rank() == 0:
+        print(f"computing in {described_arithmetic(options.precision, options.matmul, kind)}")
 
 
 def _resume_sampler(sampler: BatchSampler, checkpoint: dict[str, Any]) -> None:

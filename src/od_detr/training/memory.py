@@ -1,0 +1,52 @@
+"""What to do when a device's memory is full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+from od_detr.run_files import RunFiles
+
+
+@contextmanager
+def memory_explained(options: TrainOptions) -> Iterator[None]:
+    """Turns PyTorch's report of a full device into one line with options that need less.
+
+    Raises:
+        InputError: the device's memory did not suffice for a step.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(advice(options)) from error
+
+
+def advice(options: TrainOptions) -> str:
+    """Options that about halve the memory of a step, and how to go on from what is saved.
+
+    A smaller batch is made up for by accumulation. A step's memory grows with the pixels, so that
+    images of 0.7 times the side need half of it.
+    """
+    ways = []
+    smaller = largest_divisor(options.batch_size)
+    if smaller < options.batch_size:
+        accumulate = options.accumulate * options.batch_size // smaller
+        ways.append(f"--batch-size {smaller} --accumulate {accumulate}")
+    ways.append(f"--image-size {max(32, round(options.image_size * 0.7 / 32) * 32)}")
+    if not options.checkpoint_encoder:
+        ways.append("--checkpoint-encoder")
+    if options.precision == "32":
+        ways.append("--precision bf16")
+    last = RunFiles.of(options.output).last
+    end = f"; {last} holds what was trained before" if last.exists() else ""
+    full = f"--batch-size {options.batch_size}: the device's memory is full"
+    return f"{full}; give {' or '.join(ways)}{end}"
+
+
+def largest_divisor(number: int) -> int:
+    """The largest divisor below the number; 1 has none but itself."""
+    return next((number // part for part in range(2, number + 1) if number % part == 0), number)

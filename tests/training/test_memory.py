@@ -1,0 +1,55 @@
+"""A full device is answered by options that need less, and every one of them is an option."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+from od_detr.training.memory import advice, memory_explained
+
+OPTIONS = TrainOptions(data="data", output="nowhere", batch_size=6, accumulate=2, image_size=800)
+
+
+def test_running_out_of_memory_is_one_line_with_options_that_need_less() -> None:
+    with pytest.raises(InputError) as told, memory_explained(OPTIONS):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB ...")
+    line = str(told.value)
+    assert "\n" not in line
+    assert {"--batch-size", "--accumulate", "--image-size", "--checkpoint-encoder"} <= set(
+        re.findall(r"--[\w-]+", line)
+    )
+
+
+@pytest.mark.parametrize("batch_size", [2, 6, 9, 16])
+def test_the_smaller_batch_is_made_up_for(batch_size: int) -> None:
+    text = advice(TrainOptions(data="", output="nowhere", batch_size=batch_size, accumulate=2))
+    size, steps = map(int, re.findall(r"give --batch-size (\d+) --accumulate (\d+)", text)[0])
+    assert size < batch_size and size * steps == 2 * batch_size
+
+
+def test_a_batch_of_one_cannot_be_smaller() -> None:
+    assert "--accumulate" not in advice(TrainOptions(data="", output="nowhere", batch_size=1))
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ValueError, match="mine"), memory_explained(OPTIONS):
+        raise ValueError("mine")
+
+
+@pytest.mark.slow
+def test_a_run_with_a_recomputed_encoder_is_the_same_run(
+    options: Callable[..., TrainOptions], tmp_path
+) -> None:
+    from od_detr.training.fit import fit
+
+    runs = [
+        fit(options(output=str(tmp_path / name), epochs=1, dropout=0.1, checkpoint_encoder=chosen))
+        for name, chosen in (("kept", False), ("again", True))
+    ]
+    first, second = ({k: v for k, v in run.rows[-1].items() if k != "seconds"} for run in runs)
+    assert first == second
