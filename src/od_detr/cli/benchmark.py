@@ -15,7 +15,16 @@ from od_detr.options.fields import REQUIRED, option
 
 ROOT = Path(__file__).resolve().parents[3]
 Measurement = Literal[
-    "step", "attention", "matching", "ema", "loader", "inference", "memory", "startup", "growth"
+    "step",
+    "attention",
+    "matching",
+    "ema",
+    "loader",
+    "inference",
+    "memory",
+    "startup",
+    "growth",
+    "loading",
 ]
 
 
