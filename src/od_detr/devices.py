@@ -60,11 +60,9 @@ def check_devices(options: TrainOptions) -> str:
         if options.precision == "fp16":
             raise InputError("--precision fp16: a CPU cannot train in it; give bf16 or 32")
         return kind
-    count = available()[kind]
-    if count < options.devices:
-        raise InputError(
-            f"--devices {options.devices}: this machine has {count}; give {count} or fewer"
-        )
+    asked, count = options.devices or 1, available()[kind]
+    if count < asked:
+        raise InputError(f"--devices {asked}: this machine has {count}; give {count} or fewer")
     return kind
 
 

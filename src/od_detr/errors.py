@@ -37,3 +37,7 @@ class Interrupted(Exception):
     def __init__(self, message: str, status: int = 130) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the run ended; the message names its rank, its node and the cause."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from od_detr.cli.commands import COMMANDS, overview
 from od_detr.cli.help import help_page
 from od_detr.cli.parser import parse
-from od_detr.errors import InputError, Interrupted, LaunchError
+from od_detr.errors import InputError, Interrupted, LaunchError, ProcessLostError
 from od_detr.options.names import nearest
 from od_detr.ranks import is_chief
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Interrupted as stop:
         return _reported(str(stop), stop.status) if speaks else 0
+    except ProcessLostError as error:  # raised in one process only
+        return _reported(f"error: {error}", 1)
     except (InputError, FloatingPointError) as error:
         if debug:
             raise

@@ -162,7 +162,7 @@ def shared_options(options: ReproduceOptions) -> TrainOptions:
         scale = replace(scale, backbone_options={})  # those of the scale belong to its own backbone
     if options.devices is not None:
         scale = on_devices(scale, options.devices)
-    if options.jobs > 1 and scale.devices > 1:
+    if options.jobs > 1 and (scale.devices or 1) > 1:
         raise InputError(
             f"--jobs {options.jobs}: a run on {scale.devices} devices goes alone; give --devices 1"
         )
@@ -176,7 +176,7 @@ def _setting(name: str, scale: TrainOptions) -> str:
         else f"weights {Path(scale.backbone_weights).name}"
     )
     backbone = f"a narrower {scale.backbone}" if scale.backbone_options else scale.backbone
-    images = scale.batch_size * scale.devices * scale.accumulate
+    images = scale.batch_size * (scale.devices or 1) * scale.accumulate
     rate = (
         "each host's own learning rate"
         if scale.opt.lr is None

@@ -77,7 +77,7 @@ SCALES: dict[str, Callable[[Path | None, Path], TrainOptions]] = {
 
 def on_devices(scale: TrainOptions, devices: int) -> TrainOptions:
     """The same total batch on other devices: never more images on one than before, gradients summed instead."""
-    images = scale.batch_size * scale.devices * scale.accumulate
+    images = scale.batch_size * (scale.devices or 1) * scale.accumulate
     if devices < 1 or images % devices:
         raise InputError(
             f"--devices {devices}: {images} images a step cannot be shared evenly; give a divisor"

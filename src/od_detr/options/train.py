@@ -256,12 +256,22 @@ class TrainOptions:
         may_change_on_resume=True,
         known_as=("accelerator",),
     )
-    devices: int = option(
-        1,
-        "Number of devices to train on.",
+    devices: int | None = option(
+        None,
+        "Number of devices on each machine.",
         at_least=1,
         everyday=True,
+        resolved=True,
+        shown="1, or the launcher's number",
         known_as=("gpus", "num_gpus"),
+    )
+    nodes: int | None = option(
+        None,
+        "Number of machines.",
+        at_least=1,
+        resolved=True,
+        shown="1, or the launcher's number",
+        known_as=("num_nodes", "nnodes"),
     )
     precision: Literal["32", "bf16", "fp16"] = option(
         "32",
@@ -364,7 +374,8 @@ MAY_CHANGE_ON_RESUME = tuple(
 )
 # Options that `config.yaml` does not hold.
 PER_RUN = tuple(each.name for each in _ALL if each.about.per_run)
-# Options that may be None until the architecture, the schedule or --init decides.
+# Options that may be None until the architecture, the schedule, the launcher or --init decides.
 RESOLVED_LATER = tuple(each.name for each in _ALL if each.about.resolved)
-# Those of them that are sizes of the detector.
-SIZES = tuple(name for name in RESOLVED_LATER if "." not in name)
+# Those of them that the launcher decides, and those that are sizes of the detector.
+PROCESSES = ("devices", "nodes")
+SIZES = tuple(name for name in RESOLVED_LATER if "." not in name and name not in PROCESSES)

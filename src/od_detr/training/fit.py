@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
 from od_detr.options import SIZES, TrainOptions, check_limits, flag_name
+from od_detr.ranks import Ranks, current, settled
 from od_detr.training.callbacks import BEST, LAST, ONLINE, TEACHER, Progress, RunDirectory
 from od_detr.training.checkpoint import (
     AtomicCheckpointIO,
@@ -44,6 +45,7 @@ from od_detr.training.checkpoint import (
     resume_options,
     write_config,
 )
+from od_detr.training.launch import Launched, Team, start
 from od_detr.training.memory import memory_explained
 from od_detr.training.module import Training
 from od_detr.training.optimizer import default_backbone_lr
@@ -161,6 +163,9 @@ def fit(options: TrainOptions) -> Run:
         FloatingPointError: the loss is no longer finite.
         Interrupted: after Ctrl-C, everything saved.
     """
+    check_limits(options)
+    place = settled(options.devices, options.nodes)
+    options = replace(options, devices=place.devices, nodes=place.nodes)
     directory = Path(options.output)
     checkpoint = _open_run(options, directory)
     if checkpoint is not None:
@@ -175,10 +180,7 @@ def fit(options: TrainOptions) -> Run:
     train, val = open_data(options)
     detector = open_detector(options, train)
     detector.encoder.recompute = options.checkpoint_encoder
-    batches: dict[str, Any] = {
-        "rank": _rank() if options.devices > 1 else 0,
-        "world_size": options.devices,
-    }
+    batches: dict[str, Any] = {"rank": place.rank, "world_size": place.world_size}
     sampler = BatchSampler(
         len(train), options.batch_size, seed=options.seed, drop_last=True, **batches
     )
@@ -207,9 +209,11 @@ def fit(options: TrainOptions) -> Run:
     if _rank() == 0:
         write_config(resolved(options, detector, teacher), directory / "config.yaml")
     val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **batches)
-    trainer = _trainer(options, directory, [files, _EpochOrder(sampler), Progress(leave=True)])
-    workers = _spare_cores(options.devices) if options.workers is None else options.workers
-    with files.hearing_signals(), memory_explained(options):
+    workers = _spare_cores(place.devices) if options.workers is None else options.workers
+    team = start(place)
+    callbacks = [_Connection(team), files, _EpochOrder(sampler), Progress(leave=True)]
+    trainer = _trainer(options, place, directory, callbacks)
+    with files.hearing_signals(), team.reporting(), memory_explained(options):
         trainer.fit(
             module,
             loader(train, sampler, workers),
@@ -222,7 +226,6 @@ def fit(options: TrainOptions) -> Run:
 
 def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
     """What to resume from, if anything; nothing is written before every check that can be made is made."""
-    check_limits(options)
     kind = check_devices(options)
     if options.compile:
         check_compiles(kind)
@@ -308,13 +311,26 @@ def _teacher(detector: DetectionTransformer, options: TrainOptions, steps: int) 
     return Teacher(detector, decay, options.ema.warmup, options.ema.warmup_steps)
 
 
-def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]) -> L.Trainer:
+class _Connection(L.Callback):
+    """Opens the team's store as soon as the processes can communicate."""
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.team.connect()
+
+
+def _trainer(
+    options: TrainOptions, place: Ranks, directory: Path, callbacks: list[L.Callback]
+) -> L.Trainer:
     return L.Trainer(
         default_root_dir=directory,
         max_epochs=options.epochs,
         accelerator=options.device,
-        devices=options.devices,
-        strategy="ddp" if options.devices > 1 else "auto",
+        devices=place.devices,
+        num_nodes=place.nodes,
+        strategy="ddp" if place.world_size > 1 else "auto",
         precision=PRECISIONS[options.precision],
         accumulate_grad_batches=options.accumulate,
         gradient_clip_val=options.opt.clip or None,
@@ -325,7 +341,7 @@ def _trainer(options: TrainOptions, directory: Path, callbacks: list[L.Callback]
         enable_checkpointing=False,
         logger=TensorBoardLogger(directory, name="tensorboard", version=""),
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), Launched(place)],
     )
 
 
@@ -345,7 +361,7 @@ def _resume_sampler(sampler: BatchSampler, checkpoint: dict[str, Any]) -> None:
 
 
 def _rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return current().rank
 
 
 def _quiet() -> None:
