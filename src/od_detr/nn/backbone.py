@@ -35,7 +35,8 @@ cardinality base_width group_size stem_width stem_chs stem_size stem_stride avg_
 channel_multiplier depth_multiplier round_chs_multiplier conv_mlp kernel_sizes use_grn
 num_features reduction_ratios sr_ratios growth_rate block_config bottle_ratio width_factor
 """
-SIZE_OPTIONS = frozenset(_SIZE_NAMES.split())
+WORD_OPTIONS = {"stem_type": ("", "deep", "deep_tiered")}
+SIZE_OPTIONS = frozenset([*_SIZE_NAMES.split(), *WORD_OPTIONS])
 LARGEST_OPTION = 8192
 
 
@@ -212,7 +213,13 @@ def check_backbone(name: str, options: Mapping[str, Any]) -> None:
                 else f"known are {', '.join(sorted(SIZE_OPTIONS))}"
             )
             raise InputError(f"--backbone-options: '{option}' is not a size of a backbone; {hint}")
-        if not _is_plain(value):
+        if option in WORD_OPTIONS:
+            if value not in WORD_OPTIONS[option]:
+                words = ", ".join(map(repr, WORD_OPTIONS[option]))
+                raise InputError(
+                    f"--backbone-options: {option} must be one of {words} (got {value!r})"
+                )
+        elif not _is_plain(value):
             raise InputError(
                 f"--backbone-options: {option} {value!r} is not a number up to {LARGEST_OPTION}, "
                 "or a list of such"

@@ -60,10 +60,9 @@ def encode_cells(
 
 def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:
     """Sine encoding of boxes (A = 4) or points (A = 2): `features` numbers per coordinate, in the order y, x, w, h."""
-    order = [1, 0, 2, 3][: anchors.shape[-1]]
-    angles = (
-        anchors[..., order, None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
-    )
+    # Sliced, because a list of indices would be uploaded, and the host would wait for it.
+    ordered = torch.cat([anchors[..., 1:2], anchors[..., :1], anchors[..., 2:]], -1)
+    angles = ordered[..., None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)
     return _interleaved_sine(angles).flatten(-2)
 
 

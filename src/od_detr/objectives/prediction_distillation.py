@@ -28,6 +28,7 @@ from od_detr.objectives.objective import (
 )
 from od_detr.objectives.set_prediction import ClassLoss, SetPrediction
 from od_detr.structures import GroupOutput, Matching, QueryGroup, QuerySet, Targets
+from od_detr.transfers import to_device_of
 
 GROUP = "prediction"
 
@@ -156,7 +157,7 @@ class PredictionDistillation:
         if self.scope is not None:
             loss = loss * self.scope(case)  # (I, q)
         count = truth.count if self.class_count is None else self.class_count(case)
-        count = torch.as_tensor(count, device=loss.device).clamp(min=1)
+        count = to_device_of(torch.as_tensor(count), loss).clamp(min=1)
         return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / count)
 
     def _box_terms(
