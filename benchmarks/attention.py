@@ -1,9 +1,10 @@
 """Multi-scale deformable attention against the public pure-PyTorch formulation, in one process.
 
-Both sides start from what the layers of Deformable DETR's attention module give: values, offsets and logits.
+Both sides start from what the layers of Deformable DETR's attention module give: values, offsets
+and logits.
 
-`encoder` is a self-attention over the levels of a 320 px image, `decoder` 300 boxes on the same memory: batch 2,
-256 channels, 8 heads, 4 levels, 4 points, forward and backward.
+`encoder` is a self-attention over the levels of a 320 px image, `decoder` 300 boxes on the same
+memory: batch 2, 256 channels, 8 heads, 4 levels, 4 points, forward and backward.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ Attention = Callable[..., Tensor]
 
 
 def measure(rounds: int = 15) -> dict[str, Figure]:
-    """The figures of `od-detr benchmark attention`: seconds and bytes of ours and of the peer, and their ratio.
+    """The figures of `od-detr benchmark attention`: seconds and bytes of ours and of the peer, and
+    their ratio.
 
-    `encoder_speedup` and `decoder_speedup` are of the backend chosen here, `fallback_…` of the one without a compiler.
+    `encoder_speedup` and `decoder_speedup` are of the backend chosen here, `fallback_…` of the one
+    without a compiler.
     """
     candidates = {"ours": deformable_sampling, "fallback": fallback, "peer": public_form}
     encoder, decoder = workload(queries=None), workload(queries=QUERIES)
@@ -68,7 +71,9 @@ def public_form(
 
 
 def workload(queries: int | None) -> tuple[Tensor, LevelShapes, Tensor, Tensor, Tensor]:
-    """Inputs with gradients. Without a number of queries: one a cell, sampling around itself as in an encoder."""
+    """Inputs with gradients. Without a number of queries: one a cell, sampling around itself as in
+    an encoder.
+    """
     generator = torch.Generator().manual_seed(0)
     anchors = torch.cat([cell_centres(height, width) for height, width in SHAPES])
     value = torch.randn(BATCH, len(anchors), HEADS, CHANNELS, generator=generator)

@@ -1,8 +1,9 @@
-"""What the host reads from the device in a training step: each read makes it wait for all that is queued.
+"""What the host reads from the device in a training step: each read makes it wait for all that is
+queued.
 
-On a GPU, CUDA's synchronisation debug mode tells of every one and where it is. Elsewhere the operators
-are counted whose result the host needs: a number or a size. Waiting for a recorded event is no read in
-this sense: the matching waits so, for a copy that was begun long before.
+On a GPU, CUDA's synchronisation debug mode tells of every one and where it is. Elsewhere the
+operators are counted whose result the host needs: a number or a size. Waiting for a recorded event
+is no read in this sense: the matching waits so, for a copy that was begun long before.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ BLOCKING = {
 class Reads(TorchDispatchMode):
     """Counts operators whose result the host needs; `operators` counts all.
 
-    `most` is the largest count of a watched step, `steps` how many were watched, `places` where reads are.
+    `most` is the largest count of a watched step, `steps` how many were watched, `places` where
+    reads are.
     """
 
     def __init__(self) -> None:

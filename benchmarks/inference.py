@@ -1,7 +1,8 @@
-"""Detecting in one image: ours as `od-detr predict` runs it against transformers' eager model with the same weights.
+"""Detecting in one image: ours as `od-detr predict` runs it against transformers' eager model with
+the same weights.
 
-Ours starts from the uint8 image and ends with the best boxes in pixels, in bfloat16 where the processor has it;
-transformers starts from a normalised image and ends with logits and boxes.
+Ours starts from the uint8 image and ends with the best boxes in pixels, in bfloat16 where the
+processor has it; transformers starts from a normalised image and ends with logits and boxes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Peak memory of a training step, distilled against plain: what PyTorch's allocator holds at most.
 
-Every allocation and release that the profiler sees is added up, temporary ones inside of operators too, on top of
-what lives from step to step: weights, the optimiser's two moments of each, and the teacher.
+Every allocation and release that the profiler sees is added up, temporary ones inside of operators
+too, on top of what lives from step to step: weights, the optimiser's two moments of each, and the
+teacher.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from od_detr.detectors import DetectionTransformer
 def measure(
     rounds: int = 1, image_sizes: tuple[int, int] = (640, 320), **sizes: Any
 ) -> dict[str, Figure]:
-    """The figures of `od-detr benchmark memory`, the least of some rounds; one is enough, as it does not vary.
+    """The figures of `od-detr benchmark memory`, the least of some rounds; one is enough, as it
+    does not vary.
 
-    What distillation adds hardly grows with the images: the teacher's weights and what the added queries leave for
-    the backward pass. So its share is the larger, the smaller they are.
+    What distillation adds hardly grows with the images: the teacher's weights and what the added
+    queries leave for the backward pass. So its share is the larger, the smaller they are.
     """
     large, small = (peaks(size, rounds, sizes) for size in image_sizes)
     return {
@@ -54,7 +56,9 @@ def lasting_bytes(detector: DetectionTransformer, copies: int) -> int:
 
 
 def peak_bytes(step: Step) -> int:
-    """The most that a step allocates beyond what it finds; the profiler leaves out the release of older memory."""
+    """The most that a step allocates beyond what it finds; the profiler leaves out the release of
+    older memory.
+    """
     with one_thread():
         step()  # the first makes the optimiser's moments; its gradients are released by the next
         gc.collect()

@@ -1,8 +1,10 @@
-"""Whole training steps: losses, backward, clipping, fused AdamW and, where there is one, the teacher's update.
+"""Whole training steps: losses, backward, clipping, fused AdamW and, where there is one, the
+teacher's update.
 
-The distilled step (recipe `od`) is measured against the plain one (`baseline`) of the same detector, and the plain
-one against transformers' Deformable-DETR with the same weights: the same stem and first stage frozen (transformers
-freezes nothing of a timm backbone), the same frozen norms, no dropout, its own loss on every layer.
+The distilled step (recipe `od`) is measured against the plain one (`baseline`) of the same
+detector, and the plain one against transformers' Deformable-DETR with the same weights: the same
+stem and first stage frozen (transformers freezes nothing of a timm backbone), the same frozen
+norms, no dropout, its own loss on every layer.
 """
 
 from __future__ import annotations
@@ -120,7 +122,9 @@ def training_step(
     model: ModelName = MODEL,
     switches: Mapping[str, Any] | None = None,
 ) -> Step:
-    """A step of ours, `switches` being further options by dotted names. A plain recipe has no teacher to update."""
+    """A step of ours, `switches` being further options by dotted names. A plain recipe has no
+    teacher to update.
+    """
     options = TrainOptions(data="", model=model, recipe=recipe_name)
     options = with_values(options, switches or {})
     teacher = Teacher(detector) if options.distils else None
@@ -139,7 +143,7 @@ def training_step(
 
 
 def transformers_step(detector: DetectionTransformer, batch: Batch) -> Step:
-    """A step of transformers' model with the detector's weights, on images normalised beforehand."""
+    """A step of transformers' model with the same weights, on images normalised beforehand."""
     model = to_huggingface(detector).train().to(batch.images.device)
     frozen = {
         NAMES.left(name) for name, weight in detector.named_parameters() if not weight.requires_grad
@@ -170,19 +174,23 @@ def transformers_step(detector: DetectionTransformer, batch: Batch) -> Step:
 
 
 def count_flops(step: Step) -> int:
-    """FLOPs of all convolutions and matrix products, forward and backward; sampling is not among them."""
+    """FLOPs of all convolutions and matrix products, forward and backward; sampling is not among
+    them.
+    """
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         step()
     return counter.get_total_flops()
 
 
 def expected_flops_ratio(detector: DetectionTransformer, batch: Batch) -> float:
-    """What a distilled step should cost if nothing were computed twice, from FLOPs of single forward passes.
+    """What a distilled step should cost if nothing were computed twice, from FLOPs of single
+    forward passes.
 
-    A plain step costs the forward F and, for what is not frozen (F - S, with S the stem and the first stage), twice
-    as much backward. The teacher adds F - S, since it shares the stem. A group of added queries costs its own
-    forward thrice, and no projection of the memory: prediction distillation has as many queries as the detector,
-    auxiliary groups two a target and layer, which attend within their block only.
+    A plain step costs the forward F and, for what is not frozen (F - S, with S the stem and the
+    first stage), twice as much backward. The teacher adds F - S, since it shares the stem. A group
+    of added queries costs its own forward thrice, and no projection of the memory: prediction
+    distillation has as many queries as the detector, auxiliary groups two a target and layer, which
+    attend within their block only.
     """
     detector = copy.deepcopy(detector).eval().requires_grad_(False)
     with torch.no_grad():

@@ -1,7 +1,9 @@
-"""How all figures are taken: candidates take turns in one process on one thread, and the least of each counts.
+"""How all figures are taken: candidates take turns in one process on one thread, and the least of
+each counts.
 
-Times are processor seconds of the whole process. On one thread they are what a clock on the wall shows on an idle
-machine, and on a busy one they stay the same; work handed to another thread counts as well.
+Times are processor seconds of the whole process. On one thread they are what a clock on the wall
+shows on an idle machine, and on a busy one they stay the same; work handed to another thread counts
+as well.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ def device_seconds(
 ) -> dict[str, float]:
     """Median seconds of each candidate on a device, taken in turns after an uncounted round.
 
-    On a GPU they are what lies between two events around `repeats` calls, divided by their number: gaps in which
-    the device waits for the host count.
+    On a GPU they are what lies between two events around `repeats` calls, divided by their number:
+    gaps in which the device waits for the host count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(rounds + 1):

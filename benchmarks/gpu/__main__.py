@@ -26,6 +26,7 @@ PACKAGES = ("torch", "torchvision", "triton", "timm", "lightning", "transformers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the chosen parts, or one part's checks in a worker process; returns the exit status."""
     given = parse(arguments)
     if given.worker:
         names = checks_of(given.worker, given.output, given.until)
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, with the parts in their order."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for JSON, table and log")
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything together")
@@ -54,7 +56,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def checks_of(part: str, output: Path, until: float) -> Sequence[Check]:
-    """The checks of a part. Each part is imported where it runs, so that one that cannot be leaves the others."""
+    """The checks of a part. Each part is imported where it runs, so that one that cannot be leaves
+    the others.
+    """
     if part == "evidence":
         return evidence.checks(output, until)
     from importlib import import_module

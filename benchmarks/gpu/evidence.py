@@ -1,8 +1,8 @@
 """Part three: Table 2's recipes trained side by side on one GPU, on the built-in scenes.
 
-Each recipe is a process of its own that runs `od-detr train`. All take as many steps as the slowest can
-take in the time there is: each process times its own step while the others do the same, and all read
-what the others found.
+Each recipe is a process of its own that runs `od-detr train`. All take as many steps as the slowest
+can take in the time there is: each process times its own step while the others do the same, and all
+read what the others found.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ def checks(output: Path, until: float) -> tuple[Check, ...]:
 
 
 def main() -> int:
+    """Runs one recipe."""
     parser = argparse.ArgumentParser(
         description="One recipe's training; started by the whole part."
     )

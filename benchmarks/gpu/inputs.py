@@ -23,7 +23,8 @@ def attention_inputs(
 ) -> tuple[Tensor, LevelShapes, Tensor, Tensor, Tensor]:
     """Value, shapes, anchors, offsets and logits with gradients, new random numbers at each call.
 
-    At the "encoder" there is a query a cell, which samples around itself; at the "decoder" 300 boxes.
+    At the "encoder" there is a query a cell, which samples around itself; at the "decoder" 300
+    boxes.
     """
     shapes = pyramid(image)
     anchors = torch.cat([cell_centres(height, width) for height, width in shapes]).to(device)

@@ -33,8 +33,9 @@ from od_detr.training.teacher import Teacher
 
 GOLDEN_CASE = "case1"
 STEPS = 3
-# Largest ‖ours - exact‖ / ‖exact‖: results, gradient of the values, of offsets and logits. A float32
-# place within a rounding error of a cell's border counts to the other cell, where the slope is another.
+# Largest ‖ours - exact‖ / ‖exact‖ of results and of the gradients of values, offsets and logits.
+# A float32 place within a rounding error of a cell's border counts to the other cell, where the
+# slope is another.
 TOLERANCES = {
     "fp32": (1e-4, 1e-4, 2e-2, 1e-3),
     "bf16": (5e-3, 5e-3, 2e-2, 1e-3),
@@ -105,7 +106,8 @@ def golden(scale: Scale) -> Figures:
 def load_file(name: str, path: Path) -> ModuleType:
     """A module from a file that is in no package."""
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -154,7 +156,7 @@ def losses(
 
 
 def half_precision(scale: Scale, name: str) -> Figures:
-    """Steps in bfloat16, or in float16 with scaled losses, leave every weight finite and move them."""
+    """Steps in bfloat16, or in float16 with scaled losses, leave weights finite and move them."""
     dtype, figures = DTYPES[name], {"holds": True}
     for model in scale.hosts:
         detector = small_detector(model).to(scale.device)
@@ -232,7 +234,8 @@ def resumed(scale: Scale) -> Figures:
 def step_reads(scale: Scale) -> Figures:
     """A step of a distilled recipe makes the host wait for nothing but the solved matching.
 
-    Losses, backward, clipping, the optimizer and the teacher's update; CUDA tells of any other wait.
+    Losses, backward, clipping, the optimizer and the teacher's update; CUDA tells of any other
+    wait.
     """
     batch, figures = make_batch(2, 64, 5).to(scale.device), {"holds": True}
     for model in scale.hosts:
@@ -262,6 +265,7 @@ def trainer_reads(scale: Scale) -> Figures:
 
 @contextmanager
 def working_in(folder: str) -> Iterator[None]:
+    """Meanwhile `folder` is the current one."""
     before = Path.cwd()
     os.chdir(folder)
     try:

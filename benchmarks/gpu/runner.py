@@ -1,8 +1,9 @@
 """Runs checks in processes of their own, so that whatever fails leaves the others.
 
-A CUDA error poisons its process for good, and a crash ends it. So a part's checks run one after the other
-in a worker process. The worker appends a line to `results.jsonl` when a check begins and when it ends. If it
-dies or hangs, the check it was at counts as failed and a new worker goes on with the rest.
+A CUDA error poisons its process for good, and a crash ends it. So a part's checks run one after the
+other in a worker process. The worker appends a line to `results.jsonl` when a check begins and when
+it ends. If it dies or hangs, the check it was at counts as failed and a new worker goes on with the
+rest.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ class Scale:
 
     @property
     def quick(self) -> bool:
+        """Whether everything is in miniature."""
         return self.rounds == 1
 
     @property
@@ -62,6 +63,7 @@ class Scale:
 
     @property
     def cuda(self) -> bool:
+        """Whether a GPU computes."""
         return self.device == "cuda"
 
     def detector(self, model: ModelName, **settings: Any) -> DetectionTransformer:

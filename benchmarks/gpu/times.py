@@ -1,4 +1,6 @@
-"""Part two: how long things take on a GPU and how much memory they need, beside their peers and floors."""
+"""Part two: how long things take on a GPU and how much memory they need, beside their peers and
+floors.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,15 @@ def ceilings(scale: Scale) -> Figures:
 
 
 def timed(scale: Scale, work: Callable[[], object], repeats: int = 1) -> float:
+    """Seconds of one thing."""
     return device_seconds({"": work}, scale.rounds, scale.device, repeats)[""]
 
 
 def attention(scale: Scale, site: str) -> Figures:
     """The operator against `grid_sample` and, at the encoder, against the floor of its gathers.
 
-    Every sampling point reads four cells of `CHANNELS` numbers. If no read hits the first cache, all of
-    them come from the second, at `L2_BYTES_A_SECOND`.
+    Every sampling point reads four cells of `CHANNELS` numbers. If no read hits the first cache,
+    all of them come from the second, at `L2_BYTES_A_SECOND`.
     """
     figures: Figures = {}
     for name, dtype in DTYPES.items():
@@ -81,11 +84,13 @@ def attention(scale: Scale, site: str) -> Figures:
 
 
 def forward(inputs: tuple, backend: str) -> object:
+    """Deformable sampling without gradients, by a backend."""
     with attention_backend(backend), torch.no_grad():
         return deformable_sampling(*inputs)
 
 
 def both(inputs: tuple, backend: str) -> object:
+    """Deformable sampling and its gradients, by a backend."""
     with attention_backend(backend):
         output = deformable_sampling(*inputs)
         return torch.autograd.grad(output.sum(), [inputs[0], inputs[3], inputs[4]])
@@ -115,7 +120,9 @@ def kernel_times(scale: Scale, dtype: torch.dtype) -> dict[str, float]:
 
 
 def tiles(scale: Scale) -> Figures:
-    """The kernels with other numbers of queries, warps and points at once; the first is what is used."""
+    """The kernels with other numbers of queries, warps and points at once; the first is what is
+    used.
+    """
     if not scale.cuda:
         return {"skipped": "not in miniature"}
     from od_detr.ops import triton as kernels
@@ -184,7 +191,9 @@ def distilled(scale: Scale, model: ModelName) -> Figures:
 
 
 def peak(scale: Scale, detector: Any, batch: Any, recipe: Any, model: ModelName) -> int:
-    """The most that the allocator gives out during a step, all weights and moments of one run included."""
+    """The most that the allocator gives out during a step, all weights and moments of one run
+    included.
+    """
     own = copy.deepcopy(detector)
     step = training_step(own, batch, recipe, model)
     if not scale.cuda:
@@ -198,7 +207,7 @@ def peak(scale: Scale, detector: Any, batch: Any, recipe: Any, model: ModelName)
 
 
 def profiled(scale: Scale, model: ModelName) -> Figures:
-    """Where a distilled step's time goes: the kernels that take most, and how busy the device is."""
+    """The kernels that take most of a distilled step, and how busy the device is."""
     if model not in scale.presets:
         return {"skipped": "not in miniature"}
     step = training_step(scale.detector(model), scale.batch(IMAGES), "od", model)
@@ -255,12 +264,13 @@ def inference(scale: Scale) -> Figures:
 
 @torch.inference_mode()
 def pure(model: Any, pixels: torch.Tensor, mask: torch.Tensor, half: bool = False) -> object:
+    """transformers' model as it is called, in bfloat16 if so asked."""
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
         return model(pixel_values=pixels, pixel_mask=mask)
 
 
 def compiled(scale: Scale) -> Figures:
-    """The backbone under torch.compile against eager: inference, and a plain training step in bf16."""
+    """The compiled backbone against the eager one: inference, and a plain training step in bf16."""
     detector, batch = scale.detector(HOSTS[0]), scale.batch(IMAGES)
     start, predictors = time.perf_counter(), {"eager": Predictor(detector, CLASSES)}
     options = {} if scale.cuda else {"backend": "eager"}

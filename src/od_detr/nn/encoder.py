@@ -141,7 +141,8 @@ class Encoder(nn.Module):
 def nothing_padded(padding: Bool[Tensor, "B H W"]) -> bool:
     """Whether it is known that no pixel is padding.
 
-    Not asked where the answer would have to be waited for, nor where a program is recorded for other batches too.
+    Not asked where the answer would have to be waited for, nor where a program is recorded for
+    other batches too.
     """
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return padding.device.type == "cpu" and not recorded and not bool(padding.any())

@@ -37,12 +37,14 @@ def deformable_attention(
     locations: Float[Tensor, "B Q H L P 2"],
     weights: Float[Tensor, "B Q H L P"],
 ) -> Tensor:
-    """Samples each level bilinearly at the locations and sums with the weights (Deformable DETR, Eq. 3).
+    """Samples each level bilinearly at the locations and sums with the weights (Deformable DETR,
+    Eq. 3).
 
-    `value` holds the maps of the levels one after the other, `shapes` their (height, width). A location is (x, y),
-    0 and 1 being the borders of that level's map (pixel centres at half-integers, `align_corners=False`); outside
-    of the map the value is 0. The result is "B Q H*D", of the dtype of `value`; the arithmetic is float32,
-    or float64 for float64 values: half-precision locations would be off by whole cells.
+    `value` holds the maps of the levels one after the other, `shapes` their (height, width). A
+    location is (x, y), 0 and 1 being the borders of that level's map (pixel centres at
+    half-integers, `align_corners=False`); outside of the map the value is 0. The result is "B Q
+    H*D", of the dtype of `value`; the arithmetic is float32, or float64 for float64 values:
+    half-precision locations would be off by whole cells.
 
     Raises ValueError if the arguments do not fit together.
     """
@@ -59,7 +61,9 @@ def deformable_attention(
 
 @contextmanager
 def attention_backend(name: str) -> Iterator[None]:
-    """Asks for a backend, in all threads: one of `BACKENDS`. Overrides the environment variable OD_DETR_ATTENTION."""
+    """Asks for a backend, in all threads: one of `BACKENDS`. Overrides the environment variable
+    OD_DETR_ATTENTION.
+    """
     global _requested
     before, _requested = _requested, name
     try:
@@ -79,7 +83,9 @@ def selected_backend(device: torch.device | str, dtype: torch.dtype = torch.floa
 
 
 def backend_of(value: Tensor) -> str:
-    """The backend that attends to these values: `reference`, which is all standard operators, while exporting."""
+    """The backend that attends to these values: `reference`, which is all standard operators, while
+    exporting.
+    """
     if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
         return "reference"
     return _resolve(
@@ -101,7 +107,8 @@ def _resolve(requested: str, device_type: str, dtype: torch.dtype, deterministic
             else "use auto"
         )
         raise InputError(
-            f"OD_DETR_ATTENTION: backend {requested!r} cannot run on {device_type} in {kind} here; {mend}"
+            f"OD_DETR_ATTENTION: backend {requested!r} cannot run on {device_type} in {kind} here; "
+            f"{mend}"
         )
     if requested != "auto":
         return requested
@@ -128,7 +135,9 @@ def _kernels(backend: str) -> ModuleType:
 
 
 def check_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> None:
-    """Raises ValueError if these do not fit together; offsets and logits have the shapes of locations and weights."""
+    """Raises ValueError if these do not fit together; offsets and logits have the shapes of
+    locations and weights.
+    """
     if value.ndim != 4 or locations.ndim != 6 or weights.ndim != 5:
         ranks = f"{value.ndim}, {locations.ndim} and {weights.ndim}"
         raise ValueError(f"value, locations and weights need 4, 6 and 5 dimensions, not {ranks}")
@@ -147,14 +156,16 @@ def check_attention(value: Tensor, shapes: LevelShapes, locations: Tensor, weigh
         )
     if not (value.device == locations.device == weights.device):
         raise ValueError(
-            f"value, locations and weights are on {value.device}, {locations.device}, {weights.device}"
+            f"value, locations and weights are on {value.device}, {locations.device}, "
+            f"{weights.device}"
         )
 
 
 @torch.library.custom_op(
     "od_detr::deformable_attention",
     mutates_args=(),
-    schema="(Tensor value, SymInt[] shapes, Tensor locations, Tensor weights, str backend) -> Tensor",
+    schema="(Tensor value, SymInt[] shapes, Tensor locations, Tensor weights, str backend)"
+    " -> Tensor",
 )
 def _forward(
     value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor, backend: str
@@ -165,8 +176,8 @@ def _forward(
 @torch.library.custom_op(
     "od_detr::deformable_attention_backward",
     mutates_args=(),
-    schema="(Tensor grad_output, Tensor value, SymInt[] shapes, Tensor locations, Tensor weights, str backend)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor grad_output, Tensor value, SymInt[] shapes, Tensor locations, Tensor weights,"
+    " str backend) -> (Tensor, Tensor, Tensor)",
 )
 def _backward(
     grad_output: Tensor,

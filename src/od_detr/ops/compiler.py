@@ -1,6 +1,7 @@
 """Compiles C++ sources of this package on first use and keeps the library in the user's cache.
 
-The library is a plain C one: no PyTorch headers, so it builds in seconds and outlives PyTorch's versions.
+The library is a plain C one: no PyTorch headers, so it builds in seconds and outlives PyTorch's
+versions.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 COMPILERS = ("c++", "g++", "clang++")
-# Only what nobody observes is given up, so that the loops vectorise; not -ffast-math nor -fno-signed-zeros (with
-# which GCC 12 takes 0 * NaN for 0): a NaN must reach the loss.
+# Only what nobody observes is given up, so that the loops vectorise. Not -ffast-math and not
+# -fno-signed-zeros, with which GCC 12 takes 0 * NaN for 0: a NaN must reach the loss.
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -35,9 +36,11 @@ SECONDS = 120
 
 
 def load_library(*source_names: str) -> ctypes.CDLL | None:
-    """The library of source files beside this module, or None, with one debug line, where it cannot be had.
+    """The library of source files beside this module, or None, with one debug line, where it cannot
+    be had.
 
-    The files are one translation unit, joined in the order given; the last gives the library its name.
+    The files are one translation unit, joined in the order given; the last gives the library its
+    name.
     """
     try:
         return ctypes.CDLL(str(_built(source_names)))
@@ -68,7 +71,9 @@ def _built(source_names: tuple[str, ...]) -> Path:
 
 
 def _compile(compiler: str, source: bytes, library: Path) -> None:
-    """Builds under a temporary name and renames, so that processes may race and none sees half a file."""
+    """Builds under a temporary name and renames, so that processes may race and none sees half a
+    file.
+    """
     library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         built = Path(folder) / library.name

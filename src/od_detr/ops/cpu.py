@@ -4,8 +4,8 @@ Forward and backward go over the inputs once and save nothing but them. Results 
 number of threads.
 
 Without anchors the offsets are the sampling locations themselves and the logits the weights:
-`od_detr.ops.deformable_attention`. With anchors the kernels place the points and take the softmax on the way:
-`od_detr.ops.deformable_sampling`.
+`od_detr.ops.deformable_attention`. With anchors the kernels place the points and take the softmax
+on the way: `od_detr.ops.deformable_sampling`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def library() -> ctypes.CDLL | None:
 
 
 def available(device_type: str, dtype: torch.dtype) -> bool:
-    """Whether values of this dtype on this device can be attended to. Half precisions are computed in float32."""
+    """Whether values of this dtype on this device can be attended to. Half precisions are computed
+    in float32.
+    """
     return (
         device_type == "cpu"
         and dtype.is_floating_point
@@ -87,7 +89,9 @@ def _call(
     inputs: tuple[Tensor, Tensor | None, Tensor, *tuple[Tensor, ...]],
     outputs: tuple[Tensor | None, ...],
 ) -> None:
-    """Runs a kernel; both tuples in the order of its arguments. The offsets' dtype is that of the arithmetic."""
+    """Runs a kernel; both tuples in the order of its arguments. The offsets' dtype is that of the
+    arithmetic.
+    """
     value, anchors, offsets, *_ = inputs
     _, queries, _, levels, points, _ = offsets.shape
     coordinates = 0 if anchors is None else anchors.shape[-1]

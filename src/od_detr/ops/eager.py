@@ -1,4 +1,5 @@
-"""Multi-scale deformable attention in plain PyTorch, in the form that suits the shape: where no kernel can be had.
+"""Multi-scale deformable attention in plain PyTorch, in the form that suits the shape: where no
+kernel can be had.
 
 All forms equal the reference; measured on one thread they are 1.1 to 5 times faster.
 """
@@ -94,7 +95,9 @@ def bagged(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tenso
 
 
 def gathered(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Slow and large, but its backward adds in a fixed order under `torch.use_deterministic_algorithms`."""
+    """Slow and large, but its backward adds in a fixed order under
+    `torch.use_deterministic_algorithms`.
+    """
     cells, shares = corners(value, shapes, locations, weights)
     taken = (
         value.reshape(-1, value.shape[-1]).index_select(0, cells.flatten()).view(*cells.shape, -1)
@@ -105,7 +108,9 @@ def gathered(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Ten
 def corners(
     value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The four cells around each sampling point, (B, Q, H, L, P, 4): row in `value.reshape(-1, D)`, and share of it."""
+    """The four cells around each sampling point, (B, Q, H, L, P, 4): row in `value.reshape(-1, D)`,
+    and share of it.
+    """
     batch, tokens, heads, _ = value.shape
     dtype = (
         torch.int32 if batch * tokens * heads < 2**31 else torch.int64
@@ -125,7 +130,9 @@ def corners(
 
 
 def _ends(location: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The two cells a location falls between along one axis, and the share of each: 0 outside of the map."""
+    """The two cells a location falls between along one axis, and the share of each: 0 outside of
+    the map.
+    """
     position = location * size - 0.5
     low = position.detach().floor()
     ends = [(low, 1 - (position - low)), (low + 1, position - low)]

@@ -1,6 +1,8 @@
-"""Multi-scale deformable attention in plain PyTorch: exact, for any dtype and device, and exportable.
+"""Multi-scale deformable attention in plain PyTorch: exact, for any dtype and device, and
+exportable.
 
-The formulation of Deformable DETR's own test: sample every level with `grid_sample`, then weight and sum.
+The formulation of Deformable DETR's own test: sample every level with `grid_sample`, then weight
+and sum.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ LevelShapes = tuple[tuple[int | SymInt, int | SymInt], ...]
 def reference_attention(
     value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """What every other backend must equal. Arguments as in `od_detr.ops.deformable_attention`, of one dtype."""
+    """What every other backend must equal. Arguments as in `od_detr.ops.deformable_attention`, of
+    one dtype.
+    """
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape
     maps = value.split([height * width for height, width in shapes], dim=1)

@@ -1,8 +1,8 @@
 """Deformable sampling: multi-scale deformable attention from the raw outputs of its layers.
 
-On the CPU the places of the points, the softmax and the attention are one pass over the inputs, forward and
-backward: what surrounds the sampling would otherwise cost more than the sampling itself. Everywhere else it is the
-composition that defines it.
+On the CPU the places of the points, the softmax and the attention are one pass over the inputs,
+forward and backward: what surrounds the sampling would otherwise cost more than the sampling
+itself. Everywhere else it is the composition that defines it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ def deformable_sampling(
     offsets: Float[Tensor, "B Q H L P 2"],
     logits: Float[Tensor, "B Q H L P"],
 ) -> Tensor:
-    """Deformable attention around anchors: A = 2, points (x, y), or A = 4, boxes (cx, cy, w, h), in [0, 1].
+    """Deformable attention around anchors: A = 2, points (x, y), or A = 4, boxes (cx, cy, w, h), in
+    [0, 1].
 
-    Places as in `sampling_locations`, weights the softmax of the logits over levels and points together; values,
-    result "B Q H*D" and precision as in `deformable_attention`. Nothing but the arguments is kept for the backward.
+    Places as in `sampling_locations`, weights the softmax of the logits over levels and points
+    together; values, result "B Q H*D" and precision as in `deformable_attention`. Nothing but the
+    arguments is kept for the backward.
 
     Raises ValueError if the arguments do not fit together.
     """
@@ -55,8 +57,8 @@ def sampling_locations(
 ) -> Float[Tensor, "B Q H L P 2"]:
     """Sampling places in [0, 1] of each level.
 
-    Offsets count cells around a point (A = 2, or a box along an axis it has no extent on), and around a box the
-    P-th parts of its half.
+    Offsets count cells around a point (A = 2, or a box along an axis it has no extent on), and
+    around a box the P-th parts of its half.
     """
     sizes = to_device_of(shapes, offsets).flip(-1)[:, None]
     centres = anchors[:, :, None, :, None, :2]
@@ -79,7 +81,8 @@ def _check(
 @torch.library.custom_op(
     "od_detr::deformable_sampling",
     mutates_args=(),
-    schema="(Tensor value, SymInt[] shapes, Tensor anchors, Tensor offsets, Tensor logits) -> Tensor",
+    schema="(Tensor value, SymInt[] shapes, Tensor anchors, Tensor offsets, Tensor logits)"
+    " -> Tensor",
 )
 def _forward(
     value: Tensor, shapes: list[int], anchors: Tensor, offsets: Tensor, logits: Tensor
@@ -90,8 +93,8 @@ def _forward(
 @torch.library.custom_op(
     "od_detr::deformable_sampling_backward",
     mutates_args=(),
-    schema="(Tensor grad_output, Tensor value, SymInt[] shapes, Tensor anchors, Tensor offsets, Tensor logits,"
-    " bool needs_anchors) -> Tensor[]",
+    schema="(Tensor grad_output, Tensor value, SymInt[] shapes, Tensor anchors, Tensor offsets,"
+    " Tensor logits, bool needs_anchors) -> Tensor[]",
 )
 def _backward(
     grad_output: Tensor,

@@ -1,9 +1,10 @@
 """The fused CUDA backend: Triton kernels, forward and backward.
 
-A program is a block of queries of one image and head; the channels of a cell lie along a row of lanes, so that a
-corner is one coalesced read and, in the backward, one vectorised atomic addition. Locations, weights and all sums
-are float32, values may be float32, bfloat16 or float16. The additions into grad_value come in no fixed order:
-the dispatcher takes another backend under `torch.use_deterministic_algorithms`.
+A program is a block of queries of one image and head; the channels of a cell lie along a row of
+lanes, so that a corner is one coalesced read and, in the backward, one vectorised atomic addition.
+Locations, weights and all sums are float32, values may be float32, bfloat16 or float16. The
+additions into grad_value come in no fixed order: the dispatcher takes another backend under
+`torch.use_deterministic_algorithms`.
 
 Without a GPU the kernels run under `TRITON_INTERPRET=1`.
 """
@@ -30,7 +31,9 @@ def available(device_type: str, dtype: torch.dtype) -> bool:
 
 @triton.jit
 def _corner(row, column, height, width, start, stride):
-    """Offset of a cell's first channel within its image and head, and whether the cell is inside of the map."""
+    """Offset of a cell's first channel within its image and head, and whether the cell is inside of
+    the map.
+    """
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     token = start + tl.where(inside, row.to(tl.int32) * width.to(tl.int32) + column.to(tl.int32), 0)
     return token.to(tl.int64) * stride, inside
@@ -38,7 +41,9 @@ def _corner(row, column, height, width, start, stride):
 
 @triton.jit
 def _point(locations, sample, height, width, mask):
-    """Position in cells: whole and fractional parts, (x0, y0, dx, dy). Far outside and NaN are kept off the maps."""
+    """Position in cells: whole and fractional parts, (x0, y0, dx, dy). Far outside and NaN are kept
+    off the maps.
+    """
     raw_x = tl.load(locations + 2 * sample, mask=mask, other=-1.0) * width - 0.5
     raw_y = tl.load(locations + 2 * sample + 1, mask=mask, other=-1.0) * height - 0.5
     x = tl.where(raw_x > -2.0, tl.where(raw_x < width, raw_x, width), -2.0)
@@ -63,7 +68,7 @@ def _forward_kernel(
         height = tl.load(levels + 3 * level).to(tl.float32)
         width = tl.load(levels + 3 * level + 1).to(tl.float32)
         start = tl.load(levels + 3 * level + 2)
-        for point in tl.range(0, points, loop_unroll_factor=UNROLL):
+        for point in tl.range(0, points, loop_unroll_factor=UNROLL):  # pyright: ignore
             sample = (item * num_levels + level) * points + point
             x, y, dx, dy, finite = _point(locations, sample, height, width, alive)
             weight = tl.load(weights + sample, mask=alive, other=0.0) + finite
@@ -81,7 +86,8 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    value, levels, locations, weights, grad_output, grad_value, grad_locations, grad_weights, tokens, queries,
+    value, levels, locations, weights, grad_output, grad_value, grad_locations, grad_weights,
+    tokens, queries,
     heads: tl.constexpr, channels: tl.constexpr, num_levels: tl.constexpr, points: tl.constexpr,
     BLOCK: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -96,7 +102,7 @@ def _backward_kernel(
         height = tl.load(levels + 3 * level).to(tl.float32)
         width = tl.load(levels + 3 * level + 1).to(tl.float32)
         start = tl.load(levels + 3 * level + 2)
-        for point in tl.range(0, points, loop_unroll_factor=UNROLL):
+        for point in tl.range(0, points, loop_unroll_factor=UNROLL):  # pyright: ignore
             sample = (item * num_levels + level) * points + point
             x, y, dx, dy, finite = _point(locations, sample, height, width, alive)
             weight = tl.load(weights + sample, mask=alive, other=0.0) + finite
@@ -171,7 +177,8 @@ def _launch(kernel: triton.JITFunction, shapes: tuple[int, ...], tensors: list[T
 def _levels(shapes: tuple[int, ...], device: torch.device) -> Tensor:
     """(height, width, first token) of each level on the device, copied once for each pyramid.
 
-    The copy queues behind what the device is doing: images of varying size give new pyramids all the time.
+    The copy queues behind what the device is doing: images of varying size give new pyramids all
+    the time.
     """
     rows, start = [], 0
     for height, width in zip(shapes[::2], shapes[1::2], strict=True):
