@@ -163,9 +163,7 @@ def fit(options: TrainOptions) -> Run:
         FloatingPointError: the loss is no longer finite.
         Interrupted: after Ctrl-C, everything saved.
     """
-    check_limits(options)
-    place = settled(options.devices, options.nodes)
-    options = replace(options, devices=place.devices, nodes=place.nodes)
+    options, place = _settled(options)
     directory = Path(options.output)
     checkpoint = _open_run(options, directory)
     if checkpoint is not None:
@@ -222,6 +220,13 @@ def fit(options: TrainOptions) -> Run:
             weights_only=True,
         )
     return Run(directory, module.summaries, files.rows, files.stop_asked)
+
+
+def _settled(options: TrainOptions) -> tuple[TrainOptions, Ranks]:
+    """The options with numbers of devices and nodes, and the place of this process."""
+    check_limits(options)
+    place = settled(options.devices, options.nodes)
+    return replace(options, devices=place.devices, nodes=place.nodes), place
 
 
 def _open_run(options: TrainOptions, directory: Path) -> dict[str, Any] | None:
