@@ -104,6 +104,7 @@ def open_detector(
             f"give --queries {train.most_targets} or more"
         )
     options.check_stages(detector.num_layers)
+    detector.encoder.recompute = options.checkpoint_encoder
     return detector
 
 
@@ -177,7 +178,6 @@ def fit(options: TrainOptions) -> Run:
     L.seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
     detector = open_detector(options, train)
-    detector.encoder.recompute = options.checkpoint_encoder
     batches: dict[str, Any] = {"rank": place.rank, "world_size": place.world_size}
     sampler = BatchSampler(
         len(train), options.batch_size, seed=options.seed, drop_last=True, **batches
