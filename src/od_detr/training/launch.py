@@ -206,6 +206,8 @@ def start(place: Ranks) -> Team:
         "WORLD_SIZE": str(place.world_size),
         "OD_DETR_NODES": str(place.nodes),
     }
+    # torch warns at length when rank 0 is gone, which we report in one line.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     command = [sys.executable, *sys.orig_argv[1:]]
     children = {
         place.rank + local: subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(local)})
