@@ -25,6 +25,7 @@ from od_detr.detectors import (
     compile_backbone,
     load_detector,
 )
+from od_detr.detectors.classes import transfer_classes
 from od_detr.devices import (
     check_devices,
     choose_device,
@@ -109,7 +110,7 @@ def open_detector(
 
 
 def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> DetectionTransformer:
-    """The detector saved in `init` for these classes; if they are others it gets new heads, and it says so."""
+    """The detector saved in `init`, for these classes: those that it knows keep their weights."""
     directory = Path(options.init or "")
     best = directory / BEST
     trained, config = load_detector(best if best.is_dir() else directory)
@@ -135,24 +136,10 @@ def fine_tuned(options: TrainOptions, classes: Sequence[str]) -> DetectionTransf
         )
     if list(classes) == config["classes"]:
         return trained.train()
-    settings = {
-        key: value for key, value in trained.settings.items() if key not in ("model", "num_classes")
-    }
-    detector = build_detector(model, len(classes), **settings)
-    weights, fresh = trained.state_dict(), detector.state_dict()
-    of_classes = ("heads.classes", "denoising.labels")
-    new = sorted(
-        name
-        for name, value in fresh.items()
-        if weights[name].shape != value.shape or any(part in name for part in of_classes)
-    )
-    detector.load_state_dict(
-        {name: fresh[name] if name in new else weights[name] for name in fresh}
-    )
+    detector, new = transfer_classes(trained, config["classes"], classes)
     if _rank() == 0:
-        print(
-            f"{directory}: was trained for {len(config['classes'])} other classes; new are {', '.join(new)}"
-        )
+        known = f"{len(classes) - len(new)} of {len(classes)} classes keep their weights"
+        print(f"{directory}: {known}" + (f"; new are {', '.join(new)}" if new else ""))
     return detector
 
 

@@ -139,8 +139,9 @@ def class_names(config: Mapping[str, Any]) -> list[str] | None:
 def category_ids(config: Mapping[str, Any], num_classes: int) -> list[int] | None:
     """The category id of each class, where `to_huggingface` wrote them and they are whole numbers."""
     ids = config.get("category_ids")
-    whole = isinstance(ids, list) and all(type(each) is int for each in ids)
-    return ids if whole and len(ids) == num_classes else None
+    if not isinstance(ids, list) or len(ids) != num_classes:
+        return None
+    return ids if all(type(each) is int for each in ids) else None
 
 
 def image_size(config: Mapping[str, Any]) -> int | None:
