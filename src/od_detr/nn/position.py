@@ -41,7 +41,8 @@ def encode_image(
     frequencies = _frequencies(half, temperature, padding.device)
     halves = []
     for axis in (1, 2):
-        steps = valid.cumsum(axis, dtype=torch.float32)
+        # Whole numbers: CUDA has no deterministic sum along an axis of floating-point ones.
+        steps = valid.cumsum(axis, dtype=torch.int32).float()
         last = steps.select(axis, -1).unsqueeze(axis)
         places = (steps - 0.5 * half_pixel) / (last + 1e-6) * (2 * math.pi)
         halves.append(_interleaved_sine(places[..., None] / frequencies))
