@@ -116,26 +116,23 @@ def reads_counted(device: str, reads: Reads | None = None) -> Iterator[Reads]:
 
 @contextmanager
 def watched_training_steps(device: str, skip: int) -> Iterator[Reads]:
-    """Counts the reads of whole steps of Lightning's training loop, but for the first `skip`.
+    """Counts the reads of whole training steps, but for the first `skip`."""
+    from od_detr.training.module import Training
 
-    A step is everything from asking for the batch to the callbacks after it.
-    """
-    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-
-    reads, advance = Reads(), _TrainingEpochLoop.advance
+    reads, step = Reads(), Training.step
     seen = 0
 
-    def watched(loop: Any, *arguments: Any, **named: Any) -> None:
+    def watched(training: Training, *arguments: Any, **named: Any) -> None:
         nonlocal seen
         seen += 1
         if seen <= skip:
-            advance(loop, *arguments, **named)
+            step(training, *arguments, **named)
             return
         before = reads.count
         with reads_counted(device, reads):
-            advance(loop, *arguments, **named)
+            step(training, *arguments, **named)
         reads.steps += 1
         reads.most = max(reads.most, reads.count - before)
 
-    with patch.object(_TrainingEpochLoop, "advance", watched):
+    with patch.object(Training, "step", watched):
         yield reads

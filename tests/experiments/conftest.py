@@ -9,9 +9,11 @@ from zlib import crc32
 
 import pytest
 
+from od_detr.errors import Interrupted
 from od_detr.options import TrainOptions
-from od_detr.training.callbacks import LAST, Interrupted
-from od_detr.training.fit import Run, write_config
+from od_detr.run_files import RunFiles
+from od_detr.training.fit import Run
+from od_detr.training.record.run_config import write_config
 
 
 @dataclass
@@ -32,10 +34,10 @@ class Trainings:
         if options.resume:
             self.resumed.append(directory.name)
         write_config(options, directory / "config.yaml")
-        (directory / LAST).touch()
+        RunFiles(directory).last.touch()
         if directory.name == self.stop_at:
             self.stop_at = ""
-            raise Interrupted
+            raise Interrupted("stopped")
         ap = self.ap(directory.name)
         rows = [
             {"epoch": epoch, "train/loss": 9 - epoch, **columns(ap, options.seed, epoch)}

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from od_detr.options import TrainOptions
 from od_detr.training.fit import fit
-from od_detr.training.module import Training
+from od_detr.training.loop import Loop
 from od_detr.training.recipe import Recipe
 
 torch.set_num_threads(1)
@@ -38,14 +38,17 @@ def counted(self, student, batch):
     return losses(self, student, batch)
 
 def finished(self):
-    saved = {name: value for name, value in self.state_dict().items() if torch.is_tensor(value)}
-    trained = [name for name, parameter in self.named_parameters()]
-    place = f"{self.options.model}-{self.global_rank}"
+    run(self)
+    network = self.training.network
+    saved = {name: value for name, value in network.state_dict().items() if torch.is_tensor(value)}
+    trained = [name for name, parameter in network.named_parameters()]
+    place = f"{self.options.model}-{self.training.fabric.global_rank}"
     torch.save({name: saved[name] for name in trained}, folder / f"{place}.pt")
     (folder / f"{place}.json").write_text(json.dumps(counts))
     counts.clear()
 
-Recipe.losses, Training.on_train_end = counted, finished
+run = Loop.run
+Recipe.losses, Loop.run = counted, finished
 for values in json.loads((folder / "options.json").read_text()):
     fit(TrainOptions(**values))
 """
@@ -102,7 +105,8 @@ def test_a_rank_without_targets_trains_with_every_host(
             if isinstance(value, dict) and key != "backbone_options"
         }
         plain = {key: value for key, value in chosen.items() if key not in nested}
-        runs.append(plain | {"output": str(tmp_path / host)})
+        levels = None if host == "dino-4scale" else chosen["num_levels"]
+        runs.append(plain | {"output": str(tmp_path / host), "num_levels": levels})
     (tmp_path / "options.json").write_text(json.dumps(runs))
     (tmp_path / "train.py").write_text(SCRIPT)
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.errors import InputError
+from od_detr.errors import InputError, Interrupted
 from od_detr.options import TrainOptions
-from od_detr.training.callbacks import SECONDS, Interrupted
-from od_detr.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from od_detr.structures import Batch
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
+from od_detr.training.record.resume import read_checkpoint, write_checkpoint
+from od_detr.training.record.state import SECONDS
 
 Options = Callable[..., TrainOptions]
 EPOCHS, STEPS = 5, 3  # the rate drops and the teacher stops after 4
@@ -28,14 +29,14 @@ EPOCHS, STEPS = 5, 3  # the rate drops and the teacher stops after 4
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
     """Ctrl-C while that batch is trained on."""
-    original = Training.training_step
+    original = Training.backward
 
-    def interrupted(self: Training, samples: object, batch_idx: int) -> torch.Tensor:
-        if (self.current_epoch, batch_idx) == (epoch, batch):
+    def interrupted(self: Training, samples: Batch, last: bool) -> torch.Tensor:
+        if (self.state.epoch, self.state.batch) == (epoch, batch):
             signal.raise_signal(signal.SIGINT)
-        return original(self, samples, batch_idx)
+        return original(self, samples, last)
 
-    monkeypatch.setattr(Training, "training_step", interrupted)
+    monkeypatch.setattr(Training, "backward", interrupted)
 
 
 def timeless_rows(run: Path) -> list[dict[str, str]]:
@@ -56,7 +57,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         same = torch.equal(value, second["state_dict"][name]) if torch.is_tensor(value) else (
             value == second["state_dict"][name])  # fmt: skip
         assert same, name
-    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (first, second)]
+    moments = [checkpoint["optimizer"]["state"] for checkpoint in (first, second)]
     assert all(
         torch.equal(moments[0][key]["exp_avg_sq"], moments[1][key]["exp_avg_sq"])
         for key in moments[0]
@@ -104,7 +105,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     steps = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
     per_epoch = -(-STEPS // accumulate)
     assert steps == epoch * per_epoch + (batch // accumulate + 1)
-    spent = read_checkpoint(run / "last.ckpt")["callbacks"]["RunDirectory"]["seconds"]
+    spent = read_checkpoint(run / "last.ckpt")["run"]["seconds"]
     mine = {"mine.2024.part", "last.ckpt.mine.part", "1.part"}
     for half in ("last.ckpt.4711.part", "best/model.safetensors.4711.part", *mine):
         (run / half).parent.mkdir(exist_ok=True)
@@ -146,11 +147,13 @@ def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Pat
 
 SAVER = """
 import sys, torch
-from od_detr.training.checkpoint import AtomicCheckpointIO
-writer, number = AtomicCheckpointIO(), 0
+from pathlib import Path
+from od_detr.training.record.resume import write_checkpoint
+number, rest = 0, {"optimizer": {}, "schedule": {}, "run": {}}
 while True:
     weights = torch.full((500_000,), float(number))
-    writer.save_checkpoint({"state_dict": {"weights": weights}, "batches_seen": number}, sys.argv[1])
+    contents = {"state_dict": {"weights": weights}, "global_step": number}
+    write_checkpoint(contents | rest, Path(sys.argv[1]))
     print(number, flush=True)
     number += 1
 """
@@ -171,30 +174,28 @@ def test_a_kill_while_saving_leaves_a_readable_checkpoint(tmp_path: Path) -> Non
             time.sleep(0.013)
             process.send_signal(signal.SIGSTOP)
             saved = read_checkpoint(path)
-            assert bool((saved["state_dict"]["weights"] == saved["batches_seen"]).all())
-            assert saved["batches_seen"] >= acknowledged
+            assert bool((saved["state_dict"]["weights"] == saved["global_step"]).all())
+            assert saved["global_step"] >= acknowledged
             process.send_signal(signal.SIGCONT)
         process.kill()
     saved = read_checkpoint(path)
-    assert bool((saved["state_dict"]["weights"] == saved["batches_seen"]).all())
+    assert bool((saved["state_dict"]["weights"] == saved["global_step"]).all())
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
-    writer = AtomicCheckpointIO()
-    writer.save_checkpoint({"state_dict": {}, "batches_seen": 1}, path)
+    contents = {key: {} for key in ("state_dict", "optimizer", "schedule", "run")}
+    write_checkpoint(contents | {"global_step": 1}, path)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        InputError, match=r"last.ckpt: cannot be written .*No space left.* make room"
-    ):
-        writer.save_checkpoint({"state_dict": {}, "batches_seen": 2}, path)
-    assert read_checkpoint(path)["batches_seen"] == 1
+    with pytest.raises(InputError, match=r"last.ckpt: .*No space left"):
+        write_checkpoint(contents | {"global_step": 2}, path)
+    assert read_checkpoint(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
@@ -214,10 +215,10 @@ def test_a_checkpoint_that_is_none_is_refused_in_one_line(
     if content == "empty":
         path.touch()
     elif content == "cut":
-        torch.save({"state_dict": {"a": torch.zeros(1000)}, "batches_seen": 0}, path)
+        torch.save({"state_dict": {"a": torch.zeros(1000)}, "global_step": 0}, path)
         path.write_bytes(path.read_bytes()[:2000])
     elif content == "code":
-        torch.save({"state_dict": Trap(), "batches_seen": 0}, path)
+        torch.save({"state_dict": Trap(), "global_step": 0}, path)
     elif content == "other":
         torch.save({"weights": torch.zeros(3)}, path)
     with pytest.raises(InputError, match=r"last\.ckpt: ") as caught:

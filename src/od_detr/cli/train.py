@@ -61,6 +61,7 @@ def _dry_run(options: TrainOptions) -> dict[str, Any]:
         f"{options.image_size} px (4:3)",
         f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images in "
         "float32",
+        f"{cost['epochs']} epochs, {cost['steps']} steps on {cost['devices']} x {cost['device']}",
     ):
         print(line)
     return cost

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.dotted import flat
-from od_detr.errors import InputError
+from od_detr.errors import InputError, Interrupted
 from od_detr.files import atomic_write, locked
 from od_detr.options import TrainOptions
 from od_detr.ranks import is_chief
@@ -69,9 +69,8 @@ def train(options: TrainOptions) -> None:
 
 def _train(options: TrainOptions) -> None:
     from od_detr.inference.evaluate import evaluate_run
-    from od_detr.training.callbacks import Interrupted
-    from od_detr.training.checkpoint import plain
     from od_detr.training.fit import fit
+    from od_detr.training.record.run_config import plain
 
     files, started, source = RunFiles(Path(options.output)), time.perf_counter(), commit()
     resumed = files.last.exists()
@@ -219,7 +218,8 @@ def environment(device: str) -> dict[str, str]:
 
 def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
     """The first option, by its dotted name, that a run's `config.yaml` has otherwise; empty if there is none."""
-    from od_detr.training.checkpoint import first_difference, plain
+    from od_detr.training.record.resume import first_difference
+    from od_detr.training.record.run_config import plain
 
     before, wanted = flat(kept), flat(plain(asdict(options)))
     for name in PLACES:

@@ -304,6 +304,18 @@ class TrainOptions:
         shown="CPU cores minus 1",
         known_as=("num_workers",),
     )
+    save_minutes: float = option(
+        10.0,
+        "Save inside an epoch too, whenever this many minutes have passed. 0 turns it off.",
+        at_least=0,
+        may_change_on_resume=True,
+    )
+    nonfinite_limit: int = option(
+        10,
+        "Stop after this many steps in a row whose loss or gradient is infinite or NaN.",
+        at_least=1,
+        may_change_on_resume=True,
+    )
     opt: OptimizerOptions = group(OptimizerOptions, "Optimizer (AdamW)")
     eval: EvalOptions = group(EvalOptions, "Validation during training", may_change_on_resume=True)
     match: MatchOptions = group(MatchOptions, "Hungarian matching")

@@ -1,9 +1,10 @@
-"""What a run would cost, told before it starts."""
+"""What a run would cost, without training it."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,60 +14,79 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from od_detr.detectors import DetectionTransformer
 from od_detr.objectives import total
-from od_detr.options import TrainOptions, check_limits
+from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Targets
-from od_detr.training.fit import open_data, open_detector
-from od_detr.training.recipe import make_recipe
-from od_detr.training.teacher import Teacher
+from od_detr.training.module import Supervised
+from od_detr.training.plan import assembled, planned
 
 ASPECT = 4 / 3  # of the usual photograph, for which costs are stated
+OBJECTS = 7  # in an image of COCO, on average
+SMALL = ((192, 256), (288, 384))  # multiples of 32, of the same aspect
 
 
 def dry_run(options: TrainOptions) -> dict[str, Any]:
-    """Checks data and options, and measures the detector without training it.
+    """Checks data and options, and works out what a run costs without training it.
 
-    Returns parameters (all and trainable), FLOPs of detecting in one image at the test size, and bytes that one
-    step of the batch holds: weights, gradients, optimiser, teacher, and what the backward pass saves.
+    Returns parameters (all and trainable), FLOPs of detecting in one image at the test size, bytes
+    that one step of the batch holds (weights, gradients, optimizer, teacher, and what the backward
+    pass saves), the device, optimizer steps and epochs.
+
+    Raises:
+        InputError: as `fit` with the same options.
     """
-    check_limits(options)
-    train, val = open_data(options)
-    weights = "none"  # sizes do not depend on them, and they need not be fetched
-    plain = dataclasses.replace(options, backbone_weights=weights)
-    detector = open_detector(plain, train, frozen=options.backbone_weights != "none")
-    parameters = [parameter.numel() for parameter in detector.parameters()]
-    trainable = [
-        parameter.numel() for parameter in detector.parameters() if parameter.requires_grad
-    ]
+    weights = "none"  # sizes do not depend on them, and they need not be downloaded
+    plan = planned(options)
+    blank = dataclasses.replace(plan.options, backbone_weights=weights)
+    pretrained = options.backbone_weights != "none"
+    parts = assembled(dataclasses.replace(plan, options=blank), frozen=pretrained or None)
+    network = parts.network
+    sizes = [each.numel() for each in network.detector.parameters()]
+    trainable = [each.numel() for each in network.detector.parameters() if each.requires_grad]
+    copies = 1 if network.teacher is None else 2
+    held = 4 * (sum(sizes) * copies + 3 * sum(trainable))
     size = (options.image_size, round(options.image_size * ASPECT))
-    still = copy.deepcopy(detector).eval().requires_grad_(False)
-    with FlopCounterMode(display=False) as counter:
-        still(_blank(size, 0))
-    copies = 1 + int(options.distils or options.ema.track)
-    held = 4 * (sum(parameters) * copies + 3 * sum(trainable))
+    saved = extrapolated(lambda small: saved_bytes(network, small), size)
     return {
-        "images": len(train),
-        "validation_images": len(val),
-        "classes": list(train.classes),
-        "parameters": sum(parameters),
+        "images": len(parts.train),
+        "validation_images": len(parts.val_batches.dataset),  # pyright: ignore[reportArgumentType]
+        "classes": list(parts.train.classes),
+        "device": str(parts.fabric.device),
+        "devices": plan.place.world_size,
+        "epochs": options.epochs,
+        "steps": parts.steps_per_epoch * options.epochs,
+        "parameters": sum(sizes),
         "trainable_parameters": sum(trainable),
-        "flops_per_image": counter.get_total_flops(),
-        "batch_bytes": held + options.batch_size * _saved_bytes(detector, options, size),
+        "flops_per_image": extrapolated(lambda small: flops(network.detector, small), size),
+        "batch_bytes": held + options.batch_size * saved,
     }
 
 
-def _blank(size: tuple[int, int], objects: int) -> Batch:
-    """One grey image with objects in its middle."""
-    targets = Targets(
-        torch.full((objects, 4), 0.5), torch.zeros(objects, dtype=torch.long), (objects,)
-    )
-    images = torch.full((1, 3, *size), 128, dtype=torch.uint8)
-    return Batch(images, torch.zeros(1, *size, dtype=torch.bool), targets, (0,), (size,))
+def extrapolated(measured: Callable[[tuple[int, int]], int], size: tuple[int, int]) -> int:
+    """A cost at `size` (height, width) from its measurement at two small sizes.
+
+    Convolutions, the encoder and the projections of its memory cost as much for each pixel; what
+    the queries do among themselves does not depend on the image. So a cost is a + b * pixels, up to
+    the rounding of feature maps. A size below the larger small one is measured itself.
+    """
+    area = size[0] * size[1]
+    areas = [height * width for height, width in SMALL]
+    if area <= areas[1]:
+        return measured(size)
+    low, high = (measured(small) for small in SMALL)
+    slope = (high - low) / (areas[1] - areas[0])
+    return round(high + slope * (area - areas[1]))
 
 
-def _saved_bytes(
-    detector: DetectionTransformer, options: TrainOptions, size: tuple[int, int]
-) -> int:
-    """Bytes that the backward pass of one image keeps, each storage counted once."""
+def flops(detector: DetectionTransformer, size: tuple[int, int]) -> int:
+    """Floating-point operations of detecting in one image of `size` (height, width)."""
+    still = copy.deepcopy(detector).eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        still(blank_batch(size, 0))
+    return counter.get_total_flops()
+
+
+def saved_bytes(network: Supervised, size: tuple[int, int]) -> int:
+    """Bytes that the backward pass of one image of `size` keeps, each storage counted once."""
     seen: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -74,10 +94,18 @@ def _saved_bytes(
         seen[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()
 
-    detector.train()
-    recipe = make_recipe(options, detector, Teacher(detector) if options.distils else None)
+    network.train()
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = total(recipe.losses(detector, _blank(size, 7)))
-    weights = {parameter.untyped_storage().data_ptr() for parameter in detector.parameters()}
+        loss = total(network(blank_batch(size, OBJECTS)))
+    weights = {each.untyped_storage().data_ptr() for each in network.detector.parameters()}
     del loss
     return sum(nbytes for pointer, nbytes in seen.items() if pointer not in weights)
+
+
+def blank_batch(size: tuple[int, int], objects: int) -> Batch:
+    """One grey image of `size` (height, width) with `objects` objects in its middle."""
+    targets = Targets(
+        torch.full((objects, 4), 0.5), torch.zeros(objects, dtype=torch.long), (objects,)
+    )
+    images = torch.full((1, 3, *size), 128, dtype=torch.uint8)
+    return Batch(images, torch.zeros(1, *size, dtype=torch.bool), targets, (0,), (size,))

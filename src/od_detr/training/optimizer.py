@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -19,9 +20,10 @@ def make_optimizer(
     architecture: Architecture,
     fused: bool = True,
 ) -> AdamW:
-    """AdamW over the trainable parameters: a pretrained backbone and, for Deformable-DETR, the offsets learn slower.
+    """AdamW over the trainable parameters of a detector.
 
-    A fused step unscales fp16's gradients by itself, so that they could not be clipped before it.
+    A pretrained backbone learns slower, and so do Deformable-DETR's sampling offsets. A fused step
+    would unscale fp16's gradients by itself, so that they could not be clipped before it.
     """
     lr = architecture.lr if options.lr is None else options.lr
     backbone = default_backbone_lr(detector) if options.backbone_lr is None else options.backbone_lr
@@ -38,15 +40,32 @@ def make_optimizer(
     return AdamW(groups, lr=lr, weight_decay=options.wd, fused=fused)
 
 
+def clip_gradients(detector: DetectionTransformer, largest: float) -> Tensor:
+    """Scales all gradients down to norm `largest` (0 leaves them) and returns their norm before.
+
+    One fused norm, which stays on the device.
+    """
+    if largest:
+        return torch.nn.utils.clip_grad_norm_(detector.parameters(), largest)
+    gradients = [each.grad for each in detector.parameters() if each.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
 def default_backbone_lr(detector: DetectionTransformer) -> float:
-    """As a share of the rate. What is frozen was loaded: a backbone from scratch has everything to learn yet."""
+    """The backbone's learning rate as a share of the others': 0.1, or 1 if it starts from scratch.
+
+    Frozen norms show that pretrained weights were loaded.
+    """
     return 0.1 if detector.settings["backbone_frozen"] else 1.0
 
 
 def make_schedule(
     optimizer: Optimizer, steps_per_epoch: int, drop_epoch: int, warmup: int
 ) -> LambdaLR:
-    """By step: linear warm-up, then constant, then a tenth from the first step of `drop_epoch` on."""
+    """The rate by optimizer step: linear warm-up, constant, a tenth from `drop_epoch` on.
+
+    `drop_epoch` counts epochs from 0.
+    """
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / (warmup + 1))

@@ -1,0 +1,174 @@
+"""The loop over epochs: train, save, validate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import torch
+
+from od_detr import ranks
+from od_detr.detectors import DetectionTransformer
+from od_detr.errors import NonFinite
+from od_detr.structures import Batch
+from od_detr.training.guard import all_finite
+from od_detr.training.module import Training
+from od_detr.training.plan import Parts
+from od_detr.training.progress import ProgressBar
+from od_detr.training.record.run_directory import RunDirectory
+from od_detr.training.record.validation import ONLINE, TEACHER
+from od_detr.training.signals import StopSignal
+
+
+class Loop:
+    """Trains the epochs of a run that are left, and keeps its directory up to date.
+
+    An epoch is saved before its validation, and again with the result of it, so that a stop or a
+    kill in between repeats the validation only.
+
+    Args:
+        parts: the run.
+        training: takes its steps.
+        directory: where it is saved.
+        stop: whether the user asked to stop.
+    """
+
+    def __init__(
+        self, parts: Parts, training: Training, directory: RunDirectory, stop: StopSignal
+    ) -> None:
+        self.parts, self.training, self.directory, self.stop = parts, training, directory, stop
+        self.state, self.options = parts.state, parts.options
+        self._saved = time.monotonic()
+        self.bar = ProgressBar(shown=directory.writes)
+
+    def run(self) -> None:
+        """Trains until the last epoch is validated.
+
+        Raises:
+            Interrupted: the user asked to stop; everything is saved.
+            NonFinite: values stayed infinite or NaN; the last save is from before.
+        """
+        if self.state.validation_due:
+            self.validate()
+        while self.state.epoch < self.options.epochs:
+            self.train_epoch()
+            if self.state.validation_due:
+                self.validate()
+            if self.stopping and self.state.epoch < self.options.epochs:
+                raise self.stop.interruption
+
+    def train_epoch(self) -> None:
+        """Trains the rest of an epoch, appends its row and saves."""
+        state, options = self.state, self.options
+        self.parts.sampler.resume(state.epoch, state.batch)
+        title, total = f"Epoch {state.epoch + 1}/{options.epochs}", len(self.parts.sampler)
+        with self.bar.over(title, total, state.batch), state.watch:
+            for batches in in_steps(self.parts.train_batches, options.accumulate):
+                due = self.save_due
+                self.training.step(batches, self.stop.asked, due, self.bar.say)
+                self.bar.advance(len(batches), state.guard.last_loss)
+                stopping, saving = self.stopping, self.saving(due)
+                if (stopping or saving) and state.batch < total:
+                    self.save()
+                if stopping and state.batch < total:
+                    raise self.stop.interruption
+        self.training.settle(self.bar.say)
+        state.close_epoch()
+        last = state.epoch == options.epochs
+        state.validation_due = last or state.epoch % options.eval.every == 0
+        if not state.validation_due:
+            self.directory.write_rows(state.rows)
+        self.save()
+
+    def validate(self) -> None:
+        """Scores the detector and its teacher, completes the row, keeps the best and saves."""
+        state, network = self.state, self.training.network
+        detectors: dict[str, DetectionTransformer] = {ONLINE: network.detector.eval()}
+        if network.teacher is not None:
+            detectors[TEACHER] = network.teacher.evaluated
+        share_buffers(network)
+        batches = self.parts.val_batches
+        with self.bar.over("Validation", len(batches)), self.training.autocast():
+            columns = state.validation.run(detectors, self.shown(batches))
+        network.detector.train()
+        state.rows[-1].update(columns)
+        state.validation_due = False
+        name, ap = state.validation.best
+        if ap > state.best_ap:
+            state.best_ap = ap
+            aps = {each: summary["AP"] for each, summary in state.validation.summaries.items()}
+            self.directory.write_best(detectors[name], name, state.epoch, aps)
+        self.directory.write_rows(state.rows)
+        self.save()
+
+    def shown(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches on this process's device; stops between two of them if the user asks to."""
+        for batch in batches:
+            if self.stop.asked and self.stop.anything_saved:
+                raise self.stop.interruption
+            yield batch.to(self.training.fabric.device)
+            self.bar.advance()
+
+    def save(self) -> None:
+        """Writes `last.ckpt`.
+
+        Raises:
+            NonFinite: the last step was one too many, or a weight is not finite.
+        """
+        self.training.settle(self.bar.say)
+        if self.directory.writes:
+            contents = self.training.state_dict()
+            check_finite(contents)
+            self.directory.write_last(contents)
+        self.stop.anything_saved, self._saved = True, time.monotonic()
+
+    @property
+    def save_due(self) -> bool:
+        """Whether `save_minutes` have passed since this process saved."""
+        minutes = (time.monotonic() - self._saved) / 60
+        return 0 < self.options.save_minutes <= minutes
+
+    # Ranks hear signals and see clocks at different moments. They act after the same step, one
+    # step later, when the guard's verdict has brought every rank's wish to all of them.
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to stop after this step, all ranks alike."""
+        return self.state.guard.stop_asked if ranks.is_distributed() else self.stop.asked
+
+    def saving(self, due: bool) -> bool:
+        """Whether to save after this step, all ranks alike."""
+        return self.state.guard.save_asked if ranks.is_distributed() else due
+
+
+def in_steps(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
+    """Batches in groups of `accumulate`, whose gradients make one step; the last may be smaller."""
+    remaining = iter(batches)
+    while group := list(islice(remaining, accumulate)):
+        yield group
+
+
+def check_finite(contents: dict) -> None:
+    """Refuses to save weights or moments that are not finite.
+
+    Raises:
+        NonFinite: naming the first of them.
+    """
+    moments = contents["optimizer"]["state"].values()
+    tensors = {name: each for name, each in contents["state_dict"].items() if torch.is_tensor(each)}
+    rest = [each for state in moments for each in state.values() if torch.is_tensor(each)]
+    if all_finite([*tensors.values(), *rest]):
+        return
+    guilty = [name for name, each in tensors.items() if not all_finite([each])]
+    raise NonFinite(
+        f"{guilty[0] if guilty else 'the state of the optimizer'} is not finite, so it is not "
+        "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume"
+    )
+
+
+def share_buffers(network: torch.nn.Module) -> None:
+    """Gives all ranks the running statistics of the first one, which are saved."""
+    if ranks.is_distributed():
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)

@@ -1,0 +1,224 @@
+"""From options to everything a run consists of: first planned, then assembled."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric, seed_everything
+from torch.utils.data import DataLoader
+
+from od_detr.data.batching import BatchSampler, loader
+from od_detr.data.dataset import CocoDataset
+from od_detr.detectors import DetectionTransformer, check_compiles, compile_backbone
+from od_detr.devices import (
+    check_devices,
+    choose_device,
+    described_arithmetic,
+    set_arithmetic,
+)
+from od_detr.errors import InputError
+from od_detr.evaluation.scoring import Scorer
+from od_detr.options import TrainOptions, check_limits
+from od_detr.ranks import Ranks, settled
+from od_detr.run_files import RunFiles
+from od_detr.training.guard import FiniteGuard
+from od_detr.training.launch import Launched
+from od_detr.training.module import Supervised
+from od_detr.training.opening import open_data, open_detector, say
+from od_detr.training.recipe import make_recipe
+from od_detr.training.record.resume import check_fits, read_checkpoint, resume_options
+from od_detr.training.record.run_config import resolved
+from od_detr.training.record.state import RunState
+from od_detr.training.record.validation import ONLINE, TEACHER, Validation
+from od_detr.training.teacher import Teacher, scaled_decay
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked as far as options and files allow; nothing is written yet.
+
+    Attributes:
+        options: what the user chose; of a resumed run, with what was resolved when it began.
+        place: this process among those that train together.
+        files: the run's files.
+        checkpoint: contents of the `last.ckpt` to resume, if there is one.
+    """
+
+    options: TrainOptions
+    place: Ranks
+    files: RunFiles
+    checkpoint: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a run consists of, on the CPU; nothing is written yet.
+
+    Attributes:
+        plan: what it was made from.
+        options: with everything resolved, as `config.yaml` holds them.
+        fabric: the processes and devices that train; not launched yet.
+        network: the detector, its recipe and its teacher.
+        train: training set.
+        train_batches: its batches, in the order of `sampler`.
+        sampler: order of the training set.
+        val_batches: batches of the validation set.
+        state: progress and measurements.
+        steps_per_epoch: optimizer steps an epoch.
+    """
+
+    plan: Plan
+    options: TrainOptions
+    fabric: Fabric
+    network: Supervised
+    train: CocoDataset
+    train_batches: DataLoader[Any]
+    sampler: BatchSampler
+    val_batches: DataLoader[Any]
+    state: RunState
+    steps_per_epoch: int
+
+
+def planned(options: TrainOptions) -> Plan:
+    """Checks the options and the run's directory and reads the checkpoint to resume.
+
+    Raises:
+        InputError: an option makes no sense, the device is not present, or the directory holds
+            something else than this run.
+    """
+    check_limits(options)
+    place = settled(options.devices, options.nodes)
+    options = replace(options, devices=place.devices, nodes=place.nodes)
+    kind = check_devices(options)
+    if options.compile:
+        check_compiles(kind)
+    files = RunFiles(Path(options.output))
+    if not options.resume:
+        _check_free(files)
+        return Plan(options, place, files)
+    checkpoint = read_checkpoint(files.last)
+    options = resume_options(options, files.config)
+    if options.opt.drop is not None:
+        say(
+            f"{files.directory}: the learning rate still drops after epoch {options.opt.drop}, as "
+            "when the run began"
+        )
+    return Plan(options, place, files, checkpoint)
+
+
+def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
+    """Opens the data and builds detector, teacher and recipe.
+
+    Args:
+        plan: what to train.
+        frozen: see `open_detector`.
+
+    Raises:
+        InputError: data, options and checkpoint do not fit one another.
+    """
+    _quiet()
+    options = plan.options
+    choose_arithmetic(options)
+    seed_everything(options.seed, verbose=False)
+    train, val = open_data(options)
+    detector = open_detector(options, train, frozen)
+    place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
+    sampler = BatchSampler(
+        len(train), options.batch_size, seed=options.seed, drop_last=True, **place
+    )
+    val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **place)
+    steps_per_epoch = -(-len(sampler) // options.accumulate)
+    teacher = make_teacher(detector, options, steps_per_epoch * options.epochs)
+    recipe = make_recipe(options, detector, teacher)
+    if options.compile:
+        for each in (detector,) if teacher is None else (detector, teacher.detector):
+            compile_backbone(each)
+    network = Supervised(detector, recipe, teacher)
+    if plan.checkpoint is not None:
+        check_fits(plan.checkpoint, network, steps_per_epoch, plan.files.last)
+    scorers = {
+        name: Scorer(val.annotations, val.category_ids, recipe.cost, options.eval.topk)
+        for name in ([ONLINE] if teacher is None else [ONLINE, TEACHER])
+    }
+    workers = spare_cores(plan.place.devices) if options.workers is None else options.workers
+    return Parts(
+        plan=plan,
+        options=resolved(options, detector, teacher),
+        fabric=make_fabric(options, plan.place),
+        network=network,
+        train=train,
+        train_batches=loader(train, sampler, workers),
+        sampler=sampler,
+        val_batches=loader(val, val_sampler, workers),
+        state=RunState(Validation(scorers), FiniteGuard(options.nonfinite_limit)),
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def make_teacher(
+    detector: DetectionTransformer, options: TrainOptions, steps: int
+) -> Teacher | None:
+    """The average of the detector over a run of `steps` optimizer steps.
+
+    A recipe that does not distil has one too, to be compared with, unless `ema.track` is off.
+    """
+    if not (options.distils or options.ema.track):
+        return None
+    decay = scaled_decay(steps) if options.ema.decay is None else options.ema.decay
+    return Teacher(detector, decay, options.ema.warmup, options.ema.warmup_steps)
+
+
+def make_fabric(options: TrainOptions, place: Ranks) -> Fabric:
+    """The processes and devices of a run; precision is the training step's own affair."""
+    return Fabric(
+        accelerator=options.device,
+        devices=place.devices,
+        num_nodes=place.nodes,
+        strategy="ddp" if place.world_size > 1 else "auto",
+        plugins=[Launched(place)] if place.world_size > 1 else [],
+    )
+
+
+def choose_arithmetic(options: TrainOptions) -> None:
+    """Sets how float32 matrices are multiplied, and says so where there is a choice."""
+    kind = choose_device(options.device).type
+    set_arithmetic(options.matmul, kind)
+    if kind == "cuda":
+        say(f"computing in {described_arithmetic(options.precision, options.matmul, kind)}")
+
+
+def spare_cores(devices: int) -> int:
+    """The cores of this machine but one for each device, shared evenly between the devices."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(0, cores // devices - 1)
+
+
+def _check_free(files: RunFiles) -> None:
+    """A new run overwrites nothing."""
+    if files.directory.exists() and not files.directory.is_dir():
+        raise InputError(f"--output {files.directory}: is a file; give a folder")
+    if files.last.exists():
+        raise InputError(
+            f"{files.last}: a run is there already; continue it with --resume, or give another "
+            "--output"
+        )
+    if files.best.exists():
+        raise InputError(
+            f"{files.best}: exists, without a {files.last.name} to continue from; give another "
+            "--output"
+        )
+
+
+def _quiet() -> None:
+    """Silences adverts, and hints at choices that were made here on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    warnings.filterwarnings("ignore", message=".*OpenCV is not installed.*")

@@ -1,0 +1,1 @@
+"""What a run measures and remembers, and the files it is kept in."""

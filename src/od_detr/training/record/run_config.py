@@ -1,0 +1,62 @@
+"""A run's `config.yaml`: every option as it was resolved when the run began."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from od_detr.detectors import DetectionTransformer
+from od_detr.dotted import flat, with_values
+from od_detr.errors import InputError
+from od_detr.files import atomic_write
+from od_detr.options import PER_RUN, SIZES, TrainOptions
+from od_detr.run_files import CONFIG_HEAD
+from od_detr.training.optimizer import default_backbone_lr
+from od_detr.training.teacher import Teacher
+
+
+def resolved(
+    options: TrainOptions, detector: DetectionTransformer, teacher: Teacher | None
+) -> TrainOptions:
+    """The options with everything that the architecture, the schedule or `init` decided filled in."""
+    architecture, settings = options.architecture, detector.settings
+    values = {name: settings.get(name, settings.get(f"num_{name}")) for name in SIZES}
+    if isinstance(settings["backbone"], str):
+        values |= {name: settings[name] for name in ("backbone", "backbone_options")}
+        values["backbone_options"] = dict(values["backbone_options"] or {})
+    defaults = {
+        "opt.lr": architecture.lr,
+        "opt.backbone_lr": default_backbone_lr(detector),
+        "opt.drop": options.drop_epoch,
+        "ema.decay": None if teacher is None else teacher.decay,
+        "qfl.class_weight": architecture.class_weight,
+        "eval.topk": architecture.top_k,
+    }
+    chosen = flat(plain(dataclasses.asdict(options)))
+    open_ones = {name: value for name, value in defaults.items() if chosen[name] is None}
+    return with_values(options, values | open_ones)
+
+
+def write_config(options: TrainOptions, path: Path) -> None:
+    """Writes the options so that `--config` reads them.
+
+    Raises:
+        InputError: a file of that name is there and no run wrote it.
+    """
+    if path.exists() and not path.read_text(errors="replace").startswith(CONFIG_HEAD):
+        raise InputError(f"{path}: exists and was not written by a run; give another --output")
+    values = plain(dataclasses.asdict(options))
+    kept = {name: value for name, value in values.items() if name not in PER_RUN}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        partial.write_text(CONFIG_HEAD + yaml.safe_dump(kept, sort_keys=False))
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries, lists and scalars only, as YAML knows them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,98 @@
+"""Writes a run's directory: `metrics.csv`, `best/`, `last.ckpt` and the event files."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from od_detr.detectors import DetectionTransformer, save_detector
+from od_detr.errors import InputError
+from od_detr.files import atomic_write, clear_unfinished
+from od_detr.run_files import RunFiles
+from od_detr.training.record.resume import write_checkpoint
+
+
+class RunDirectory:
+    """The files of a run, written by the first process only.
+
+    Args:
+        files: their names.
+        classes: class names in order of label.
+        facts: what `best/config.json` says besides the architecture.
+        writes: whether this process writes; the others do nothing.
+    """
+
+    def __init__(
+        self, files: RunFiles, classes: Sequence[str], facts: Mapping[str, Any], writes: bool = True
+    ) -> None:
+        self.files, self.classes, self.facts, self.writes = files, list(classes), facts, writes
+        self._events: Any = None
+
+    def clear_unfinished(self) -> None:
+        """Removes what killed processes left half written."""
+        if self.writes:
+            for large in (self.files.last, self.files.best_weights):
+                clear_unfinished(large)
+
+    def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes `metrics.csv` and adds the last row to the event files."""
+        if not self.writes or not rows:
+            return
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with (
+            _writing(self.files.metrics),
+            atomic_write(self.files.metrics) as partial,
+            partial.open("w", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        for name, value in rows[-1].items():
+            if "/" in name and self.events is not None:
+                self.events.add_scalar(name, value, rows[-1]["step"])
+
+    def write_best(
+        self, detector: DetectionTransformer, name: str, epoch: int, aps: Mapping[str, float]
+    ) -> None:
+        """Saves the detector called `name` in `best/`; `aps` are the APs of all detectors."""
+        if self.writes:
+            others = {f"{each}_AP": ap for each, ap in aps.items()}
+            facts = {"weights": name, "AP": aps[name], "epoch": epoch, **others, **self.facts}
+            with _writing(self.files.best):
+                save_detector(detector, self.files.best, self.classes, **facts)
+
+    def write_last(self, contents: Mapping[str, Any]) -> None:
+        """Saves everything needed to resume."""
+        if self.writes:
+            write_checkpoint(contents, self.files.last)
+
+    @property
+    def events(self) -> Any:
+        """TensorBoard's writer; None where TensorBoard is not installed."""
+        if self._events is None and importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(self.files.tensorboard))
+        return self._events
+
+    def close(self) -> None:
+        """Flushes the event files."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk or a missing permission is reported as the user's."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be written ({reason}); free some space or give another --output"
+        ) from error

@@ -1,0 +1,73 @@
+"""Everything a run remembers besides weights: where it is, and what it has measured so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from od_detr.training.guard import FiniteGuard
+from od_detr.training.record.epoch_log import EpochLog
+from od_detr.training.record.stopwatch import Stopwatch
+from od_detr.training.record.validation import Validation
+
+PLAIN = ("epoch", "batch", "validation_due", "best_ap", "rows")
+SECONDS = "seconds"
+
+
+@dataclass
+class RunState:
+    """Progress and measurements of a run.
+
+    Attributes:
+        epoch: whole epochs that were trained.
+        batch: batches of the next epoch that were trained.
+        step: optimizer steps, skipped ones included.
+        validation_due: whether the last whole epoch is still to be validated.
+        best_ap: highest validation AP so far, of the online detector or the teacher.
+        rows: the rows of `metrics.csv`.
+    """
+
+    validation: Validation
+    guard: FiniteGuard
+    log: EpochLog = field(default_factory=EpochLog)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    validation_due: bool = False
+    best_ap: float = float("-inf")
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def close_epoch(self) -> dict[str, Any]:
+        """Ends an epoch: its row of `metrics.csv` so far, appended to `rows`."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        row = {"epoch": self.epoch, "step": self.step, SECONDS: self.watch.seconds}
+        row |= {f"train/{name}": mean for name, mean in self.log.means().items()}
+        if self.guard.skipped:
+            row["train/skipped"] = self.guard.skipped
+        self.guard.skipped = 0
+        self.log.clear()
+        self.rows.append(row)
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors, all but `step`, from which `load_state_dict` goes on."""
+        return {name: getattr(self, name) for name in PLAIN} | {
+            "rows": [dict(row) for row in self.rows],
+            "seconds": self.watch.seconds,
+            "log": self.log.state_dict(),
+            "validation": self.validation.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        """Goes on from the state of `state_dict`, with what is measured on `device`."""
+        for name in PLAIN:
+            setattr(self, name, state[name])
+        self.rows = [dict(row) for row in state["rows"]]
+        self.watch = Stopwatch(state["seconds"])
+        self.log.load_state_dict(state["log"], device)
+        self.validation.load_state_dict(state["validation"])
+        self.guard.load_state_dict(state["guard"])

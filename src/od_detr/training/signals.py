@@ -1,0 +1,66 @@
+"""Signals that ask a run to stop: Ctrl-C, SIGTERM (a scheduler) and SIGHUP (a closed terminal)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from od_detr.errors import Interrupted
+
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class StopSignal:
+    """Remembers that the user asked the run to stop; the run looks at `asked` when it can stop.
+
+    The same signal a second time stops at once, with `Interrupted`.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.anything_saved = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has arrived."""
+        return self.number is not None
+
+    @property
+    def interruption(self) -> Interrupted:
+        """The exception that ends the run; its message says what is saved."""
+        said = (
+            "stopped; continue with --resume"
+            if self.anything_saved
+            else "stopped; nothing was saved yet"
+        )
+        return Interrupted(said, 128 + int(self.number or signal.SIGINT))
+
+    @contextmanager
+    def listening(self) -> Iterator[StopSignal]:
+        """Handles the signals meanwhile; a SIGHUP that `nohup` ignores stays ignored.
+
+        Python delivers signals to the main thread only: in any other this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        ignored = getattr(signal, "SIGHUP", None)
+        heard = [n for n in SIGNALS if not (n == ignored and before[n] is signal.SIG_IGN)]
+        for number in heard:
+            signal.signal(number, self._hear)
+        try:
+            yield self
+        finally:
+            for number in heard:
+                signal.signal(number, before[number])
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        if self.number == number:
+            raise self.interruption
+        self.number = number
