@@ -20,7 +20,7 @@ class LaunchError(InputError):
     """
 
 
-class NonFinite(FloatingPointError):
+class NonFiniteError(FloatingPointError):
     """Training stopped because values stayed infinite or NaN; the message names the first one."""
 
     status = 3

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from od_detr.cli import command
 from od_detr.cli.commands import COMMANDS
 from od_detr.cli.demo import DemoOptions
-from od_detr.errors import InputError, Interrupted, NonFinite
+from od_detr.errors import InputError, Interrupted, NonFiniteError
 
 Command = Callable[..., Any]
 Fingerprint = Callable[[Path], dict[str, str]]
@@ -432,7 +432,7 @@ def test_names_of_other_packages_lead_to_ours(flag: str, ours: str, od_detr: Com
     ("raised", "status", "line"),
     [
         (InputError("--epochs is\nwrong"), 2, "error: --epochs is wrong"),
-        (NonFinite("loss is nan"), 3, "error: loss is nan"),
+        (NonFiniteError("loss is nan"), 3, "error: loss is nan"),
         (Interrupted("stopped; saved", 143), 143, "stopped; saved"),
         (Interrupted("stopped; saved"), 130, "stopped; saved"),
         (FloatingPointError("loss is nan"), 1, "error: loss is nan"),

@@ -298,7 +298,7 @@ def test_stop_update_freezes_the_teacher_with_the_first_step_of_the_reduced_rate
         return float(sum(parameter.double().abs().sum() for parameter in detector.parameters()))
 
     def spy(self: Training, *args: object) -> None:
-        rate, teacher = self.optimizer.param_groups[0]["lr"], self.network.teacher
+        rate, teacher = self.descent.optimizer.param_groups[0]["lr"], self.network.teacher
         original(self, *args)
         assert teacher is not None
         seen.append((rate, checksum(teacher.detector), checksum(teacher.evaluated)))

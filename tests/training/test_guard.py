@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from od_detr.errors import NonFinite
+from od_detr.errors import NonFiniteError
 from od_detr.options import TrainOptions
 from od_detr.training.fit import fit
 from od_detr.training.guard import FiniteGuard, Statistics, all_finite
@@ -43,14 +43,14 @@ def test_only_steps_in_a_row_count_towards_the_limit() -> None:
     judged(guard, NAN, 1.0)
     guard.settle([])
     judged(guard, NAN, 1.0)
-    with pytest.raises(NonFinite):
+    with pytest.raises(NonFiniteError):
         guard.settle([])
 
 
 def test_weights_that_are_not_finite_stop_the_run_at_once() -> None:
     guard = FiniteGuard(limit=10)
     judged(guard, NAN, 1.0)
-    with pytest.raises(NonFinite):
+    with pytest.raises(NonFiniteError):
         guard.settle([torch.tensor([1.0, INF])])
 
 
@@ -100,8 +100,10 @@ def test_a_skipped_step_moves_neither_weights_nor_moments_and_is_shown(
     def spy(self: Training, *args: object) -> None:
         original(self, *args)
         weights = [each.detach().clone() for each in self.network.detector.state_dict().values()]
-        moments = [each["exp_avg"].clone() for each in self.optimizer.state.values()]
-        seen.append((weights, moments, [float(s["step"]) for s in self.optimizer.state.values()]))
+        moments = [each["exp_avg"].clone() for each in self.descent.optimizer.state.values()]
+        seen.append(
+            (weights, moments, [float(s["step"]) for s in self.descent.optimizer.state.values()])
+        )
 
     monkeypatch.setattr(Training, "step", spy)
     run = fit(options(epochs=1, recipe="baseline"))
@@ -122,7 +124,7 @@ def test_a_run_whose_steps_stay_bad_stops_and_keeps_the_last_finite_checkpoint(
 ) -> None:
     poison(monkeypatch, set(range(3, 100)))
     chosen = options(epochs=9, recipe="baseline", nonfinite_limit=3)
-    with pytest.raises(NonFinite):
+    with pytest.raises(NonFiniteError):
         fit(chosen)
     saved = read_checkpoint(Path(chosen.output) / "last.ckpt")
     assert saved["run"]["epoch"] == 1 and saved["global_step"] == 3

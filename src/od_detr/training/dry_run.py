@@ -16,8 +16,8 @@ from od_detr.detectors import DetectionTransformer
 from od_detr.objectives import total
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Targets
-from od_detr.training.module import Supervised
 from od_detr.training.plan import assembled, planned
+from od_detr.training.supervised import Supervised
 
 ASPECT = 4 / 3  # of the usual photograph, for which costs are stated
 OBJECTS = 7  # in an image of COCO, on average

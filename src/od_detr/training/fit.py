@@ -40,7 +40,7 @@ def fit(options: TrainOptions) -> Run:
 
     Raises:
         InputError: data, options or a checkpoint to resume are wrong.
-        NonFinite: losses, gradients or weights stayed infinite or NaN.
+        NonFiniteError: losses, gradients or weights stayed infinite or NaN.
         Interrupted: the user stopped the run; everything is saved.
     """
     return trained(assembled(planned(options)))
@@ -50,7 +50,7 @@ def trained(parts: Parts) -> Run:
     """Trains what is left of a run, and keeps its directory up to date.
 
     Raises:
-        NonFinite: losses, gradients or weights stayed infinite or NaN.
+        NonFiniteError: losses, gradients or weights stayed infinite or NaN.
         Interrupted: the user stopped the run; everything is saved.
     """
     options, state, plan = parts.options, parts.state, parts.plan
@@ -75,4 +75,5 @@ def trained(parts: Parts) -> Run:
             Loop(parts, training, directory, stop).run()
         finally:
             directory.close()
+        parts.fabric.barrier()  # until the first process has written everything
     return Run(plan.files.directory, state.validation.summaries, state.rows, stop.asked)

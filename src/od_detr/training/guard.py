@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from od_detr import ranks
-from od_detr.errors import NonFinite
+from od_detr.errors import NonFiniteError
 from od_detr.transfers import HostCopy
 
 
@@ -75,7 +75,7 @@ class FiniteGuard:
         """Reads the verdict of the last step judged; a line to show if that step was skipped.
 
         Raises:
-            NonFinite: `limit` steps in a row were skipped, or `weights` are not finite.
+            NonFiniteError: `limit` steps in a row were skipped, or `weights` are not finite.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -94,9 +94,9 @@ class FiniteGuard:
         what = "gradient" if loss_is_finite else "loss"
         line = f"step {pending.step}: the {what} is not finite, images {images}"
         if not all_finite(weights):
-            raise NonFinite(f"{line}; weights are not finite either, so training cannot go on")
+            raise NonFiniteError(f"{line}; weights are not finite either, so training cannot go on")
         if self.in_a_row >= self.limit:
-            raise NonFinite(
+            raise NonFiniteError(
                 f"{line}; {self.in_a_row} steps in a row were skipped: lower --opt.lr, or give "
                 "--precision 32 or bf16"
             )

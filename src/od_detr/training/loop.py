@@ -10,7 +10,7 @@ import torch
 
 from od_detr import ranks
 from od_detr.detectors import DetectionTransformer
-from od_detr.errors import NonFinite
+from od_detr.errors import NonFiniteError
 from od_detr.structures import Batch
 from od_detr.training.guard import all_finite
 from od_detr.training.module import Training
@@ -47,7 +47,7 @@ class Loop:
 
         Raises:
             Interrupted: the user asked to stop; everything is saved.
-            NonFinite: values stayed infinite or NaN; the last save is from before.
+            NonFiniteError: values stayed infinite or NaN; the last save is from before.
         """
         if self.state.validation_due:
             self.validate()
@@ -89,7 +89,7 @@ class Loop:
             detectors[TEACHER] = network.teacher.evaluated
         share_buffers(network)
         batches = self.parts.val_batches
-        with self.bar.over("Validation", len(batches)), self.training.autocast():
+        with self.bar.over("Validation", len(batches)), self.training.descent.autocast():
             columns = state.validation.run(detectors, self.shown(batches))
         network.detector.train()
         state.rows[-1].update(columns)
@@ -114,7 +114,7 @@ class Loop:
         """Writes `last.ckpt`.
 
         Raises:
-            NonFinite: the last step was one too many, or a weight is not finite.
+            NonFiniteError: the last step was one too many, or a weight is not finite.
         """
         self.training.settle(self.bar.say)
         if self.directory.writes:
@@ -153,7 +153,7 @@ def check_finite(contents: dict) -> None:
     """Refuses to save weights or moments that are not finite.
 
     Raises:
-        NonFinite: naming the first of them.
+        NonFiniteError: naming the first of them.
     """
     moments = contents["optimizer"]["state"].values()
     tensors = {name: each for name, each in contents["state_dict"].items() if torch.is_tensor(each)}
@@ -161,7 +161,7 @@ def check_finite(contents: dict) -> None:
     if all_finite([*tensors.values(), *rest]):
         return
     guilty = [name for name, each in tensors.items() if not all_finite([each])]
-    raise NonFinite(
+    raise NonFiniteError(
         f"{guilty[0] if guilty else 'the state of the optimizer'} is not finite, so it is not "
         "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume"
     )

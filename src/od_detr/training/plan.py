@@ -28,13 +28,13 @@ from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.guard import FiniteGuard
 from od_detr.training.launch import Launched
-from od_detr.training.module import Supervised
 from od_detr.training.opening import open_data, open_detector, say
 from od_detr.training.recipe import make_recipe
 from od_detr.training.record.resume import check_fits, read_checkpoint, resume_options
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
+from od_detr.training.supervised import Supervised
 from od_detr.training.teacher import Teacher, scaled_decay
 
 

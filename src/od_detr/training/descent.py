@@ -1,0 +1,86 @@
+"""From gradients to weights: clipping, the optimizer, its schedule, and fp16's loss scale."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from od_detr.detectors import DetectionTransformer
+from od_detr.options import TrainOptions
+from od_detr.training.optimizer import clip_gradients, make_optimizer, make_schedule
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Descent:
+    """Moves the weights of a detector along their gradients.
+
+    Args:
+        detector: whose weights move; on its device already.
+        options: resolved options of the run.
+        steps_per_epoch: optimizer steps an epoch, which the learning-rate schedule counts.
+        device: type of the device, such as "cuda".
+    """
+
+    def __init__(
+        self,
+        detector: DetectionTransformer,
+        options: TrainOptions,
+        steps_per_epoch: int,
+        device: str,
+    ) -> None:
+        self.detector, self.device, self.clip = detector, device, options.opt.clip
+        self.dtype = HALF.get(options.precision)
+        half = options.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(device, enabled=half)  # pyright: ignore[reportPrivateImportUsage]
+        self.optimizer = make_optimizer(detector, options.opt, options.architecture, fused=not half)
+        drop, warmup = options.drop_epoch, options.opt.warmup
+        self.schedule = make_schedule(self.optimizer, steps_per_epoch, drop, warmup)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Half precision, if it was chosen; matching and losses leave it again."""
+        return torch.autocast(self.device, self.dtype) if self.dtype else nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss, scaled up under fp16."""
+        self.scaler.scale(loss).backward()
+
+    def clipped_norm(self) -> Tensor:
+        """The norm of all gradients before they are clipped to `opt.clip`, a scalar.
+
+        Under fp16 an overflow is no fault: the scaler skips the step by itself and halves its
+        scale. Only once the scale is below 1 the gradient itself is not finite.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.detector, self.clip)
+        if not self.scaler.is_enabled():
+            return norm
+        scale = self.scaler.scale(torch.ones_like(norm))
+        return torch.where(scale < 1, norm, torch.zeros_like(norm))
+
+    def move(self, take: Tensor) -> None:
+        """Moves the weights where `take` is 1; the fused optimizer reads it on the device."""
+        if not self.scaler.is_enabled():
+            self.optimizer.found_inf = 1 - take  # pyright: ignore[reportAttributeAccessIssue]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments, schedule and scale."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`; other entries of `saved` are ignored."""
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.scaler.is_enabled() and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
