@@ -86,5 +86,5 @@ def raise_errors(findings: Iterable[Finding]) -> None:
     if not errors:
         return
     more = sum(finding.count for finding in errors) - 1
-    rest = f" (and {more} more; 'od-detr doctor' lists all)" if more else ""
+    rest = f" (and {more} more problems)" if more else ""
     raise InputError(f"{errors[0]}{rest}")

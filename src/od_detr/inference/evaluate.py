@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from torch import nn
 from od_detr.criteria.matching import MatchCost
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.folders import choices_of
+from od_detr.data.formats.choices import Choices
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
 from od_detr.devices import choose_device
@@ -18,6 +21,9 @@ from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer, score
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, open_run
+from od_detr.options import TrainOptions, from_values
+from od_detr.options.config_file import read_config
+from od_detr.run_files import RunFiles
 
 
 def evaluate_run(
@@ -32,14 +38,29 @@ def evaluate_run(
     device: str = "auto",
     precision: str = "32",
 ) -> dict[str, Any]:
-    """The 12 COCO figures and `per_class` AP of a run's weights; `image_size` None is that of training.
+    """The 12 COCO figures and `per_class` AP of a run's weights.
 
-    The detector may know more classes than the data set has categories; what it takes for another is not counted.
-    `precision` 32 repeats the figures of training; auto and bf16 tell what `predict` attains.
+    The data is read and divided as the run's `config.yaml` says; see `run_choices`. The detector
+    may know more classes than the data set has categories; what it takes for another is not
+    counted.
+
+    Args:
+        run: folder of a run or of a saved detector.
+        data: the data set's folder.
+        split: the part of it.
+        weights: which of the run's weights, as in `od-detr evaluate --weights`.
+        image_size: short side of the images in pixels; None for that of training.
+        batch_size: images in a batch.
+        workers: processes that load images.
+        device: where the network runs.
+        precision: 32 repeats the figures of training; auto and bf16 tell what `predict` attains.
+
+    Raises:
+        InputError: the run or the data cannot be used.
     """
     detector, config = open_run(run, weights)
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
-    dataset = CocoDataset.from_folder(data, split, transform)
+    dataset = CocoDataset.from_folder(data, split, transform, choices=run_choices(run, data))
     keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
     sampler = BatchSampler(len(dataset), batch_size, shuffle=False)
     scorer = Scorer(dataset.annotations, dataset.category_ids, MatchCost())
@@ -51,13 +72,32 @@ def evaluate_run(
         )
 
 
+def run_choices(run: Path, data: Path) -> Choices:
+    """How a run's training read its data: `--val-fraction`, `--group`, `--classes` and so on.
+
+    `--val-data` counts only where `data` is the folder that the run was trained on; the images of
+    any other folder are its own. A saved detector outside a run gives the defaults.
+
+    Raises:
+        InputError: the run's `config.yaml` has an unknown option or a wrong value.
+    """
+    files = RunFiles.of(run)
+    if not files.is_run:
+        return Choices()
+    options = from_values(TrainOptions, read_config(TrainOptions, files.config))
+    choices = choices_of(options)
+    same = Path(options.data).resolve() == data.resolve()
+    return choices if same else replace(choices, val_data=None)
+
+
 def labels_of(
     dataset: CocoDataset, classes: Sequence[str], category_ids: Sequence[int]
 ) -> list[int]:
-    """The detector's label of each category of the data set: that of the same id and name, else of the same name.
+    """The detector's label of each category of the data set.
 
-    `classes` are the detector's and `category_ids` theirs, if known. Their names may repeat: checkpoints of the
-    official code have a class for every id up to the last, whether COCO uses it or not.
+    It is the label of the same id and name, else of the same name. `classes` are the detector's
+    and `category_ids` theirs, if known. Their names may repeat: checkpoints of the official code
+    have a class for every id up to the last, whether COCO uses it or not.
 
     Raises:
         InputError: a category that the detector does not know.
@@ -68,17 +108,17 @@ def labels_of(
     for category, name in zip(dataset.category_ids, dataset.classes, strict=True):
         if name not in by_name:
             raise InputError(
-                f"{dataset.annotations.file}: category {category}: name {name!r} is no class of the detector; use its "
-                f"class names {', '.join(classes)}"
+                f"{dataset.annotations.file}: category {category}: name {name!r} is no class "
+                f"of the detector; use its class names {', '.join(classes)}"
             )
         labels.append(by_both.get((category, name), by_name[name]))
     return labels
 
 
 def keep_classes(detector: DetectionTransformer, labels: Sequence[int]) -> None:
-    """Cuts the decoder's class heads to these labels, in this order, so that no other takes a detection's place.
+    """Cuts the decoder's class heads to these labels, in this order.
 
-    Which places a two-stage host proposes is left as it was trained.
+    So no other class takes a detection's place. Which places a two-stage host proposes is left as it was trained.
     """
     for head in detector.decoder.heads.classes:
         assert isinstance(head, nn.Linear)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -179,37 +178,3 @@ def _wrong_boxes(
         for row in np.flatnonzero(negative).tolist()
     ]
     return found
-
-
-def write_coco(annotations: Annotations, images: list[dict[str, Any]], file: Path) -> None:
-    """Writes boxes, crowd, area and categories as a COCO file with these image entries."""
-    ids = np.array([image["id"] for image in images])
-    owners = ids[annotations.owners] if len(ids) else annotations.owners
-    columns = zip(
-        owners.tolist(),
-        annotations.labels.tolist(),
-        annotations.boxes_xywh.tolist(),
-        annotations.area.tolist(),
-        annotations.crowd.tolist(),
-        strict=True,
-    )
-    boxes = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": annotations.category_ids[label],
-            "bbox": box,
-            "area": area,
-            "iscrowd": int(crowd),
-        }
-        for number, (image, label, box, area, crowd) in enumerate(columns, 1)
-    ]
-    categories = [
-        {"id": identity, "name": name, "supercategory": parent}
-        for identity, name, parent in zip(
-            *(getattr(annotations.categories, part) for part in ("ids", "names", "parents")),
-            strict=True,
-        )
-    ]
-    document = {"images": images, "annotations": boxes, "categories": categories}
-    file.write_text(json.dumps(document))
