@@ -17,10 +17,10 @@ Shapes = LevelShapes
 
 
 class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention: every query samples `points` locations on each level around its anchor.
+    """Multi-scale deformable attention: a query samples `points` locations per level near its anchor.
 
-    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level. Locations and weights are float32
-    even under autocast. See `od_detr.ops.deformable_sampling`.
+    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level. Locations and weights
+    are float32 even under autocast. See `od_detr.ops.deformable_sampling`.
     """
 
     def __init__(self, dim: int, heads: int, num_levels: int, points: int) -> None:
@@ -74,16 +74,20 @@ class DeformableAttention(nn.Module):
 
 @dataclass(frozen=True)
 class _Part:
-    """The position of a group among the joined queries, and which queries it sees."""
+    """The position of a group among the joined queries, and which keys its queries see.
 
-    span: slice
-    blocks: int
-    seen: tuple[slice, ...]
-    hidden: Bool[Tensor, "B q"] | None
+    `folded` is the number of blocks that move into the batch axis. Only a group that sees no other
+    group is folded. A group that sees others stays one sequence, followed by the others' queries, and
+    `visible` separates its blocks: folding it would repeat the others' keys for each block.
+    """
+
+    spans: tuple[slice, ...]
+    folded: int
+    visible: Bool[Tensor, "V 1 q k"] | None
 
 
 class GroupLayout:
-    """Query groups joined along the query axis that do not see one another."""
+    """Query groups joined along the query axis. A group sees itself and the groups it names."""
 
     def __init__(self, groups: list[QueryGroup]) -> None:
         spans: dict[str, slice] = {}
@@ -92,23 +96,40 @@ class GroupLayout:
             spans[group.name] = slice(start, start + len(group.queries))
             start += len(group.queries)
         self.spans = spans
-        self.parts = [
-            _Part(
-                spans[group.name],
-                group.blocks,
-                tuple(spans[name] for name in group.sees),
-                group.padding,
-            )
-            for group in groups
-        ]
+        self.parts = [_part(group, spans) for group in groups]
+
+
+def _part(group: QueryGroup, spans: dict[str, slice]) -> _Part:
+    seen = tuple(spans[name] for name in group.sees)
+    folded = 1 if seen else group.blocks
+    others = sum(span.stop - span.start for span in seen)
+    return _Part((spans[group.name], *seen), folded, _visible(group, folded, others))
+
+
+def _visible(group: QueryGroup, folded: int, others: int) -> Bool[Tensor, "V 1 q k"] | None:
+    """Which keys each query sees; None if all of them.
+
+    A query sees the queries of its own block that are not padding, all `others`, and always itself:
+    a softmax over nothing is NaN.
+    """
+    if group.padding is None and folded == group.blocks:
+        return None
+    device, length = group.queries.content.device, len(group.queries) // folded
+    block = torch.arange(length, device=device) // (len(group.queries) // group.blocks)
+    own = (block[:, None] == block)[None, None]
+    if group.padding is not None:
+        shown = ~group.padding.reshape(len(group.padding) * folded, 1, 1, length)
+        own = own & shown | torch.eye(length, dtype=torch.bool, device=device)
+    return F.pad(own, (0, others), value=True) if others else own
 
 
 class SelfAttention(nn.Module):
     """Self-attention among the queries of each group, for all groups at once.
 
-    The projections run over all groups together (with the parameters of torch.nn.MultiheadAttention). The
-    attention itself runs group by group with the blocks folded into the batch axis. So no mask over all queries
-    is ever built, and groups without padding keep the fused kernel.
+    The projections run over all groups together (with the parameters of torch.nn.MultiheadAttention).
+    The attention itself runs group by group, so no mask over all queries is ever built. The blocks of a
+    group are folded into the batch axis, or separated by a mask if the group sees other groups. Groups
+    without padding or mask keep the fused kernel.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -136,31 +157,17 @@ class SelfAttention(nn.Module):
     ) -> Float[Tensor, "B q D"]:
         images = len(query)
 
-        def fold(tokens: Tensor) -> Tensor:
-            return tokens.reshape(
-                images * part.blocks, -1, self.heads, tokens.shape[-1] // self.heads
-            ).transpose(1, 2)
-
-        def keys(tokens: Tensor) -> Tensor:
-            own = tokens[:, part.span].unflatten(1, (part.blocks, -1))
-            others = [tokens[:, None, seen].expand(-1, part.blocks, -1, -1) for seen in part.seen]
-            return fold(torch.cat([own, *others], 2) if others else own)
+        def fold(tokens: Tensor, spans: tuple[slice, ...]) -> Tensor:
+            chosen = [tokens[:, span] for span in spans]
+            joined = chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
+            heads = joined.unflatten(-1, (self.heads, -1))
+            return heads.reshape(images * part.folded, -1, *heads.shape[2:]).transpose(1, 2)
 
         attended = F.scaled_dot_product_attention(
-            fold(query[:, part.span]),
-            keys(key),
-            keys(value),
-            attn_mask=_visible(part),
+            fold(query, part.spans[:1]),
+            fold(key, part.spans),
+            fold(value, part.spans),
+            attn_mask=part.visible,
             dropout_p=self.dropout if self.training else 0.0,
         )
         return attended.transpose(1, 2).reshape(images, -1, query.shape[-1])
-
-
-def _visible(part: _Part) -> Bool[Tensor, "V 1 q k"] | None:
-    """Which keys a query of a padded block sees. Every query sees itself: a softmax over nothing is NaN."""
-    if part.hidden is None:
-        return None
-    shown = ~part.hidden.reshape(part.hidden.shape[0] * part.blocks, 1, 1, -1)
-    own = shown | torch.eye(shown.shape[-1], dtype=torch.bool, device=shown.device)
-    others = sum(seen.stop - seen.start for seen in part.seen)
-    return F.pad(own, (0, others), value=True) if others else own
