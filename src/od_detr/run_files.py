@@ -78,8 +78,13 @@ class RunFiles:
 
     @property
     def lock(self) -> Path:
-        """Locked while a process trains the run."""
+        """Locked while a process of `od-detr reproduce` plans and trains the run."""
         return self.directory / "train.lock"
+
+    @property
+    def run_lock(self) -> Path:
+        """Locked while a process trains the run."""
+        return self.directory / "run.lock"
 
     @property
     def is_run(self) -> bool:

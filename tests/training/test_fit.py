@@ -71,6 +71,7 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
         "metrics.csv",
         "last.ckpt",
         "best",
+        "run.lock",
         "tensorboard",
     }
     table = rows(run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,20 +62,21 @@ def trained(parts: Parts) -> Run:
         "recipe": options.recipe,
     }
     directory = RunDirectory(plan.files, parts.train.classes, facts, writes=plan.place.is_chief)
-    if directory.writes:
-        write_config(options, plan.files.config)
-    directory.clear_unfinished()
-    team = start(plan.place)
-    with StopSignal().listening() as stop, team.reporting(), memory_explained(options):
-        parts.fabric.launch()
-        team.connect()
-        training = Training(parts.fabric, parts.network, options, parts.steps_per_epoch, state)
-        if plan.checkpoint is not None:
-            training.load_state_dict(plan.checkpoint)
-            stop.anything_saved = True
-        try:
+    with ExitStack() as held:
+        if directory.writes:
+            held.enter_context(plan.locked())
+            write_config(options, plan.files.config)
+            directory.clear_unfinished()
+        team = start(plan.place)
+        stop = held.enter_context(StopSignal().listening())
+        with team.reporting(), memory_explained(options), directory:
+            parts.fabric.launch()
+            team.connect()
+            training = Training(parts.fabric, parts.network, options, parts.steps_per_epoch, state)
+            if plan.checkpoint is not None:
+                training.load_state_dict(plan.checkpoint)
+                stop.anything_saved = True
             Loop(parts, training, directory, stop).run()
-        finally:
-            directory.close()
-        parts.fabric.barrier()  # until the first process has written everything
+            parts.fabric.barrier()  # until the first process has written everything
+        atexit.register(team.wait)
     return Run(plan.files.directory, state.validation.summaries, state.rows, stop.asked)

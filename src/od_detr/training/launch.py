@@ -135,6 +135,12 @@ class Team:
                 + "; continue with --resume from the last save"
             ) from error
 
+    def wait(self, seconds: float = ROLL_CALL_SECONDS) -> None:
+        """Lets the processes that it started end before this one, which keeps their connections."""
+        for child in self.children.values():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(seconds)
+
     def _reporter(self, lost: dict[int, str]) -> int:
         """Rank 0, unless it was lost without a word; then the first that is left."""
         if lost.get(0, REPORTED).startswith(REPORTED):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from od_detr.devices import (
 )
 from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
+from od_detr.files import locked
 from od_detr.options import TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
@@ -53,6 +55,16 @@ class Plan:
     place: Ranks
     files: RunFiles
     checkpoint: dict[str, Any] | None = None
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other processes from training the same run meanwhile.
+
+        Raises:
+            InputError: another process trains it.
+        """
+        self.files.directory.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.files.directory}: another process trains this run; wait until it ends"
+        return locked(self.files.run_lock, refusal)
 
 
 @dataclass(frozen=True)
@@ -98,9 +110,14 @@ def planned(options: TrainOptions) -> Plan:
     if options.compile:
         check_compiles(kind)
     files = RunFiles(Path(options.output))
+    _check_output(files, options)
     if not options.resume:
         _check_free(files)
         return Plan(options, place, files)
+    if files.is_run and not files.last.exists():
+        _check_free(files)
+        say(f"{files.directory}: nothing was saved yet, so the run starts from the beginning")
+        return Plan(resume_options(options, files.config), place, files)
     checkpoint = read_checkpoint(files.last)
     options = resume_options(options, files.config)
     if options.opt.drop is not None:
@@ -200,20 +217,30 @@ def spare_cores(devices: int) -> int:
     return max(0, cores // devices - 1)
 
 
-def _check_free(files: RunFiles) -> None:
-    """A new run overwrites nothing."""
+def _check_output(files: RunFiles, options: TrainOptions) -> None:
+    """The output is a folder of its own."""
     if files.directory.exists() and not files.directory.is_dir():
         raise InputError(f"--output {files.directory}: is a file; give a folder")
+    if files.directory.resolve() == Path(options.data).resolve():
+        raise InputError(
+            f"--output {files.directory}: is the folder of --data; give a folder of its own"
+        )
+
+
+def _check_free(files: RunFiles) -> None:
+    """A new run overwrites nothing; what a run left that was killed at its start may be repeated."""
     if files.last.exists():
         raise InputError(
             f"{files.last}: a run is there already; continue it with --resume, or give another "
             "--output"
         )
-    if files.best.exists():
-        raise InputError(
-            f"{files.best}: exists, without a {files.last.name} to continue from; give another "
-            "--output"
-        )
+    ours = [] if files.is_run else [files.config, files.metrics, files.tensorboard]
+    for path in (files.best, *ours):
+        if path.exists():
+            raise InputError(
+                f"{path}: exists, without a {files.last.name} to continue from; give another "
+                "--output"
+            )
 
 
 def _quiet() -> None:

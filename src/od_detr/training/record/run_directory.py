@@ -79,7 +79,10 @@ class RunDirectory:
             self._events = SummaryWriter(str(self.files.tensorboard))
         return self._events
 
-    def close(self) -> None:
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Flushes the event files."""
         if self._events is not None:
             self._events.close()

@@ -1,0 +1,52 @@
+"""What is refused before a run writes anything, and what a killed run may repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+from od_detr.run_files import CONFIG_HEAD, RunFiles
+from od_detr.training.plan import planned
+
+Options = Callable[..., TrainOptions]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "config.yaml", "tensorboard", "best"])
+def test_a_file_that_no_run_wrote_is_never_overwritten(name: str, options: Options) -> None:
+    run = Path(options().output)
+    run.mkdir()
+    (run / name).write_text("mine")
+    with pytest.raises(InputError, match=name):
+        planned(options())
+    assert (run / name).read_text() == "mine"
+
+
+def test_the_data_folder_is_no_output(options: Options, scenes: Path) -> None:
+    with pytest.raises(InputError, match="--output"):
+        planned(options(output=f"{scenes}/images/.."))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_was_killed_before_its_first_save_starts_again(
+    resume: bool, options: Options
+) -> None:
+    files = RunFiles(Path(options().output))
+    files.directory.mkdir()
+    files.config.write_text(CONFIG_HEAD + "epochs: 2\n")
+    plan = planned(options(resume=resume))
+    assert plan.checkpoint is None and plan.options.epochs == 2
+
+
+def test_resume_without_any_run_is_refused(options: Options) -> None:
+    with pytest.raises(InputError, match=r"last\.ckpt"):
+        planned(options(resume=True))
+
+
+def test_a_second_process_is_refused(options: Options) -> None:
+    plan = planned(options())
+    with plan.locked(), pytest.raises(InputError, match="another process"), plan.locked():
+        pass
