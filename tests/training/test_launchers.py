@@ -1,6 +1,6 @@
 """Whoever starts the processes, they share the data, evaluate exactly and leave one run.
 
-Launchers are simulated on this machine: torchrun by one agent per node, SLURM by its variables.
+Launchers are simulated on this machine: one torchrun per node, SLURM by its variables.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def torchrun(nodes: int, processes: int) -> Callable[[list[str]], list[Command]]
     def commands(script: list[str]) -> list[Command]:
         place = ["--nnodes", str(nodes), "--nproc-per-node", str(processes)]
         place += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-        agent = ["-m", "torch.distributed.run", *place]
+        torchrun = ["-m", "torch.distributed.run", *place]
         options = ["--devices", str(processes), "--nodes", str(nodes)] if processes > 1 else []
-        return [([*agent, "--node-rank", str(n), *script, *options], {}) for n in range(nodes)]
+        return [([*torchrun, "--node-rank", str(n), *script, *options], {}) for n in range(nodes)]
 
     return commands
 

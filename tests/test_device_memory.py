@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from od_detr.device_memory import advice, memory_explained
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
-from od_detr.training.memory import advice, memory_explained
 
 OPTIONS = TrainOptions(data="data", output="nowhere", batch_size=6, accumulate=2, image_size=800)
 
