@@ -39,6 +39,14 @@ BLOCKING = {
 }
 
 
+def needs_the_host(function: Any, arguments: Any) -> bool:
+    """Whether the host must know the operator's result, a number or a size, before it goes on."""
+    by_mask = function is torch.ops.aten.index.Tensor and any(
+        index is not None and index.dtype == torch.bool for index in arguments[1]
+    )
+    return by_mask or function.overloadpacket in BLOCKING
+
+
 class Reads(TorchDispatchMode):
     """Counts operators whose result the host needs; `operators` counts all.
 
@@ -54,10 +62,7 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operators += 1
-        by_mask = func is torch.ops.aten.index.Tensor and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        if (by_mask or func.overloadpacket in BLOCKING) and not self._on_host(args[0]):
+        if needs_the_host(func, args) and not self._on_host(args[0]):
             self.count += 1
             self.places.add(place())
         return func(*args, **(kwargs or {}))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_convert, generalized_box_iou
 
+from benchmarks.host_reads import needs_the_host
 from benchmarks.step import make_batch, small_detector
 from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.criteria import matching
@@ -170,25 +171,8 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.operators += 1
-        by_mask = function is torch.ops.aten.index.Tensor and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        self.count += by_mask or function.overloadpacket in BLOCKING
+        self.count += needs_the_host(function, args)
         return function(*args, **(kwargs or {}))
-
-
-BLOCKING = {
-    getattr(torch.ops.aten, name)
-    for name in (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "_unique2",
-        "unique_dim",
-        "equal",
-        "is_nonzero",
-    )
-}
 
 
 def exposed_waits(detector: DetectionTransformer, batch: Batch) -> int:

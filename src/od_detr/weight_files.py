@@ -44,6 +44,8 @@ def check_kind(file: Path, others: tuple[tuple[bytes, str], ...] = OTHER_KINDS) 
         raise InputError(f"{file}: {error.strerror}; give a file of weights") from error
     if not start:
         raise InputError(f"{file}: the file is empty; save or download it again")
+    if start[8:9] == b"{":
+        return  # safetensors: eight bytes of a length, which may begin like anything, then JSON
     for beginning, what in others:
         if start.startswith(beginning):
             raise InputError(f"{file}: {what}")

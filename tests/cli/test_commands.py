@@ -210,9 +210,17 @@ def test_train_tells_of_its_run_and_nothing_else(
     )
     assert (answer.status, answer.error) == (0, "")
     lines = answer.out.splitlines()
-    assert lines[0].startswith("train: ") and str(data / "train.json") in lines[0]
-    assert [line[:9] for line in lines if line.startswith("Epoch")] == ["Epoch 1/2", "Epoch 2/2"]
-    assert lines[3].strip() == "online" and "teacher" in [line.strip() for line in lines]
+    boxes = len(content["annotations"])
+    assert lines[0].startswith(
+        f"train: COCO data in {data / 'train.json'}: 12 images, {boxes} boxes, 5 classes ("
+    )
+    assert lines[1] == (
+        f"{data / 'train.json'}: 1 crowd boxes and 1 boxes without area dropped, 1 boxes clipped to their image"
+    )
+    assert lines[2].startswith(f"val: COCO data in {data / 'val.json'}: 4 images, ")
+    assert [line.split()[0] for line in lines[3:7]] == ["Epoch", "Validation"] * 2
+    assert [line[:9] for line in lines[3:7:2]] == ["Epoch 1/2", "Epoch 2/2"]
+    assert lines[7].strip() == "online" and "teacher" in [line.strip() for line in lines]
     best = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
     assert lines[-2].startswith(f"best: {best['weights']} weights of epoch {best['epoch']}, AP ")
     assert answer.json["AP"] == best["AP"] and answer.json["run"] == str(tmp_path / "run")
@@ -278,6 +286,8 @@ def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
 ) -> None:
     folder = scenes / "images" / "val"
     files = sorted(folder.iterdir())
+    listed = json.loads((scenes / "val.json").read_text())["images"]
+    ids = {Path(image["file_name"]).name: image["id"] for image in listed}
     sources = {
         "file": [files[0]],
         "folder": [folder],
@@ -298,7 +308,7 @@ def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
         assert (
             answer.json["images"] == len(expected) and answer.json["detections"] == len(results) > 0
         )
-        assert {row["image_id"] for row in results} == {str(file) for file in expected}
+        assert {row["image_id"] for row in results} == {ids[file.name] for file in expected}
         for row in results:
             assert (
                 row["category_id"] in range(1, 6)

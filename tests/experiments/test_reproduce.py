@@ -373,8 +373,11 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(
         (["table3", "--seeds", "0"], "--seeds must be at least 1 (got 0)"),
         (["table3", "--epochs", "0"], "--epochs must be at least 1 (got 0)"),
         (["table3", "--image-size", "8"], "--image-size must be at least 16 (got 8)"),
-        (["table3", "--lr", "-0.1"], "--lr must be"),
-        (["table3", "--first-seed", "-1"], "--first-seed must be"),
+        (["table3", "--lr", "-0.1"], "--lr must be at least 0 (got -0.1)"),
+        (
+            ["table3", "--first-seed", "-1"],
+            "--first-seed must be between 0 and 4294967295 (got -1)",
+        ),
         (["table3", "--scale", "paper", "--data", "nowhere"], "nowhere: no such folder"),
         (["table3", "--scale", "small"], "--scale small: needs --data"),
         (["table3", "--devices", "3"], "--devices 3: 8 images"),

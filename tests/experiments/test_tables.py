@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, replace
 from functools import cache
@@ -282,7 +283,12 @@ def test_the_small_scale_trains_on_as_many_images_of_any_small_data_set_and_two_
     tmp_path,
 ) -> None:
     for images, epochs in ((100, SMALL_IMAGES / 100), (500, SMALL_IMAGES / 500), (5000, 2)):
-        (tmp_path / "train.json").write_text('{"images": [' + ", ".join(["{}"] * images) + "]}")
+        listed = [
+            {"id": number, "file_name": f"{number}.png", "width": 8, "height": 8}
+            for number in range(images)
+        ]
+        content = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+        (tmp_path / "train.json").write_text(json.dumps(content))
         assert small(tmp_path, Path()).epochs == epochs
 
 

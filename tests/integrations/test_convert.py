@@ -376,7 +376,7 @@ def test_a_missing_file_or_name_is_told(tmp_path: Path, small, save) -> None:
 
 def test_our_own_detectors_need_no_conversion(small, tmp_path: Path) -> None:
     save_detector(small("dino-4scale"), tmp_path / "ours", ["a"] * 5)
-    assert "is a detector of this package already" in refusal(tmp_path / "ours", "dino-4scale")
+    assert "is already a detector of this package" in refusal(tmp_path / "ours", "dino-4scale")
 
 
 class Attack:

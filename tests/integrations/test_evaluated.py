@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 
 from od_detr.criteria.matching import MatchCost
-from od_detr.data.batching import BatchSampler, loader
+from od_detr.data.batching import BatchSampler, collate, loader
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.transforms import Transform
+from od_detr.data.images import read_image
+from od_detr.data.transforms import Sample, Transform
 from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import METRICS
@@ -96,11 +98,11 @@ def data(cut: Path, tmp_path: Path) -> Path:
         file = folder / f"{image}.png"
         Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(file)
         content["images"].append({"id": image, "file_name": file.name, "height": 48, "width": 64})
-        found = predictor.predict(file, threshold=0.0)
-        boxes = np.concatenate(
-            [found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], 1
-        ).tolist()
-        seconds = [np.flatnonzero(found.class_id == label)[1] for label in range(3)]
+        sample = Sample(read_image(file), torch.zeros(0, 4), torch.zeros(0).long(), image, (48, 64))
+        found = predictor.detect(collate([predictor.transform(sample, Random(0))]))
+        corners, labels = found.boxes_xyxy[0].numpy(), found.labels[0].numpy()  # not clipped
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
+        seconds = [np.flatnonzero(labels == label)[1] for label in range(3)]
         for label, box in [
             *enumerate(boxes[place] for place in seconds),
             *enumerate([[1, 2, 9, 9]] * 3),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -158,7 +156,9 @@ class Predictor:
         labels = found.labels[place][kept].cpu().numpy()
         boxes = found.boxes_xyxy[place][kept].float().cpu().numpy()
         height, width = size
-        return _supervision().Detections(
+        import supervision
+
+        return supervision.Detections(
             xyxy=boxes.clip(0, np.array([width, height, width, height], dtype=boxes.dtype)),
             confidence=found.scores[place][kept].float().cpu().numpy(),
             class_id=labels,
@@ -174,14 +174,6 @@ def check_threshold(threshold: float) -> None:
     """
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold!r}: must be a number from 0 to 1")
-
-
-def _supervision() -> ModuleType:
-    """supervision, imported when first needed and without its advice to install OpenCV, which nothing here asks for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*OpenCV.*")
-        import supervision
-    return supervision
 
 
 def open_run(run: Path, weights: str = "best") -> tuple[DetectionTransformer, dict[str, Any]]:
