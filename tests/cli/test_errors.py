@@ -350,7 +350,7 @@ def test_a_wrong_source_is_refused_and_no_picture_drawn_over(
     assert fingerprint(tmp_path) == before and not (tmp_path / "out").exists()
     (mine / "cut.png").write_bytes((mine / "scene.jpg").read_bytes()[:300])
     answer = od_detr("predict", trained, mine / "cut.png", "--output", tmp_path / "out")
-    skipped = r"\S*cut\.png: cannot be read as an image \(.*\); replace or remove the file"
+    skipped = r"skipped: \S*cut\.png: cannot be read as an image \(.*\); replace or remove the file"
     assert answer.status == 4 and re.fullmatch(skipped, answer.error.strip()), answer
 
 
