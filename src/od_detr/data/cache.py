@@ -64,7 +64,7 @@ def cached(file: Path, decode: Callable[[Path], Annotations]) -> Annotations:
         found = _load(entry, file)
         if found is None:
             made = decode(file)
-            # Decoding anew also drops the memory that decoding took.
+            # Decoding again also drops the memory that decoding took.
             found = _load(entry, file) if _store(entry, made, file) else None
             found = made if found is None else found
     return found

@@ -101,14 +101,14 @@ def _resolve(requested: str, device_type: str, dtype: torch.dtype, deterministic
         )
     if requested in ("cpu", "triton") and not _available(requested, device_type, dtype):
         kind = str(dtype).removeprefix("torch.")
-        mend = (
+        fix = (
             "install a C++ compiler or use auto"
             if (requested, device_type) == ("cpu", "cpu")
             else "use auto"
         )
         raise InputError(
             f"OD_DETR_ATTENTION: backend {requested!r} cannot run on {device_type} in {kind} here; "
-            f"{mend}"
+            f"{fix}"
         )
     if requested != "auto":
         return requested

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-# Okabe and Ito's colours, told apart with any colour vision; their yellow is too light on white.
+# Okabe and Ito's colours, distinct with any colour vision; their yellow is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ROLES = {"online": "online", "teacher": "moving average (teacher)"}
 STYLES = {"online": "-", "teacher": (0, (4, 1.6))}

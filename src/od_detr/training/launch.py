@@ -152,7 +152,7 @@ class Team:
             self.store.set(str(self.place.rank), text)
 
     def _roll_call(self) -> dict[int, str]:
-        """The ranks that are lost, and what became of them."""
+        """The ranks that are lost, and how each of them ended."""
         self._note("")
         others = set(range(self.place.world_size)) - {self.place.rank}
         found: dict[int, str] = {}

@@ -55,7 +55,7 @@ class Training:
         """Takes one optimizer step on the batches whose gradients it accumulates (normally one).
 
         A step whose loss or gradient is not finite on any rank leaves weights and moments as they
-        are; schedule and teacher go on. `notice` is told one step later, and `stop` and `save` of
+        are; schedule and teacher go on. `notice` is called one step later, and `stop` and `save` of
         any rank reach all of them as `state.guard.stop_asked` and `save_asked` then.
 
         Raises:

@@ -208,7 +208,7 @@ def _last_between(buffer: bytearray, end: int) -> tuple[int, int] | None:
 def _repeats_a_key(window: memoryview, batch: Sequence[Any], kind: type[msgspec.Struct]) -> bool:
     """Whether some record may hold a field twice, which the decoder would not notice.
 
-    Keys are told apart by first letter and length, which is fast; where these do not add up, by counting
+    Keys are distinguished by first letter and length, which is fast; where these do not add up, by counting
     the key itself. A key inside of a text counts as well, so the answer may be a false alarm, but never misses.
     """
     fields = kind.__struct_fields__

@@ -34,7 +34,7 @@ EXPECTED = {
 
 
 def resembles(weights: Mapping[str, Tensor]) -> str:
-    """The detector whose official names these are, as well as can be told."""
+    """The detector whose official names these most likely are."""
     names = "\n".join(weights)
     levels = weights.get("transformer.level_embed")
     if levels is None:

@@ -151,12 +151,12 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
         origin, weights = "official", found.weights
     likeness = resembles(weights)
     if likeness != model:
-        mend = (
+        fix = (
             f"convert it with --model {likeness}"
             if likeness in ARCHITECTURES
             else f"give a checkpoint of {model}"
         )
-        raise InputError(f"{found.source}: looks like {likeness}, not {model}; {mend}")
+        raise InputError(f"{found.source}: looks like {likeness}, not {model}; {fix}")
     check_arguments(found.arguments, found.source)
     ours, left_over = official.from_official(weights, model)
     settings = sizes_of(ours, found.arguments, found.source)

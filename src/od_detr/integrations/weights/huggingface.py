@@ -85,7 +85,7 @@ _RESNET = Renaming(
 
 
 def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """Builder arguments that a Hugging Face configuration tells and its weights do not.
+    """Builder arguments that a Hugging Face configuration states and its weights do not show.
 
     Raises:
         InputError: a configuration of another detector.
