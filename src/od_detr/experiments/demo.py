@@ -66,7 +66,7 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     unseen = sorted((data / "images" / "val").glob("*.png"))[:SHEET]
     predictor = Predictor.from_run(training)
     predict_files(predictor, [str(file) for file in unseen], output / "predictions", threshold=0.4)
-    from od_detr.inference.drawing import (
+    from od_detr.reporting.drawing import (
         contact_sheet,
     )  # by now supervision is there, without its advice
 

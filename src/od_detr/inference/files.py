@@ -64,7 +64,7 @@ def _detected(
     ids: dict[Path, int],
 ) -> list[dict[str, Any]]:
     """Draws one image and returns its rows."""
-    from od_detr.inference.drawing import draw
+    from od_detr.reporting.drawing import draw
 
     detections = predictor.predict_one(pixels, threshold)
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())

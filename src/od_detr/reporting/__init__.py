@@ -1,1 +1,6 @@
-"""What is made of results for a reader: curves, tables and pages."""
+"""What people look at: curves, tables, drawn detections, pages."""
+
+import warnings
+
+# Nothing here needs OpenCV, which supervision advises to install when it is imported.
+warnings.filterwarnings("ignore", message=".*OpenCV.*", module="supervision")

@@ -7,7 +7,7 @@ import pytest
 import supervision
 from PIL import Image
 
-from od_detr.inference.drawing import COLOURS, TEXT_COLOURS, contact_sheet, draw
+from od_detr.reporting.drawing import COLOURS, TEXT_COLOURS, contact_sheet, draw
 
 CLASSES = ["circle", "square"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import supervision
 from PIL import Image
 
-# Below this many pixels on its longer side an image is enlarged before drawing, or no label could be read.
+# An image whose longer side is shorter than this is enlarged, so that its labels can be read.
 SMALLEST_SIDE = 512
 
 COLOURS = supervision.ColorPalette.DEFAULT
@@ -35,8 +35,16 @@ def draw(
 ) -> Image.Image:
     """The image with a box and a label ("class score") for every detection, a colour for every class.
 
-    `image` is PIL or uint8 RGB (height, width, 3); the boxes are in its pixels, and `classes` names the class
-    ids. Small images come back enlarged by a whole factor. Neither the image nor the detections are changed.
+    Small images come back enlarged by a whole factor. Neither the image nor the detections are
+    changed.
+
+    Args:
+        image: PIL, or uint8 RGB (height, width, 3).
+        detections: boxes in the image's pixels, with class ids; scores may be missing.
+        classes: name of each class id.
+
+    Raises:
+        ValueError: the detections have no class ids.
     """
     picture = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
     factor = max(1, -(-SMALLEST_SIDE // max(picture.size)))
@@ -50,9 +58,7 @@ def draw(
     scores = (
         np.full(len(detections), np.inf) if detections.confidence is None else detections.confidence
     )
-    order = np.argsort(
-        scores, kind="stable"
-    )  # the most certain detection is drawn last, on top of the others
+    order = np.argsort(scores, kind="stable")  # the highest score is drawn last, on top
     ids = detections.class_id[order]
     found = supervision.Detections(xyxy=detections.xyxy[order] * factor, class_id=ids)
     names = [str(classes[label]) for label in ids.tolist()]
@@ -74,7 +80,16 @@ def draw(
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
-    """The images row by row on white, each centred in a cell as large as the largest image, `gap` pixels apart."""
+    """The images row by row on white, each centred in a cell as large as the largest image.
+
+    Args:
+        images: at least one.
+        columns: most images in a row.
+        gap: pixels between two cells.
+
+    Raises:
+        ValueError: there are no images.
+    """
     if not images:
         raise ValueError("a contact sheet needs at least one image")
     columns = min(columns, len(images))
