@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from od_detr.cli import main
+from od_detr.cli.reproduce import ReproduceOptions, reproduce
 from od_detr.errors import InputError
-from od_detr.experiments.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments.results import mean_curves, reaching
 from od_detr.experiments.runs import commit, side_by_side
 from od_detr.experiments.tables import TABLES
@@ -80,7 +80,7 @@ def test_a_stopped_run_goes_on_and_the_others_follow(ask, trainings, capsys) -> 
     trainings.stop_at = "conditional-md-seed0"
     with pytest.raises(KeyboardInterrupt):
         reproduce(ask)
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "run the same command again" in capsys.readouterr().out
     reproduce(ask)
     assert trainings.started == named("qfl", "conditional-md", *TABLE_3[1:])
     assert trainings.resumed == ["conditional-md-seed0"]
@@ -381,7 +381,7 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(
         (["table3", "--scale", "paper", "--data", "nowhere"], "nowhere: no such folder"),
         (["table3", "--scale", "small"], "--scale small: needs --data"),
         (["table3", "--devices", "3"], "--devices 3: 8 images"),
-        (["table3", "--devices", "2", "--jobs", "2"], "--jobs 2: a run on 2 devices goes alone"),
+        (["table3", "--devices", "2", "--jobs", "2"], "--jobs 2: each run uses 2 devices"),
         (["table3", "--sale", "tiny"], "--sale: no such option; did you mean --scale?"),
     ],
 )

@@ -1,129 +1,156 @@
-"""What an output directory shows of a table: Markdown, JSON, a figure, and a page that needs no other file."""
+"""Reports what the finished runs of a table show: as Markdown, JSON, an HTML page and a chart."""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Mapping, Sequence
-from html import escape
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from od_detr.experiments.results import COLUMNS, Curve
+from od_detr.experiments.experiment import Experiment
+from od_detr.experiments.plan import Plan
+from od_detr.experiments.results import COLUMNS, Curve, mean_curves, summarise
+from od_detr.experiments.runs import finished
+from od_detr.experiments.tables import control_of
 from od_detr.files import atomic_write
+from od_detr.options import TrainOptions
 from od_detr.reporting.curves import curves as draw
+from od_detr.reporting.page import code, folded, page, paragraph, picture, wide
+from od_detr.reporting.table import TextTable
+from od_detr.run_files import RunFiles
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
-    *(
-        "row",
-        "--rows",
-        "paper AP / 50 / 75",
-        "AP",
-        "AP50",
-        "AP75",
-        "instability",
-        "consistency %",
-        "seconds",
-        "seeds",
-    ),
-    "has the baseline's final AP after",
+    "row",
+    "--rows",
+    "paper AP / 50 / 75",
+    "AP",
+    "AP50",
+    "AP75",
+    "instability",
+    "consistency %",
+    "seconds",
+    "seeds",
+    "reaches the baseline's final AP after",
 )
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
-th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #555; font-weight: 600 }
-figure { margin: 1.5rem 0 } img { max-width: 100% } code { font-size: 13px }
-summary { cursor: pointer; margin: .5rem 0 }
-"""
+DIGITS = {"instability": 2, "seconds": 0}  # behind the decimal point; one in other columns
 
 
-def write(
-    output: Path,
-    name: str,
-    title: str,
-    setting: str,
-    rows: Sequence[Row],
-    curves: Mapping[str, Curve] | None = None,
-) -> None:
-    """Writes `name`.md, .json and .html, each whole or not at all, and, given `curves` by label, .png before."""
+def report(plan: Plan) -> dict[str, Any]:
+    """Reports all finished runs in the plan's folder, whatever rows and seeds they have.
+
+    Writes `tableN.md`, `.json` and `.html`, and for a figure the chart `figN.png` too.
+    """
+    rows = plan.table.experiments()
+    controls = [control for row in rows if (control := control_of(row)) is not None]
+    done = _finished_runs(plan, [*rows, *controls])
+    means = {
+        name: mean_curves([RunFiles(plan.directory(name, seed)).metrics for seed in runs])
+        for name, runs in done.items()
+        if runs
+    }
+    summary, setting = summarise(rows, done, means), _setting(plan.scale, plan.shared)
+    curves = {
+        _with_seeds(row.title, done[row.name]): means[row.name] for row in rows if row.name in means
+    }
+    write(plan, setting, summary, curves if plan.table.curves else {})
+    return {"table": plan.name, "scale": plan.scale, "setting": setting, "rows": summary}
+
+
+def _finished_runs(plan: Plan, rows: Sequence[Experiment]) -> dict[str, dict[int, dict[str, Any]]]:
+    """The contents of `done.json` by the run's name and seed."""
+    done: dict[str, dict[int, dict[str, Any]]] = {row.name: {} for row in rows}
+    for seed in sorted(set(_seeds_in(plan.output))):
+        for row in rows:
+            facts = finished(plan.run(row, seed))
+            if facts is not None:
+                done[row.name][seed] = facts
+    return done
+
+
+def _seeds_in(output: Path) -> Iterator[int]:
+    for place in output.glob("*-seed*"):
+        found = re.fullmatch(r".+-seed(\d+)", place.name)
+        if found and RunFiles(place).done.exists():
+            yield int(found[1])
+
+
+def _with_seeds(title: str, seeds: Collection[int]) -> str:
+    return f"{title}, {len(seeds)} seeds" if len(seeds) > 1 else title
+
+
+def _setting(scale: str, shared: TrainOptions) -> str:
+    """The options that all rows share, as a sentence."""
+    weights = (
+        "trained from scratch"
+        if shared.backbone_weights == "none"
+        else f"weights {Path(shared.backbone_weights).name}"
+    )
+    backbone = f"a narrower {shared.backbone}" if shared.backbone_options else shared.backbone
+    images = shared.batch_size * (shared.devices or 1) * shared.accumulate
+    rate = (
+        "the learning rate of each architecture"
+        if shared.opt.lr is None
+        else f"learning rate {shared.opt.lr:g}"
+    )
+    return (
+        f"Scale {scale}: data {Path(shared.data).name}, {backbone}, {weights}, "
+        f"{shared.image_size} px, {images} images a step, {rate}. {shared.epochs} epochs stand for "
+        "24 epochs of the paper, and other schedules scale with them. The paper's results are on "
+        "COCO."
+    )
+
+
+def write(plan: Plan, setting: str, rows: Sequence[Row], curves: Mapping[str, Curve]) -> None:
+    """Writes the files of a report. `curves` by label are drawn first, where there are any."""
+    title, output = plan.table.title, plan.output
     output.mkdir(parents=True, exist_ok=True)
-    picture = None
+    chart = output / f"{plan.name}.png"
     if curves:
-        picture = output / f"{name}.png"
-        draw(curves, picture, title)
-    facts = json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1)
+        draw(curves, chart, title)
     contents = {
         "md": as_markdown(title, setting, rows),
-        "json": facts,
-        "html": as_page(title, setting, rows, picture),
+        "json": json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1),
+        "html": as_page(title, setting, rows, chart if curves else None),
     }
     for suffix, content in contents.items():
-        with atomic_write(output / f"{name}.{suffix}") as partial:
+        with atomic_write(output / f"{plan.name}.{suffix}") as partial:
             partial.write_text(content, encoding="utf-8")
 
 
 def as_markdown(title: str, setting: str, rows: Sequence[Row]) -> str:
-    """The table, the paper's figures beside ours."""
-    lines = [
-        f"# {title}",
-        "",
-        setting,
-        "",
-        _legend(rows),
-        "",
-        f"| {' | '.join(HEAD)} |",
-        "|" + "---|" * len(HEAD),
-    ]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
-    return "\n".join([*lines, "", f"Commits: {_commits(rows)}.", ""])
+    """The table with the paper's results beside ours, in Markdown."""
+    parts = [f"# {title}", setting, _legend(rows), _table(rows).as_markdown(), _commits(rows)]
+    return "\n\n".join(parts) + "\n"
 
 
-def as_page(title: str, setting: str, rows: Sequence[Row], picture: Path | None = None) -> str:
-    """The same as a page that needs no other file: table, curves, AP of every seed, the paper's commands."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEAD)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows
-    )
-    parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [
-        f"<p>{escape(note)}</p>" for note in (setting, _legend(rows), f"Commits: {_commits(rows)}.")
-    ]
-    parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-    if picture is not None:
-        data = base64.b64encode(picture.read_bytes()).decode()
-        parts.append(f'<figure><img alt="curves" src="data:image/png;base64,{data}"></figure>')
-    items = "".join(
-        f"<li>{escape(row['label'])}: {_by_seed(row)}<br><code>{escape(row['command'])}</code></li>"
-        for row in rows
-    )
-    parts.append(
-        f"<details><summary>AP of every seed; commands of the paper's runs</summary><ul>{items}</ul></details>"
-    )
-    meta = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    return (
-        f'<!doctype html><html lang="en"><head>{meta}</head><body>{"".join(parts)}</body></html>\n'
-    )
+def as_page(title: str, setting: str, rows: Sequence[Row], chart: Path | None = None) -> str:
+    """The same as an HTML page, with the chart, the AP of every seed and the paper's commands."""
+    elements = [paragraph(text) for text in (setting, _legend(rows), _commits(rows))]
+    elements.append(wide(_table(rows).as_html()))
+    if chart is not None:
+        elements.append(picture(chart, "Curves of AP, instability, consistency and loss"))
+    items = (paragraph(f"{row['label']}: {_by_seed(row)}") + code(row["command"]) for row in rows)
+    elements.append(folded("AP of every seed, and the commands of the paper's runs", items))
+    return page(title, elements)
 
 
-def _cells(row: Row) -> list[str]:
+def _table(rows: Sequence[Row]) -> TextTable:
+    return TextTable(HEAD, tuple(map(_cells, rows)))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
     paper = " / ".join(f"{value:.1f}" for value in row["paper"].values()) if row["paper"] else "-"
     seeds = str(len(row["seeds"])) if row["seeds"] else "not run"
-    return [
-        row["label"],
-        row["name"],
-        paper,
-        *(_figure(row, key) for key in COLUMNS),
-        seeds,
-        _reaches(row),
-    ]
+    metrics = (_metric(row, key) for key in COLUMNS)
+    return (row["label"], row["name"], paper, *metrics, seeds, _reaches(row))
 
 
-def _figure(row: Row, key: str) -> str:
+def _metric(row: Row, key: str) -> str:
     if key not in row["mean"]:
         return "-"
-    digits = {"instability": 2, "seconds": 0}.get(key, 1)
+    digits = DIGITS.get(key, 1)
     spread = f" ± {row['spread'][key]:.{digits}f}" if len(row["seeds"]) > 1 else ""
     return f"{row['mean'][key]:.{digits}f}{spread}"
 
@@ -138,22 +165,23 @@ def _reaches(row: Row) -> str:
 def _legend(rows: Sequence[Row]) -> str:
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     return (
-        f"Ours: mean ± half the range over seeds {', '.join(map(str, seeds)) or '(none yet)'}, after the last epoch. "
-        "Instability: queries an image that changed their object since the last validation; fewer is better. "
-        "Consistency: objects matched by the same query of the detector and of its moving average; more is better. "
-        "Seconds: training alone, on whatever the machine did besides, so no comparison. "
-        "Last column: the share of the epochs after which the mean curve, interpolated between validations, has the "
-        "AP that the baseline ends with, trained as long with the same seeds."
+        "Our results are those of the last epoch: the mean ± half the range over seeds "
+        f"{', '.join(map(str, seeds)) or '(none yet)'}. "
+        "Instability is the number of queries per image that changed their object since the last "
+        "validation; lower is better. "
+        "Consistency is the share of objects that are matched to the same query of the detector "
+        "and of its teacher; higher is better. "
+        "Seconds are training time; they depend on what else the machine did, so do not compare "
+        "them. "
+        "The last column is convergence speed: the share of its epochs a row needs to reach the "
+        "final AP of its baseline, which was trained equally long with the same seeds. It is read "
+        "off the mean curve, interpolated between validations."
     )
 
 
 def _commits(rows: Sequence[Row]) -> str:
-    return (
-        ", ".join(
-            sorted({run["commit"] or "unknown" for row in rows for run in row["seeds"].values()})
-        )
-        or "-"
-    )
+    commits = {run["commit"] or "unknown" for row in rows for run in row["seeds"].values()}
+    return f"Commits: {', '.join(sorted(commits)) or '-'}."
 
 
 def _by_seed(row: Row) -> str:
