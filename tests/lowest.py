@@ -22,21 +22,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = ("torch", "torchvision")
+# Not part of a plain installation.
+EXTRAS = ("transformers", "onnx", "simplejpeg", "tensorboard", "od_detr", "__editable__")
 TINY = [
     *("--backbone", "resnet18", "--backbone-weights", "none", "--hidden-dim", "32"),
     *("--encoder-layers", "1", "--decoder-layers", "2", "--queries", "12", "--image-size", "64"),
-    *(
-        "--feedforward",
-        "64",
-        "--batch-size",
-        "2",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--epochs",
-        "1",
-    ),
+    *("--feedforward", "64", "--batch-size", "2", "--workers", "0"),
+    *("--device", "cpu", "--epochs", "1"),
 ]
 SCENES = "from od_detr.data.scenes import render_scenes; render_scenes('scenes', 4, 2, 64)"
 # Saves the run's weights as the official code would, for `convert`.
@@ -84,7 +76,7 @@ def borrowed(packages: Path, folder: Path) -> Path:
     """Links to installed packages, without those that a plain installation does not have."""
     folder.mkdir()
     for package in packages.iterdir():
-        if not package.name.startswith(("transformers", "onnx", "od_detr", "__editable__")):
+        if not package.name.startswith(EXTRAS):
             (folder / package.name).symlink_to(package)
     return folder
 

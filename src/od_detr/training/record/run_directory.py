@@ -15,6 +15,8 @@ from od_detr.files import atomic_write, clear_unfinished
 from od_detr.run_files import RunFiles
 from od_detr.training.record.resume import write_checkpoint
 
+WITHOUT_TENSORBOARD = "for TensorBoard too, pip install 'od-detr[tensorboard]'"
+
 
 class RunDirectory:
     """The files of a run, written by the first process only.
@@ -73,13 +75,16 @@ class RunDirectory:
     @property
     def events(self) -> Any:
         """TensorBoard's writer; None where TensorBoard is not installed."""
-        if self._events is None and importlib.util.find_spec("tensorboard"):
+        if self._events is None and _has_tensorboard():
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(self.files.tensorboard))
         return self._events
 
     def __enter__(self) -> RunDirectory:
+        """Says once where the metrics go if TensorBoard is not installed."""
+        if self.writes and not _has_tensorboard():
+            print(f"metrics: {self.files.metrics} only; {WITHOUT_TENSORBOARD}", flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,6 +92,10 @@ class RunDirectory:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+
+def _has_tensorboard() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None
 
 
 @contextmanager
