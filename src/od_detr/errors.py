@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """The user's input is wrong.
 
     The message is one line that names the file or option, the id, the field and how to fix it. The
     command line prints it as `error: …`.
+
+    Args:
+        message: the line.
+        details: lines that the command line prints to stdout before, such as a table of all
+            problems.
     """
 
     status = 2
+
+    def __init__(self, message: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 class LaunchError(InputError):

@@ -157,3 +157,14 @@ def test_an_image_a_little_too_large_is_refused_like_a_bomb(tmp_path: Path, monk
     monkeypatch.setattr(images, "MAX_PIXELS", 599)
     with pytest.raises(InputError, match=r"x\.png: 30 x 20 pixels are too many"):
         read_image(tmp_path / "x.png")
+
+
+def test_pixels_whose_range_is_unknown_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 1 << 20, np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(InputError, match=r"x\.tif.*32-bit"):
+        read_image(tmp_path / "x.tif")
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.png.*16-bit pixels of at most 4095"):
+        read_image(tmp_path / "x.png")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png").max() == 0

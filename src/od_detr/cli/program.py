@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, FloatingPointError) as error:
         if debug:
             raise
+        for line in getattr(error, "details", ()) if speaks else ():
+            print(line)
         known_to_all = isinstance(error, LaunchError | FloatingPointError)
         status = getattr(error, "status", 1)
         return _reported(f"error: {error}", status) if speaks or not known_to_all else status

@@ -88,7 +88,7 @@ def _key(file: Path, folder: Path) -> str:
         digest = hashlib.file_digest(opened, "sha256")
     digest.update(VERSION.encode())
     if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_SECONDS:
-        _write(memory, digest.hexdigest().encode("ascii"))
+        store(memory, digest.hexdigest().encode("ascii"))
     return digest.hexdigest()
 
 
@@ -135,11 +135,12 @@ def _store(entry: Path, annotations: Annotations, file: Path) -> bool:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
-    _make_room(entry.parent, offset)
-    return _write(entry, digest.digest(), *parts)
+    make_room(entry.parent, offset)
+    return store(entry, digest.digest(), *parts)
 
 
-def _write(target: Path, *parts: bytes) -> bool:
+def store(target: Path, *parts: bytes) -> bool:
+    """Writes a file whole or not at all; False where it cannot be written."""
     partial = None
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
@@ -155,7 +156,7 @@ def _write(target: Path, *parts: bytes) -> bool:
     return True
 
 
-def _make_room(folder: Path, size: int) -> None:
+def make_room(folder: Path, size: int) -> None:
     """Removes the entries that were used longest ago, so that all stay within `MOST_BYTES`."""
     with contextlib.suppress(OSError):
         entries = [path for path in folder.iterdir() if not path.suffix]

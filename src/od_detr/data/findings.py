@@ -1,4 +1,4 @@
-"""What is wrong, or worth knowing, in a data set: values that readers collect instead of raising."""
+"""What is wrong, or worth knowing, in a data set: readers collect it instead of raising."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from od_detr.errors import InputError
 Severity = Literal["error", "warning", "note"]
 # Findings of one kind that are kept one by one; the last one kept counts all the others.
 MOST_OF_A_KIND = 100
+WIDEST = 100  # characters to which the columns of a table are aligned
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Finding:
 
     Attributes:
         code: the kind of problem in kebab-case; stable, for programs.
-        severity: `error` stops a training, `warning` counts boxes or images that were changed or left out,
-            `note` says how the data was understood.
+        severity: `error` stops a training, `warning` counts boxes or images that were changed or
+            left out, `note` says how the data was understood.
         source: the file or folder.
         record: the record in it, such as "annotation 5"; empty when the whole file is meant.
         problem: the field and what is wrong with it.
@@ -77,7 +78,7 @@ def limited(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
-    """Raises the first error and says how many more there are.
+    """Raises the first error, with a table of all in its `details` where there are several.
 
     Raises:
         InputError: there is an error among the findings.
@@ -86,5 +87,24 @@ def raise_errors(findings: Iterable[Finding]) -> None:
     if not errors:
         return
     more = sum(finding.count for finding in errors) - 1
-    rest = f" (and {more} more problems)" if more else ""
-    raise InputError(f"{errors[0]}{rest}")
+    if not more:
+        raise InputError(str(errors[0]))
+    raise InputError(f"{errors[0]} (and {more} more problems)", details=table(errors))
+
+
+def table(findings: Iterable[Finding]) -> list[str]:
+    """Findings as lines of text: under each source its records, problems and fixes, aligned."""
+    sources: dict[str, list[tuple[str, str, str]]] = {}
+    for each in findings:
+        more = f" (and {each.count - 1} more like it)" if each.count > 1 else ""
+        row = (each.record, each.problem + more, each.fix)
+        sources.setdefault(each.source, []).append(row)
+    lines = []
+    for source, rows in sources.items():
+        widths = [min(max(len(row[column]) for row in rows), WIDEST) for column in (0, 1)]
+        lines.append(f"{source}:")
+        lines += [
+            f"  {record:<{widths[0]}}  {problem:<{widths[1]}}  {fix}".rstrip()
+            for record, problem, fix in rows
+        ]
+    return lines

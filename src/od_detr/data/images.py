@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from od_detr.data.image_formats import FORMATS, described_content
 from od_detr.errors import InputError
 
 try:
@@ -19,23 +20,26 @@ try:
 except ImportError:
     simplejpeg = None
 
-# Pillow only warns at this many pixels and refuses at twice as many; a detector has no use for either.
+# Pillow only warns at this many and refuses twice as many; a detector has no use for either.
 MAX_PIXELS = 89_478_485
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+TWELVE_BITS = 1 << 12
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
-    """Decodes an image to RGB as a viewer shows it: turned by its EXIF orientation, first frame, alpha dropped.
+    """Decodes an image to RGB as a viewer shows it.
 
-    16-bit grey is scaled to 8 bits over its full range. The tensor's memory is laid out channels last,
-    as decoders write and resizing reads it fastest.
+    It is turned by its EXIF orientation; of several frames the first is taken, and alpha is
+    dropped. 16-bit grey is scaled to 8 bits over its full range; images that use the lowest 12 bits
+    alone are refused, as are pixels of 32 bits, whose range is unknown. The tensor's memory is laid
+    out channels last, as decoders write and resizing reads it fastest.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP, TIFF, GIF or PPM file.
+        path: a JPEG, PNG, WebP, BMP, TIFF, GIF or PPM file; AVIF and HEIC where Pillow can.
         size: the (height, width) the image must have.
 
     Raises:
-        InputError: the file is missing, no image, truncated, larger than `MAX_PIXELS`, or not of this `size`.
+        InputError: the file is missing, no image, truncated, larger than `MAX_PIXELS`, of
+            unknown range, or not of this `size`.
     """
     try:
         data = Path(path).read_bytes()
@@ -45,7 +49,10 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
         pixels = _decode(path, data, size)
     except InputError:
         raise
-    # Pillow's decoders raise nearly anything on a hostile file: OSError, SyntaxError, struct.error, KeyError…
+    except UnidentifiedImageError as error:
+        content, fix = described_content(data[:512])
+        raise InputError(f"{path}: {content}; {fix}") from error
+    # Pillow's decoders raise nearly anything on a hostile file: SyntaxError, struct.error, …
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -54,43 +61,63 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, as far as the image's header says it."""
+    # A PNG's own getexif decodes the pixels to find EXIF data behind them.
+    value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    return int(value) if value in range(1, 9) else 1
+
+
+def unsuitable_pixels(image: Image.Image) -> tuple[str, str] | None:
+    """What is wrong with pixels whose range cannot be known, and how to fix it."""
+    fix = "save the image with 8 bits a channel"
+    if image.mode == "F":
+        return "holds 32-bit floating point pixels", fix
+    if image.mode == "I" and image.format == "TIFF":
+        return "holds 32-bit or signed integer pixels", fix
+    return None
+
+
 def _decode(
     path: str | Path, data: bytes, size: tuple[int, int] | None
 ) -> UInt8[np.ndarray, "H W 3"]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise InputError(
-                f"{path}: {image.width} x {image.height} pixels are too many; make the image smaller"
-            )
+            problem = f"{image.width} x {image.height} pixels are too many"
+            raise InputError(f"{path}: {problem}; make the image smaller")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = orientation in (5, 6, 7, 8)
-        width, height = reversed(image.size) if turned else image.size
-        if size is not None and size != (height, width):
-            hint = " after its EXIF rotation" if turned and size == (width, height) else ""
-            raise InputError(
-                f"{path}: is {width} x {height} pixels{hint}, but its entry says width {size[1]} and height {size[0]}; "
-                "correct the entry and its boxes"
-            )
-        if (
-            simplejpeg is not None
-            and image.format == "JPEG"
-            and image.mode in ("RGB", "L")
-            and orientation == 1
-        ):
-            with contextlib.suppress(
-                ValueError
-            ):  # it refuses some files that are merely untidy; Pillow decides which
+        _check_size(path, image, orientation in (5, 6, 7, 8), size)
+        plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
+        if plain and simplejpeg is not None:
+            # It refuses some files that are merely untidy; Pillow decides which.
+            with contextlib.suppress(ValueError):
                 return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        if unsuitable := unsuitable_pixels(image):
+            raise InputError(f"{path}: {'; '.join(unsuitable)}")
         return _to_rgb(path, ImageOps.exif_transpose(image))
 
 
+def _check_size(
+    path: str | Path, image: Image.Image, turned: bool, size: tuple[int, int] | None
+) -> None:
+    width, height = reversed(image.size) if turned else image.size
+    if size is None or size == (height, width):
+        return
+    hint = " after its EXIF rotation" if turned and size == (width, height) else ""
+    raise InputError(
+        f"{path}: is {width} x {height} pixels{hint}, but its entry says width {size[1]} and "
+        f"height {size[0]}; correct the entry and its boxes"
+    )
+
+
 def _to_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    if image.mode == "F":
-        raise InputError(
-            f"{path}: holds 32-bit floating point pixels; save the image with 8 bits a channel"
-        )
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        grey = np.asarray(image).astype(np.int64)
+        if 0 < grey.max() < TWELVE_BITS:
+            raise InputError(
+                f"{path}: has 16-bit pixels of at most {grey.max()}, so that it would be nearly "
+                "black; scale them to the range 0 to 65535, or save the image with 8 bits a channel"
+            )
         return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, 2)
     if image.mode == "P":
         image = image.convert("RGBA")

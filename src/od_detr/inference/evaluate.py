@@ -12,8 +12,9 @@ from torch import nn
 from od_detr.criteria.matching import MatchCost
 from od_detr.data.batching import BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.folders import choices_of
+from od_detr.data.folders import choices_of, open_split
 from od_detr.data.formats.choices import Choices
+from od_detr.data.headers.checks import with_header_findings
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
 from od_detr.devices import choose_device
@@ -60,7 +61,8 @@ def evaluate_run(
     """
     detector, config = open_run(run, weights)
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
-    dataset = CocoDataset.from_folder(data, split, transform, choices=run_choices(run, data))
+    annotations = open_split(data, split, run_choices(run, data))
+    dataset = CocoDataset(with_header_findings(annotations), transform)
     keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
     sampler = BatchSampler(len(dataset), batch_size, shuffle=False)
     scorer = Scorer(dataset.annotations, dataset.category_ids, MatchCost())

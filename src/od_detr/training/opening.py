@@ -8,7 +8,9 @@ from typing import Any
 
 from od_detr import ranks
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.folders import choices_of
+from od_detr.data.findings import raise_errors
+from od_detr.data.folders import choices_of, open_split
+from od_detr.data.headers.checks import with_header_findings
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer, build_detector, load_detector
 from od_detr.detectors.classes import transfer_classes
@@ -18,16 +20,29 @@ from od_detr.run_files import saved_detector
 
 
 def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
-    """Training and validation sets, checked; validation uses the training set's classes."""
-    data = Path(options.data)
+    """Training and validation sets, checked; validation uses the training set's classes.
+
+    The headers of all images are read, so that a broken image is reported before the first step.
+    The first process of each node does it for the others.
+
+    Raises:
+        InputError: the data is wrong; `details` is a table of all problems of both sets.
+    """
+    data, choices = Path(options.data), choices_of(options)
+    train = open_split(data, "train", choices)
+    if not train.classes:  # without them, each category of the validation set would be unknown
+        raise_errors(train.findings)
+    val = open_split(data, "val", choices, train.classes)
+    if ranks.current().local_rank == 0:
+        train, val = with_header_findings(train), with_header_findings(val)
+    raise_errors([*train.findings, *val.findings])
     augmented = Transform(options.image_size, augment=options.augment)
-    choices = choices_of(options)
-    train = CocoDataset.from_folder(data, "train", augmented, choices=choices, seed=options.seed)
     unchanged = Transform(options.image_size, augment="none")
-    val = CocoDataset.from_folder(data, "val", unchanged, choices=choices, classes=train.classes)
-    for line in (*train.described("train"), *val.described("val")):
+    train_set = CocoDataset(train, augmented, seed=options.seed)
+    val_set = CocoDataset(val, unchanged)
+    for line in (*train_set.described("train"), *val_set.described("val")):
         say(line)
-    return train, val
+    return train_set, val_set
 
 
 def open_detector(

@@ -12,7 +12,8 @@ from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.findings import Finding, error, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers
-from od_detr.data.headers import IMAGE_SUFFIXES, read_header
+from od_detr.data.headers.header import read_header
+from od_detr.data.image_formats import IMAGE_SUFFIXES
 
 LARGEST_XML = 16 << 20
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -101,9 +102,8 @@ def _read(
     if min(size) < 1:
         header = read_header(path)
         size = header.size
-        if header.problem:
-            fix = "replace or remove the file"
-            found.append(error("image-unreadable", path, "", header.problem, fix))
+        if header.code:
+            found.append(error(header.code, path, "", header.problem, header.fix))
     image = LabelledImage(path.name, path, (size[0], size[1]))
     return image, _objects(tree, file, choices, found)
 

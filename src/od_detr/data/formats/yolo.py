@@ -13,7 +13,8 @@ from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.findings import Finding, error, note, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers
-from od_detr.data.headers import IMAGE_SUFFIXES, read_header
+from od_detr.data.headers.scan import read_headers
+from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.errors import InputError
 
 LARGEST_YAML = 1 << 20
@@ -169,11 +170,11 @@ def read_yolo(split: YoloSplit) -> Annotations:
     """Reads the images and label files of one split; an image without label file has no objects."""
     found: list[Finding] = []
     images, unlabelled, used = [], 0, set()
-    for path in _image_files(split):
-        labels, header = label_file(path), read_header(path)
-        if header.problem:
-            problem, fix = header.problem, "replace or remove the file"
-            found.append(error("image-unreadable", path, "", problem, fix))
+    files = _image_files(split)
+    for path, header in zip(files, read_headers(map(str, files)), strict=True):
+        labels = label_file(path)
+        if header.code:
+            found.append(error(header.code, path, "", header.problem, header.fix))
         image = LabelledImage(path.name, path, header.size)
         if labels.is_file():
             used.add(labels)

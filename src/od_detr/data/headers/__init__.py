@@ -1,0 +1,1 @@
+"""Image headers: format, size and orientation of files, read without decoding a pixel."""

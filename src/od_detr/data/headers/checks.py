@@ -1,0 +1,56 @@
+"""Image headers against what the annotations say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from od_detr.data.annotations import Annotations
+from od_detr.data.findings import Finding, error, limited
+from od_detr.data.headers.header import Header
+from od_detr.data.headers.scan import read_headers
+
+
+def with_header_findings(annotations: Annotations) -> Annotations:
+    """The same data, with a finding for each image whose header is wrong; see `header_findings`."""
+    headers = read_headers(annotations.paths)
+    return annotations.with_findings(header_findings(annotations, headers))
+
+
+def header_findings(annotations: Annotations, headers: Sequence[Header]) -> list[Finding]:
+    """Files that cannot be read or are not of the size that the annotations say; all are errors.
+
+    An entry that says the size as shown, after the EXIF rotation, is right. One that says the
+    stored size of a rotated image has a code of its own, `image-exif-size`, as its boxes were drawn
+    on another picture than people see.
+
+    Args:
+        annotations: with the image files looked up.
+        headers: one for each image, from `read_headers`.
+    """
+    written = annotations.sizes.tolist()
+    wrong = [
+        image
+        for image, header in enumerate(headers)
+        # Images without a path or a size are reported by the reader.
+        if min(written[image]) > 0 and (header.code or header.size != tuple(written[image]))
+    ]
+    found = [
+        _finding(annotations, image, headers[image]) for image in wrong if annotations.paths[image]
+    ]
+    return limited(found)
+
+
+def _finding(annotations: Annotations, image: int, header: Header) -> Finding:
+    height, width = annotations.sizes[image].tolist()
+    shown = f"{header.size[1]} x {header.size[0]} pixels"
+    entry = f"its entry says width {width} and height {height}"
+    if header.code:
+        code, problem, fix = header.code, header.problem, header.fix
+    elif header.stored_size == (height, width):
+        code, problem = "image-exif-size", f"is {shown} after its EXIF rotation, but {entry}"
+        fix = "draw the boxes on the rotated image, or save it without the EXIF orientation"
+    else:
+        code, problem = "image-wrong-size", f"is {shown}, but {entry}"
+        fix = "correct the entry and its boxes"
+    record = f"image {annotations.image_ids[image]}"
+    return error(code, annotations.file, record, f"{annotations.paths[image]}: {problem}", fix)

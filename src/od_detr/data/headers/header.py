@@ -1,0 +1,84 @@
+"""The header of one image file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from PIL import Image
+
+from od_detr.data.image_formats import FORMATS, REPLACE, described_content
+from od_detr.data.images import MAX_PIXELS, orientation_of, unsuitable_pixels
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the first bytes of an image file say.
+
+    Attributes:
+        height: of the pixels as stored; 0 where the header cannot be read.
+        width: the same.
+        orientation: EXIF orientation, 1 to 8; 5 to 8 turn the image by a quarter.
+        format: Pillow's name of the format, such as "JPEG".
+        code: kind of the problem, "" if there is none: `image-missing`, `image-unreadable`,
+            `image-format`, `image-pixels` (floating point or 32 bits) or `image-too-large`.
+        problem: what is wrong, without the file's name.
+        fix: what the user can do about it.
+    """
+
+    height: int = 0
+    width: int = 0
+    orientation: int = 1
+    format: str = ""
+    code: str = ""
+    problem: str = ""
+    fix: str = ""
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels before the EXIF rotation."""
+        return self.height, self.width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as a viewer shows the image, and as `read_image` returns it."""
+        turned = self.orientation >= 5
+        return (self.width, self.height) if turned else (self.height, self.width)
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of an image file; what is wrong with the file is in its `problem`."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _header(image)
+    except OSError as error:
+        if error.strerror is None:  # Pillow knows no reader for it
+            return _unidentified(path)
+        code = "image-missing" if isinstance(error, FileNotFoundError) else "image-unreadable"
+        return Header(code=code, problem=error.strerror, fix="put the image back")
+    # Pillow's parsers raise nearly anything on a hostile file: SyntaxError, struct.error, …
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        problem = f"cannot be read as an image ({reason})"
+        return Header(code="image-unreadable", problem=problem, fix=REPLACE)
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        problem = f"{width} x {height} pixels are too many"
+        return Header(code="image-too-large", problem=problem, fix="make the image smaller")
+    found = Header(height, width, orientation_of(image), image.format or "")
+    if unsuitable := unsuitable_pixels(image):
+        problem, fix = unsuitable
+        return msgspec.structs.replace(found, code="image-pixels", problem=problem, fix=fix)
+    return found
+
+
+def _unidentified(path: str | Path) -> Header:
+    try:
+        with open(path, "rb") as file:
+            content, fix = described_content(file.read(512))
+    except OSError as error:
+        problem = error.strerror or "cannot be read"
+        return Header(code="image-unreadable", problem=problem, fix="put the image back")
+    return Header(code="image-format", problem=content, fix=fix)
