@@ -46,15 +46,45 @@ from od_detr.transfers import moved, to_device_of
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a batch has to know of the optimizer step whose gradients it is a part of.
+
+    Args:
+        batches: number of batches whose gradients the step averages.
+        targets: number of targets in all of them.
+        most: number of targets of the fullest image of all of them.
+    """
+
+    batches: int
+    targets: int
+    most: int
+
+    @staticmethod
+    def of(batches: Sequence[Targets]) -> Share:
+        """The share of each of these batches in the step that they make together."""
+        most = max((targets.most for targets in batches), default=0)
+        return Share(len(batches), sum(map(len, batches)), most)
+
+
+@dataclass(frozen=True)
 class Targets:
     """The labelled objects of a batch, concatenated image after image.
 
-    `counts` (targets of each image) stays on the host, so that the device never has to be asked for it.
+    Args:
+        boxes: of all images.
+        labels: their classes.
+        counts: number of targets of each image. It stays on the host, so that the device never has
+            to be asked for it.
+        keys: a number for each image that random choices about it are drawn from, so that they
+            depend on nothing else in the batch; none: they are drawn from the device's generator.
+        share: the step that the batch is a part of; None: it is a step by itself.
     """
 
     boxes: Float[Tensor, "N 4"]
     labels: Int[Tensor, " N"]
     counts: tuple[int, ...]
+    keys: tuple[int, ...] = ()
+    share: Share | None = None
 
     def __len__(self) -> int:
         return sum(self.counts)

@@ -258,19 +258,19 @@ def test_every_gradient_agrees(recording) -> None:
     check_gradients(gradients(detector, features), theirs)
 
 
-def recorded_noise(
-    detector, recorded: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> SimpleNamespace:
+def recorded_noise(detector, recorded: dict[str, Tensor]) -> SimpleNamespace:
     """Lets the detector draw the recorded random numbers; keeps what it made of them."""
     made, module = SimpleNamespace(labels=None, boxes=None), detector.denoising
     noised_labels, noised_boxes = module.noised_labels, module.noised_boxes
 
-    def labels_of(labels: Tensor, chance: Tensor) -> Tensor:
-        drawn = torch.zeros_like(labels).flatten()
-        drawn[recorded["rand_label_chosen_indices"]] = recorded["rand_new_label"]
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "randint_like", lambda like, high: drawn.view_as(like))
-            made.labels = noised_labels(labels, recorded["rand_label_p"].view_as(chance))
+    def labels_of(labels: Tensor, chance: Tensor, label: Tensor) -> Tensor:
+        drawn = torch.zeros_like(label).flatten()
+        drawn[recorded["rand_label_chosen_indices"]] = recorded["rand_new_label"].to(drawn) + 0.5
+        made.labels = noised_labels(
+            labels,
+            recorded["rand_label_p"].view_as(chance),
+            drawn.view_as(label) / module.num_classes,
+        )
         return made.labels
 
     def boxes_of(boxes: Tensor, signs: Tensor, parts: Tensor) -> Tensor:
@@ -286,12 +286,12 @@ def recorded_noise(
 
 
 @pytest.fixture(params=DENOISING)
-def denoised(dino, request, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def denoised(dino, request) -> SimpleNamespace:
     """A training step with the recorded noise."""
     recorded, record = dino.tensors(request.param), dino.record(f"{request.param}_losses")
     detector = dino.detector().train()
     detector.denoising.number = record["dn_meta"]["dn_number"]
-    made = recorded_noise(detector, recorded, monkeypatch)
+    made = recorded_noise(detector, recorded)
     features = [feature.requires_grad_() for feature in detector.backbone.maps]
     case = record["targets_case"]
     recipe = official_recipe(dino, denoising=True)

@@ -48,7 +48,7 @@ class Toy(nn.Module):
         self.update = nn.ModuleList(nn.Linear(dim, dim) for _ in range(self.num_layers))
         self.classes, self.boxes = nn.Linear(dim, classes), nn.Linear(dim, 4)
 
-    def stem(self, batch: Batch) -> Any:
+    def stem(self, batch: Batch, shares: str = "frozen") -> Any:
         return None
 
     def encode(self, batch: Batch, stem: Any = None, tokens: Any = None) -> Encoded:

@@ -17,7 +17,7 @@ import torch
 
 from od_detr.errors import InputError, Interrupted
 from od_detr.options import TrainOptions
-from od_detr.structures import Batch
+from od_detr.structures import Batch, Share
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.record.resume import read_checkpoint, write_checkpoint
@@ -31,10 +31,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:
     """Ctrl-C while that batch is trained on."""
     original = Training.backward
 
-    def interrupted(self: Training, samples: Batch, last: bool) -> torch.Tensor:
+    def interrupted(self: Training, samples: Batch, share: Share, last: bool) -> torch.Tensor:
         if (self.state.epoch, self.state.batch) == (epoch, batch):
             signal.raise_signal(signal.SIGINT)
-        return original(self, samples, last)
+        return original(self, samples, share, last)
 
     monkeypatch.setattr(Training, "backward", interrupted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from od_detr.objectives import Objective
 from od_detr.structures import Batch, GroupOutput, Outputs, QueryGroup, QuerySet, Targets
@@ -54,10 +54,15 @@ class QueryDetector(Protocol):
         """The arguments that build the detector again, given its weights."""
         ...
 
-    def stem(self, batch: Batch) -> Any:
-        """The part of the encoding that student and teacher share because its weights are frozen.
+    def stem(self, batch: Batch, shares: Literal["frozen", "backbone"] = "frozen") -> Any:
+        """The part of the encoding that the student computes and its teacher is given.
 
-        It is handed to `encode` unread; None if there is nothing to share.
+        It is handed to `encode` of both unread; None if there is nothing to share.
+
+        Args:
+            batch: the images.
+            shares: "frozen" for what both compute alike because its weights are frozen, "backbone"
+                for the feature maps of the student's whole backbone.
         """
         ...
 

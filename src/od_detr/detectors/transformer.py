@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -103,21 +103,29 @@ class DetectionTransformer(nn.Module):
             memory_format=torch.channels_last
         )
 
-    def stem(self, batch: Batch) -> Tensor:
-        """Output of the backbone's frozen part; a teacher, whose frozen part is the same, can be given it."""
-        return self.backbone.stem(self.normalise(batch.images, batch.padding))
+    def stem(
+        self, batch: Batch, shares: Literal["frozen", "backbone"] = "frozen"
+    ) -> Tensor | list[Tensor]:
+        """What a teacher can be given of the student's backbone, see `QueryDetector.stem`."""
+        stem = self.backbone.stem(self.normalise(batch.images, batch.padding))
+        return self.backbone(stem) if shares == "backbone" else stem
 
     def encode(
-        self, batch: Batch, stem: Tensor | None = None, tokens: Int[Tensor, "B Q"] | None = None
+        self,
+        batch: Batch,
+        stem: Tensor | list[Tensor] | None = None,
+        tokens: Int[Tensor, "B Q"] | None = None,
     ) -> Encoded:
         """Memory and initial queries of a batch.
 
         Args:
             batch: images and padding.
             stem: the result of `stem`, computed here if None.
-            tokens: memory tokens to select the initial queries from, as another detector did; None selects.
+            tokens: memory tokens to select the initial queries from, as another detector did; None
+                selects.
         """
-        features = self.backbone(self.stem(batch) if stem is None else stem)
+        stem = self.stem(batch) if stem is None else stem
+        features = stem if isinstance(stem, list) else self.backbone(stem)
         return self.encode_features(features, batch.padding, tokens)
 
     def encode_features(

@@ -10,6 +10,8 @@ from od_detr.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from od_detr.structures import Matching, QueryGroup, QuerySet, Targets
 from od_detr.transfers import to_device_of
 
+DRAWS = 10  # random numbers a copy: chance and label, then four signs and four parts of the corners
+
 
 class DenoisingQueries(nn.Module):
     """Builds the denoising group of a batch.
@@ -53,17 +55,19 @@ class DenoisingQueries(nn.Module):
         A batch without targets gets a group of padding only. It has no loss, but it keeps the label embedding in
         the graph; without it other ranks would wait for its gradient.
         """
-        most = max(1, targets.most)
+        most = max(1, targets.most if targets.share is None else targets.share.most)
         blocks = self.blocks(most) if len(targets) else 1
         device = targets.boxes.device
         image, slot = (
             to_device_of(place, targets.boxes) for place in (targets.image, targets.slot)
         )
-        # (block, polarity, target): the order in which noise is drawn
-        boxes = targets.boxes.expand(blocks, 2, -1, -1)
-        chance = torch.rand(blocks, 2, len(targets), device=device)
-        labels = self.noised_labels(targets.labels.expand(blocks, 2, -1), chance)
-        boxes = self.noised_boxes(boxes, torch.rand_like(boxes).round(), torch.rand_like(boxes))
+        noise = self.noise(targets, blocks)  # (block, polarity, target)
+        labels = self.noised_labels(
+            targets.labels.expand(blocks, 2, -1), noise[..., 0], noise[..., 1]
+        )
+        boxes = self.noised_boxes(
+            targets.boxes.expand(blocks, 2, -1, -1), noise[..., 2:6].round(), noise[..., 6:]
+        )
         places = (
             torch.arange(blocks, device=device)[:, None, None] * 2 * most
             + torch.arange(2, device=device)[:, None] * most
@@ -90,11 +94,29 @@ class DenoisingQueries(nn.Module):
             own=True,
         )
 
+    @staticmethod
+    def noise(targets: Targets, blocks: int) -> Float[Tensor, "{blocks} 2 N 10"]:
+        """Uniform random numbers in [0, 1) for every copy of every target.
+
+        An image with a key draws its own, on the host: they depend neither on the device nor on
+        which other images share its batch.
+        """
+        if not targets.keys:
+            return torch.rand(blocks, 2, len(targets), DRAWS, device=targets.boxes.device)
+        drawn = [
+            torch.rand(blocks, 2, count, DRAWS, generator=torch.Generator().manual_seed(key))
+            for key, count in zip(targets.keys, targets.counts, strict=True)
+        ]
+        return to_device_of(torch.cat(drawn, 2), targets.boxes)
+
     def noised_labels(
-        self, labels: Int[Tensor, "*s"], chance: Float[Tensor, "*s"]
+        self,
+        labels: Int[Tensor, "*s"],
+        chance: Float[Tensor, "*s"],
+        label: Float[Tensor, "*s"],
     ) -> Int[Tensor, "*s"]:
-        """Replaces labels whose `chance` is below half the label noise by random ones."""
-        random = torch.randint_like(labels, self.num_classes)
+        """Replaces labels whose `chance` is below half the label noise by `label`, a random one."""
+        random = (label * self.num_classes).long()
         return torch.where(chance < self.label_noise * 0.5, random, labels)
 
     def noised_boxes(

@@ -20,13 +20,12 @@ from od_detr.options.method import (
     QflOptions,
 )
 from od_detr.options.reading import check_limits, from_values
+from od_detr.options.schedule import EvalOptions, OptimizerOptions
 from od_detr.options.train import (
     MAY_CHANGE_ON_RESUME,
     PER_RUN,
     RESOLVED_LATER,
     SIZES,
-    EvalOptions,
-    OptimizerOptions,
     RecipeName,
     TrainOptions,
 )

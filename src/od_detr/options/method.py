@@ -199,6 +199,11 @@ class EmaOptions:
         "student",
         "Precision of the teacher's forward pass. The average itself is always float32.",
     )
+    share: Literal["frozen", "backbone"] = option(
+        "frozen",
+        "What the teacher takes from the student's backbone instead of computing it: the output of "
+        "its frozen stages, or all its feature maps.",
+    )
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,14 @@ class DistillOptions:
     """All of online distillation."""
 
     start: int = option(0, "Optimizer step at which distillation starts.", at_least=0)
+    stop: float | None = option(
+        None,
+        "When distillation ends and the recipe goes on as qfl: a share of the schedule if below 1, "
+        "otherwise a number of epochs.",
+        at_least=0,
+        shown="never",
+    )
+    every: int = option(1, "Distil in every n-th optimizer step only.", at_least=1)
     detach_memory: bool = option(
         False, "Keep gradients of the added queries out of encoder and backbone."
     )

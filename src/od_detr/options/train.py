@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,70 +22,11 @@ from od_detr.options.method import (
     PriorSwitches,
     QflOptions,
 )
+from od_detr.options.schedule import EvalOptions, OptimizerOptions
 
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
 # Epoch after which the originals reduce the learning rate, by length of the schedule.
 DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
-
-
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """AdamW as the originals use it."""
-
-    lr: float | None = option(
-        None,
-        "Learning rate.",
-        at_least=0,
-        everyday=True,
-        resolved=True,
-        shown="2e-4; DAB and DINO: 1e-4",
-        known_as=("lr0", "learning_rate"),
-    )
-    backbone_lr: float | None = option(
-        None,
-        "Learning rate of the backbone as a fraction of --opt.lr.",
-        at_least=0,
-        resolved=True,
-        shown="0.1; 1 without pretrained weights",
-    )
-    wd: float = option(1e-4, "Weight decay.", at_least=0, known_as=("weight_decay",))
-    clip: float = option(
-        0.1,
-        "Largest norm of the gradients; they are scaled down to it. 0 turns it off.",
-        at_least=0,
-    )
-    drop: int | None = option(
-        None,
-        "Epoch after which the learning rate is divided by 10.",
-        at_least=1,
-        because="0 would freeze an untrained teacher at the first step",
-        everyday=True,
-        resolved=True,
-        shown="20 of 24; 40 of 50; else 5/6 of --epochs",
-    )
-    warmup: int = option(
-        0, "Optimizer steps of linear warm-up.", at_least=0, known_as=("warmup_steps",)
-    )
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """Validation during training."""
-
-    every: int = option(
-        1,
-        "Epochs between validations. The last epoch is always validated.",
-        at_least=1,
-        known_as=("val", "val_interval", "check_val_every_n_epoch"),
-    )
-    topk: int | None = option(
-        None,
-        "Number of detections in an image that are evaluated.",
-        at_least=1,
-        resolved=True,
-        shown="100; DINO: 300",
-        known_as=("max_det",),
-    )
 
 
 @dataclass(frozen=True)
@@ -152,7 +94,7 @@ class TrainOptions:
     )
     accumulate: int = option(
         1,
-        "Number of steps whose gradients are added up before the weights are updated.",
+        "Number of batches whose gradients make one optimizer step, as one larger batch would.",
         at_least=1,
         known_as=("grad_accum_steps", "accumulate_grad_batches"),
     )
@@ -356,6 +298,17 @@ class TrainOptions:
     def distils(self) -> bool:
         """Whether the recipe consults the teacher."""
         return self.recipe in ("md", "md+pd", "md+ag", "od")
+
+    def distils_at(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether the teacher is consulted at an optimizer step.
+
+        Args:
+            step: the step, counted from 0.
+            steps_per_epoch: optimizer steps an epoch.
+        """
+        start, stop, every = self.distill.start, self.distill.stop, self.distill.every
+        epochs = math.inf if stop is None else stop * self.epochs if stop < 1 else stop
+        return start <= step < epochs * steps_per_epoch and (step - start) % every == 0
 
     @property
     def stops_update(self) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 
 from od_detr.device_memory import memory_explained
 from od_detr.options import TrainOptions
-from od_detr.training.launch import start
 from od_detr.training.loop import Loop
 from od_detr.training.module import Training
 from od_detr.training.plan import Parts, assembled, planned
+from od_detr.training.processes.launch import start
+from od_detr.training.processes.signals import StopSignal
 from od_detr.training.record.run_config import write_config
 from od_detr.training.record.run_directory import RunDirectory
-from od_detr.training.signals import StopSignal
 
 
 @dataclass(frozen=True)

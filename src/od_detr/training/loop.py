@@ -15,10 +15,10 @@ from od_detr.structures import Batch
 from od_detr.training.guard import all_finite
 from od_detr.training.module import Training
 from od_detr.training.plan import Parts
+from od_detr.training.processes.signals import StopSignal
 from od_detr.training.record.progress import ProgressBar
 from od_detr.training.record.run_directory import RunDirectory
 from od_detr.training.record.validation import ONLINE, TEACHER
-from od_detr.training.signals import StopSignal
 
 
 class Loop:

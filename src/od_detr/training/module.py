@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from od_detr.objectives import total
 from od_detr.options import TrainOptions
-from od_detr.structures import Batch
+from od_detr.structures import Batch, Share, Targets
 from od_detr.training.descent import Descent
 from od_detr.training.guard import Statistics
 from od_detr.training.record.state import RunState
@@ -62,11 +63,11 @@ class Training:
             NonFiniteError: too many steps in a row were skipped.
         """
         state, teacher = self.state, self.network.teacher
-        self.network.recipe.distil = state.step >= self.options.distill.start
         if teacher and self.options.stops_update and state.epoch >= self.options.drop_epoch:
             teacher.stop()
         self.statistics.keep()
-        losses = [self.backward(batch, batch is batches[-1]) for batch in batches]
+        share = Share.of([batch.targets for batch in batches])
+        losses = [self.backward(batch, share, batch is batches[-1]) for batch in batches]
         self.settle(notice)  # the step before: its verdict has arrived by now
         loss, norm = torch.stack(losses).sum(), self.descent.clipped_norm()
         images = tuple(image for batch in batches for image in batch.image_ids)
@@ -77,23 +78,32 @@ class Training:
             teacher.update(self.network.detector)
         state.step += 1
 
-    def backward(self, batch: Batch, last: bool) -> Tensor:
+    def backward(self, batch: Batch, share: Share, last: bool) -> Tensor:
         """Adds a batch's gradients, exchanged between ranks after the `last` batch; its loss.
 
         The randomness of a batch depends on nothing before it, so that a resumed run draws what an
-        uninterrupted one draws.
+        uninterrupted one draws. The batches of a step are weighted so that their gradients are those
+        of the one batch that they make together.
         """
         state, options = self.state, self.options
+        batch = replace(batch, targets=self.part(batch, share))
+        distil = options.distils_at(state.step, self.steps_per_epoch)
         key = (options.seed, state.epoch, state.batch, self.fabric.global_rank)
         torch.manual_seed(hash(key) % 2**63)
         with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
             with self.descent.autocast():
-                terms = self.wrapped(batch.to(self.fabric.device))
+                terms = self.wrapped(batch.to(self.fabric.device), distil)
             loss = total(terms)
-            self.descent.backward(loss / options.accumulate)
+            self.descent.backward(loss / share.batches)
         state.log.add({"loss": loss, **terms})
         state.batch += 1
         return loss.detach()
+
+    def part(self, batch: Batch, share: Share) -> Targets:
+        """The targets of a batch with what they need to know of the step and the epoch."""
+        seed, epoch = self.options.seed, self.state.epoch
+        keys = tuple(hash((seed, epoch, image)) % 2**63 for image in batch.image_ids)
+        return replace(batch.targets, keys=keys, share=share)
 
     def settle(self, notice: Notice = print) -> None:
         """Waits for the verdict on the last step; a skipped one is shown."""

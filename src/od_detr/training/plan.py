@@ -29,8 +29,8 @@ from od_detr.options import TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.guard import FiniteGuard
-from od_detr.training.launch import Launched
 from od_detr.training.opening import open_data, open_detector, say
+from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe
 from od_detr.training.record.resume import check_fits, read_checkpoint, resume_options
 from od_detr.training.record.run_config import resolved

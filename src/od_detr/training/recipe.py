@@ -1,10 +1,14 @@
-"""A recipe: a list of objectives and, for those that distil, a teacher. The paper's ablation table is that list."""
+"""A recipe: a list of objectives and, for those that distil, a teacher.
+
+The rows of the paper's ablation, Table 2, differ in that list.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +32,7 @@ from od_detr.objectives import (
     prediction_distillation,
 )
 from od_detr.options import TrainOptions
-from od_detr.structures import Batch, Outputs, Targets, check_unique
+from od_detr.structures import Batch, Outputs, Share, Targets, check_unique
 from od_detr.training.teacher import Teacher
 from od_detr.transfers import to_device_of
 
@@ -38,14 +42,17 @@ class Recipe:
     """How a step is supervised; the training loop does not know whether it distils.
 
     Args:
-        objectives: what is added to the detector's queries and how their predictions are supervised.
+        objectives: what is added to the detector's queries and how the predictions are supervised.
         teacher: consulted at each step; None for a recipe without distillation.
         cost: the matching cost of teacher and student.
-        align: whose memory tokens a two-stage architecture's queries come from: the student's for both
-            ("student_topk"), the teacher's for both ("teacher_topk"), or each its own ("rank").
-        half_teacher: whether the teacher's forward pass computes in bfloat16 whatever the student does.
-        detach_memory: whether the gradient of the queries that distillation adds stops at the memory.
-        distil: whether the teacher is consulted at all (False before a delayed start).
+        align: whose memory tokens a two-stage architecture's queries come from: the student's for
+            both ("student_topk"), the teacher's for both ("teacher_topk"), or each its own ("rank").
+        half_teacher: whether the teacher's forward pass computes in bfloat16 whatever the student
+            does.
+        detach_memory: whether the gradient of the queries that distillation adds stops at the
+            memory.
+        shares: what of the student's backbone the teacher reads: the output of the "frozen" part,
+            which is the same for both, or the feature maps of the whole "backbone".
     """
 
     objectives: Sequence[Objective]
@@ -54,21 +61,26 @@ class Recipe:
     align: str = "student_topk"
     half_teacher: bool = False
     detach_memory: bool = False
-    distil: bool = True
+    shares: Literal["frozen", "backbone"] = "frozen"
 
-    def losses(self, student: QueryDetector, batch: Batch) -> Terms:
+    def losses(self, student: QueryDetector, batch: Batch, distil: bool = True) -> Terms:
         """Weighted loss terms of a batch; their plain sum is minimised.
+
+        Args:
+            student: the detector that is trained.
+            batch: images and targets.
+            distil: whether the teacher is consulted. Without it the recipe is `qfl`.
 
         Raises:
             ValueError: two objectives add a group of the same name or give terms of the same name.
         """
-        step = self.step(student, batch)
+        step = self.step(student, batch, distil)
         with full_precision(batch):
             return joined(objective.losses(step) for objective in self.objectives)
 
-    def step(self, student: QueryDetector, batch: Batch) -> Step:
+    def step(self, student: QueryDetector, batch: Batch, distil: bool = True) -> Step:
         """Everything that the losses of a batch are computed from."""
-        encoded, taught = self.consult(student, batch)
+        encoded, taught = self.consult(student, batch, distil)
         added = [
             group
             for objective in self.objectives
@@ -84,11 +96,13 @@ class Recipe:
                 Truth(batch.targets, target_count(batch.targets)),
             )
 
-    def consult(self, student: QueryDetector, batch: Batch) -> tuple[Encoded, Taught | None]:
-        """Encodes the batch and asks the teacher, whose matchings are solved in a thread meanwhile."""
-        if self.teacher is None or not self.distil:
+    def consult(
+        self, student: QueryDetector, batch: Batch, distil: bool = True
+    ) -> tuple[Encoded, Taught | None]:
+        """Encodes the batch and asks the teacher, whose matchings a thread solves meanwhile."""
+        if self.teacher is None or not distil:
             return student.encode(batch), None
-        teacher, stem, early = self.teacher.detector, student.stem(batch), None
+        teacher, stem, early = self.teacher.detector, student.stem(batch, self.shares), None
         if self.align == "teacher_topk":
             with self._teaching(batch):
                 early = teacher.encode(batch, stem)
@@ -121,7 +135,7 @@ def full_precision(batch: Batch) -> torch.autocast:
 def make_recipe(
     options: TrainOptions, student: QueryDetector, teacher: Teacher | None = None
 ) -> Recipe:
-    """The recipe named in the options, for this student; Table 2's rows are `md`, `md+pd`, `md+ag` and `od`."""
+    """The recipe named in the options, for this student (Table 2)."""
     architecture, baseline = options.architecture, options.recipe == "baseline"
     chosen = None if baseline else options.qfl.class_weight
     class_weight = architecture.class_weight if chosen is None else chosen
@@ -156,13 +170,20 @@ def make_recipe(
         options.dino.align,
         half_teacher=options.ema.precision == "bf16",
         detach_memory=options.distill.detach_memory,
+        shares=options.ema.share,
     )
 
 
 def target_count(targets: Targets) -> Tensor | float:
-    """The normaliser of the losses: targets in the batch, averaged over all ranks, at least 1."""
+    """The normaliser of the losses: targets of a batch, averaged over all batches of the step.
+
+    Those are the batches of all ranks, and of each rank those whose gradients it accumulates. All
+    of them together count as at least one target for each rank, as in DETR.
+    """
+    share = targets.share or Share.of([targets])
+    mean, least = share.targets / share.batches, 1 / share.batches
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return float(max(1, len(targets)))
-    count = to_device_of(float(len(targets)), targets.boxes)
+        return max(least, mean)
+    count = to_device_of(mean, targets.boxes)
     torch.distributed.all_reduce(count)
-    return (count / torch.distributed.get_world_size()).clamp(min=1.0)
+    return (count / torch.distributed.get_world_size()).clamp(min=least)

@@ -24,6 +24,11 @@ class Supervised(nn.Module):
         super().__init__()
         self.detector, self.recipe, self.teacher = detector, recipe, teacher
 
-    def forward(self, batch: Batch) -> Terms:
-        """Weighted loss terms of a batch; their sum is minimised."""
-        return self.recipe.losses(self.detector, batch)
+    def forward(self, batch: Batch, distil: bool = True) -> Terms:
+        """Weighted loss terms of a batch; their sum is minimised.
+
+        Args:
+            batch: images and targets.
+            distil: whether the teacher is consulted.
+        """
+        return self.recipe.losses(self.detector, batch, distil)

@@ -1,0 +1,67 @@
+"""The optimizer, its schedule, and when a run is validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from od_detr.options.fields import option
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW as the originals use it."""
+
+    lr: float | None = option(
+        None,
+        "Learning rate.",
+        at_least=0,
+        everyday=True,
+        resolved=True,
+        shown="2e-4; DAB and DINO: 1e-4",
+        known_as=("lr0", "learning_rate"),
+    )
+    backbone_lr: float | None = option(
+        None,
+        "Learning rate of the backbone as a fraction of --opt.lr.",
+        at_least=0,
+        resolved=True,
+        shown="0.1; 1 without pretrained weights",
+    )
+    wd: float = option(1e-4, "Weight decay.", at_least=0, known_as=("weight_decay",))
+    clip: float = option(
+        0.1,
+        "Largest norm of the gradients; they are scaled down to it. 0 turns it off.",
+        at_least=0,
+    )
+    drop: int | None = option(
+        None,
+        "Epoch after which the learning rate is divided by 10.",
+        at_least=1,
+        because="0 would freeze an untrained teacher at the first step",
+        everyday=True,
+        resolved=True,
+        shown="20 of 24; 40 of 50; else 5/6 of --epochs",
+    )
+    warmup: int = option(
+        0, "Optimizer steps of linear warm-up.", at_least=0, known_as=("warmup_steps",)
+    )
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Validation during training."""
+
+    every: int = option(
+        1,
+        "Epochs between validations. The last epoch is always validated.",
+        at_least=1,
+        known_as=("val", "val_interval", "check_val_every_n_epoch"),
+    )
+    topk: int | None = option(
+        None,
+        "Number of detections in an image that are evaluated.",
+        at_least=1,
+        resolved=True,
+        shown="100; DINO: 300",
+        known_as=("max_det",),
+    )

@@ -1,0 +1,114 @@
+"""When a run distils, and how batches share an optimizer step."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+
+import pytest
+import torch
+
+from od_detr.data.batching import collate
+from od_detr.errors import Interrupted
+from od_detr.options import DistillOptions, EmaOptions, TrainOptions
+from od_detr.structures import Share
+from od_detr.training.fit import fit
+from od_detr.training.module import Training
+from od_detr.training.plan import assembled, planned
+from od_detr.training.record.state import SECONDS
+
+
+def steps(epochs: int, steps_per_epoch: int, **distill) -> list[int]:
+    """The steps at which such a run distils."""
+    options = TrainOptions(data="data", epochs=epochs, distill=DistillOptions(**distill))
+    count = range(epochs * steps_per_epoch)
+    return [step for step in count if options.distils_at(step, steps_per_epoch)]
+
+
+@pytest.mark.parametrize(
+    ("distill", "wanted"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ({"start": 3}, [3, 4, 5, 6, 7]),
+        ({"stop": 0.5}, [0, 1, 2, 3]),
+        ({"stop": 1.0}, [0, 1]),
+        ({"stop": 3.0}, [0, 1, 2, 3, 4, 5]),
+        ({"stop": 0.0}, []),
+        ({"every": 3}, [0, 3, 6]),
+        ({"start": 1, "every": 2, "stop": 3.0}, [1, 3, 5]),
+    ],
+)
+def test_the_steps_that_distil(distill, wanted) -> None:
+    assert steps(4, 2, **distill) == wanted
+
+
+@pytest.mark.parametrize("cut", [(1, 3), (2, 2), (1, 1, 2)])
+@pytest.mark.parametrize("recipe", ["baseline", "od"])
+@pytest.mark.parametrize("model", ["deformable-detr-plus", "dab-deformable-detr", "dino-4scale"])
+def test_batches_of_a_step_have_the_gradient_of_the_one_they_make(
+    options, model, recipe, cut
+) -> None:
+    levels = 4 if model == "dino-4scale" else 3
+    chosen = options(model=model, recipe=recipe, augment="none", dropout=0.0, num_levels=levels)
+    parts = assembled(planned(chosen), frozen=True)
+    samples = [parts.train[index] for index in range(4)]
+    counts = {len(sample.labels) for sample in samples}
+    assert len(counts) > 1, "equal counts would prove nothing"
+    training = Training(parts.fabric, parts.network, parts.options, 3, parts.state)
+
+    def gradient(sizes: Sequence[int]) -> torch.Tensor:
+        drawn = iter(samples)
+        batches = [collate(list(islice(drawn, size))) for size in sizes]
+        share = Share.of([batch.targets for batch in batches])
+        for batch in batches:
+            training.backward(batch, share, batch is batches[-1])
+        found = [each.grad for each in parts.network.detector.parameters()]
+        parts.network.zero_grad()
+        return torch.cat([each.flatten() for each in found if each is not None])
+
+    whole, split = gradient([4]), gradient(cut)
+    assert torch.cosine_similarity(whole, split, dim=0) >= 0.99999
+    assert split.norm() / whole.norm() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_run_that_stops_distilling_is_resumed_bit_for_bit(options, monkeypatch) -> None:
+    """Stopped in the step between two that distil, before distillation ends."""
+    distill = DistillOptions(every=2, stop=0.5)
+    make = partial(options, epochs=2, distill=distill, ema=EmaOptions(share="backbone"))
+    whole = fit(make(output=str(options().output) + "-whole")).rows
+    backward = Training.backward
+
+    def interrupted(self, batch, share, last):
+        if self.state.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return backward(self, batch, share, last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "backward", interrupted)
+        with pytest.raises(Interrupted):
+            fit(make())
+    rows = fit(make(resume=True)).rows
+    for row, wanted in zip(rows, whole, strict=True):
+        assert {**row, SECONDS: 0} == {**wanted, SECONDS: 0}
+    distilled = [any("prediction/" in key for key in row) for row in whole]
+    assert distilled[0] and not distilled[-1]
+
+
+def test_a_teacher_that_reads_the_students_maps_gives_them_no_gradient(options) -> None:
+    chosen = options(ema=EmaOptions(share="backbone"), recipe="od", dropout=0.0)
+    parts = assembled(planned(chosen))
+    batch, student = collate([parts.train[0], parts.train[1]]), parts.network.detector
+    recipe, teacher = parts.network.recipe, parts.network.teacher
+    assert teacher is not None
+    student.eval()
+    _, taught = recipe.consult(student, batch)
+    own = teacher.detector.encode(batch)
+    with torch.no_grad():
+        wanted = teacher.detector.encode_features(
+            student.backbone(student.stem(batch)), batch.padding
+        )
+    assert taught is not None and not taught.outputs["main"].predictions.logits.requires_grad
+    assert torch.equal(taught.outputs["main"].queries[0].content, wanted.queries.content)
+    assert own.memory.tokens.shape == wanted.memory.tokens.shape
