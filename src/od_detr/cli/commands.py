@@ -6,6 +6,7 @@ from od_detr.cli.benchmark import BenchmarkOptions, benchmark
 from od_detr.cli.command import Command
 from od_detr.cli.convert import ConvertOptions, convert
 from od_detr.cli.demo import DemoOptions, demo
+from od_detr.cli.doctor import DoctorOptions, doctor
 from od_detr.cli.env import EnvOptions, env
 from od_detr.cli.evaluate import EvaluateOptions, evaluate
 from od_detr.cli.predict import PredictOptions, predict
@@ -17,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(TrainCommand, train, reads_config=True, known_as=("fit", "finetune")),
     "evaluate": Command(EvaluateOptions, evaluate, known_as=("val", "test", "eval", "validate")),
     "predict": Command(PredictOptions, predict, known_as=("detect", "infer", "inference")),
+    "doctor": Command(DoctorOptions, doctor, known_as=("check", "checkup", "analyze", "lint")),
     "convert": Command(ConvertOptions, convert),
     "benchmark": Command(BenchmarkOptions, benchmark),
     "reproduce": Command(ReproduceOptions, reproduce),

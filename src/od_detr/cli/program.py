@@ -79,6 +79,8 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     result = command.run(options)
     if options.json:
         print(json.dumps(result))
+    if "error" in result:  # the command is done, and its result is that the input is wrong
+        raise InputError(result["error"])
     return SKIPPED if result.get("skipped") else 0
 
 

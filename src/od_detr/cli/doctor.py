@@ -1,0 +1,117 @@
+"""`od-detr doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from od_detr.architectures import ModelName
+from od_detr.cli.command import json_option
+from od_detr.options.fields import REQUIRED, option
+
+if TYPE_CHECKING:
+    from od_detr.doctor.diagnosis import Diagnosis, Examination
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Check a data set before any training: what is wrong, what it costs, and how to fix it."""
+
+    data: str = option(
+        REQUIRED, "Folder of the data set, in COCO, YOLO or Pascal VOC layout.", positional=True
+    )
+    model: ModelName | None = option(
+        None, "Architecture to be trained, to compare objects with queries.", shown="none"
+    )
+    image_size: int = option(
+        800,
+        "Short side of the images in training, in pixels.",
+        at_least=16,
+        known_as=("imgsz", "img_size", "size"),
+    )
+    queries: int | None = option(
+        None,
+        "Number of object queries.",
+        at_least=1,
+        shown="that of --model",
+        known_as=("num_queries",),
+    )
+    no_decode: bool = option(
+        False, "Read the headers of the images only. Finds no damaged pixels and no duplicates."
+    )
+    difficult: Literal["ignore", "keep"] = option(
+        "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
+    )
+    voc_origin: int = option(
+        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
+    )
+    workers: int | None = option(
+        None,
+        "Number of processes that decode images.",
+        at_least=0,
+        shown="CPU cores",
+        known_as=("num_workers",),
+    )
+    json: bool = json_option()
+
+
+def doctor(options: DoctorOptions) -> dict[str, Any]:
+    """Examines, and prints the table."""
+    from rich.console import Console
+
+    from od_detr.doctor.diagnosis import diagnosed
+    from od_detr.doctor.table import summary, table
+
+    found = diagnosed(Path(options.data), _examination(options), _progress)
+    for line in summary(found):
+        print(line)
+    if found.problems:
+        Console().print(table(found))
+    else:
+        print("nothing was found")
+    return found.as_json() | _verdict(found)
+
+
+def _verdict(found: Diagnosis) -> dict[str, Any]:
+    """The line of error, if a training would refuse the data."""
+    if not found.errors:
+        return {}
+    first, more = found.errors[0], len(found.errors) - 1
+    rest = f" (and {more} more kinds of problems that stop a training)" if more else ""
+    return {"error": f"{first.source}: {first.examples[0]}; {first.kind.fix}{rest}"}
+
+
+def _examination(options: DoctorOptions) -> Examination:
+    from od_detr.data.formats.choices import Choices
+    from od_detr.doctor.diagnosis import Examination
+    from od_detr.doctor.fit import Model
+    from od_detr.doctor.looks import cores
+    from od_detr.errors import InputError
+
+    if options.queries is not None and options.model is None:
+        raise InputError("--queries: counts for a model only; give --model, too")
+    return Examination(
+        options.image_size,
+        None if options.model is None else Model.named(options.model, options.queries),
+        not options.no_decode,
+        cores() if options.workers is None else options.workers,
+        Choices(difficult=options.difficult, voc_origin=options.voc_origin),
+    )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal; nothing where standard error is none."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    disabled = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disabled) as bar:
+        task = bar.add_task("images", total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,0 +1,1 @@
+"""Checks a data set before any training: what is wrong, what that costs, and how to fix it."""

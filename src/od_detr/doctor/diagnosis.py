@@ -1,0 +1,159 @@
+"""Runs every check on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from od_detr.data.annotations import Annotations
+from od_detr.data.folders import find_readers
+from od_detr.data.formats.choices import Choices
+from od_detr.data.preparation.classes import given_classes, own_classes
+from od_detr.doctor.boxes import box_problems
+from od_detr.doctor.catalogue import KINDS
+from od_detr.doctor.classes import class_problems, split_problems
+from od_detr.doctor.duplicates import duplicate_problems
+from od_detr.doctor.fit import Model, fit_problems
+from od_detr.doctor.images import image_problems, unlisted_images
+from od_detr.doctor.looks import Look, looks
+from od_detr.doctor.problem import Problem, Split, of_readers
+from od_detr.errors import InputError
+
+Advance = Callable[[int], None]
+# Takes the number of images and gives a function to call with the number of those that are done.
+Progress = Callable[[int], AbstractContextManager[Advance]]
+ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What to examine.
+
+    Attributes:
+        image_size: short side of the images in training, in pixels.
+        model: the model to be trained, if it is known.
+        decode: whether to decode every image, or to read the headers alone.
+        workers: processes that look at images.
+        choices: how the data is read.
+    """
+
+    image_size: int = 800
+    model: Model | None = None
+    decode: bool = True
+    workers: int = 1
+    choices: Choices = field(default_factory=Choices)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """A data set and its problems, the most costly first."""
+
+    data: Path
+    splits: tuple[Split, ...]
+    problems: tuple[Problem, ...]
+    examination: Examination
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that stop a training."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "data": str(self.data),
+            "decoded": self.examination.decode,
+            "splits": {
+                split.name: {
+                    "format": split.annotations.format,
+                    "images": len(split.annotations.image_ids),
+                    "boxes": len(split.annotations.labels),
+                    "classes": len(split.annotations.classes),
+                }
+                for split in self.splits
+            },
+            "problems": [problem.as_json() for problem in self.problems],
+        }
+
+
+def no_progress(_: int) -> AbstractContextManager[Advance]:
+    """Shows nothing."""
+    return nullcontext(lambda _: None)
+
+
+def diagnosed(data: Path, examination: Examination, progress: Progress = no_progress) -> Diagnosis:
+    """Opens a data set and runs every check.
+
+    Args:
+        data: the data set's folder, in any layout that training reads.
+        examination: what to examine.
+        progress: shows how far the images are read.
+
+    Raises:
+        InputError: `data` is no folder or holds no annotations in a known layout.
+    """
+    read, problems = opened(data, examination.choices)
+    splits = with_looks(read, examination, progress)
+    if len(read) and not problems:
+        problems += unlisted_images(splits)
+    for split in splits:
+        found = split.annotations
+        problems += of_readers(split.name, found.file, found.findings, len(found.labels))
+        problems += image_problems(split)
+        problems += box_problems(split)
+        problems += fit_problems(split, examination.image_size, examination.model)
+    problems += class_problems(splits) + split_problems(splits) + duplicate_problems(splits)
+    return Diagnosis(data, tuple(splits), tuple(ordered(problems)), examination)
+
+
+def opened(data: Path, choices: Choices) -> tuple[dict[str, Annotations], list[Problem]]:
+    """The annotations of every split, and the splits that cannot be read at all."""
+    read: dict[str, Annotations] = {}
+    problems: list[Problem] = []
+    for name, reader in find_readers(data, choices).items():
+        try:
+            found = own_classes(reader())
+        except InputError as error:
+            kind = KINDS["annotations-unreadable"]
+            words = (str(error),)
+            problems.append(Problem("annotations-unreadable", name, str(data), 1, 1, words, kind))
+            continue
+        if "train" in read:  # a class that training does not know is an error elsewhere
+            known = len(found.findings)
+            strangers = given_classes(found, read["train"].classes).findings[known:]
+            found = found.with_findings(
+                each for each in strangers if each.code == "category-unknown"
+            )
+        read[name] = found
+    return read, problems
+
+
+def with_looks(
+    read: dict[str, Annotations], examination: Examination, progress: Progress
+) -> list[Split]:
+    """The splits with what their image files are."""
+    paths = [path for found in read.values() for path in found.paths]
+    with progress(len(paths)) as advance:
+        seen = looks(paths, examination.decode, examination.workers, advance)
+    splits, first = [], 0
+    for name, found in read.items():
+        last = first + len(found.image_ids)
+        splits.append(Split(name, found, _padded(seen[first:last], last - first)))
+        first += len(found.paths)
+    return splits
+
+
+def _padded(seen: Sequence[Look], count: int) -> Sequence[Look]:
+    """A look for each image even where no file was looked up."""
+    return [*seen, *(Look(problem="is not there") for _ in range(count - len(seen)))]
+
+
+def ordered(problems: Sequence[Problem]) -> list[Problem]:
+    """The most costly problem first; errors before warnings before notes."""
+    return sorted(
+        problems,
+        key=lambda problem: (ORDER[problem.severity], -problem.cost, -problem.count, problem.code),
+    )

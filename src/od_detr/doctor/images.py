@@ -1,0 +1,172 @@
+"""Checks of the image files against what the annotations say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from od_detr.data.headers import IMAGE_SUFFIXES
+from od_detr.doctor.looks import Look
+from od_detr.doctor.problem import Problem, Split, of_files, of_images
+
+SMALLEST_SIDE = 32
+LONGEST_ASPECT = 5.0
+DARK, BRIGHT, FLAT = 20.0, 240.0, 2.0
+COMMON_MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "PA")
+ALPHA_MODES = ("RGBA", "LA", "PA")
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image file and its entry in the annotations: (height, width), zeros if unknown."""
+
+    path: str
+    entry: tuple[int, int]
+    look: Look
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the entry fits the pixels before the EXIF rotation, and not after it."""
+        look, entry = self.look, self.entry
+        turned = look.orientation >= 5 and not look.problem and entry != (0, 0)
+        return turned and entry == look.stored_size != look.size
+
+
+def image_problems(split: Split) -> list[Problem]:
+    """Every check of single image files; each says in words what is wrong, or nothing."""
+    found = split.annotations
+    there = [
+        (index, Seen(path, _known(size), split.looks[index]))
+        for index, (path, size) in enumerate(zip(found.paths, found.sizes.tolist(), strict=True))
+        if path
+    ]
+    problems: list[Problem] = []
+    for code, test in TESTS.items():
+        said = {index: words for index, seen in there if (words := test(seen))}
+        problems += of_images(code, split, list(said), said.__getitem__)
+    return problems
+
+
+def unlisted_images(splits: Sequence[Split]) -> list[Problem]:
+    """Image files beside the listed ones that no split lists."""
+    listed = {path for split in splits for path in split.annotations.paths if path}
+    names = {(os.path.dirname(path), os.path.basename(path)) for path in listed}
+    loose = sorted(
+        os.path.join(folder, entry.name)
+        for folder in {folder for folder, _ in names}
+        for entry in os.scandir(folder)
+        if (folder, entry.name) not in names
+        and entry.name.lower().endswith(IMAGE_SUFFIXES)
+        and not entry.name.startswith(".")
+    )
+    return of_files("image-unlisted", loose, len(listed))
+
+
+def _known(size: Sequence[int]) -> tuple[int, int]:
+    height, width = size
+    return (height, width) if min(height, width) > 0 else (0, 0)
+
+
+def _unreadable(seen: Seen) -> str:
+    return seen.look.problem
+
+
+def _no_size(seen: Seen) -> str:
+    return "its entry has no size" if seen.entry == (0, 0) else ""
+
+
+def _turned(seen: Seen) -> str:
+    return f"is {_by(seen.look.size)} as a viewer shows it" if seen.is_turned else ""
+
+
+def _other_size(seen: Seen) -> str:
+    same = seen.entry in (seen.look.size, (0, 0))
+    if seen.look.problem or same or seen.is_turned:
+        return ""
+    return f"is {_by(seen.look.size)}, but its entry says {_by(seen.entry)}"
+
+
+def _blank(seen: Seen) -> str:
+    low, mean, high = seen.look.grey
+    return f"grey value {mean:.0f} everywhere" if high - low < FLAT else ""
+
+
+def _dark(seen: Seen) -> str:
+    low, _, high = seen.look.grey
+    dark = high < DARK and high - low >= FLAT
+    return f"its brightest part has grey value {high:.0f} of 255" if dark else ""
+
+
+def _bright(seen: Seen) -> str:
+    low, _, high = seen.look.grey
+    bright = low > BRIGHT and high - low >= FLAT
+    return f"its darkest part has grey value {low:.0f} of 255" if bright else ""
+
+
+def _small(seen: Seen) -> str:
+    small = 0 < min(seen.look.size) < SMALLEST_SIDE
+    return f"is {_by(seen.look.size)}" if small else ""
+
+
+def _long(seen: Seen) -> str:
+    long = max(seen.look.size) > LONGEST_ASPECT * min(seen.look.size)
+    return f"is {_by(seen.look.size)}" if long else ""
+
+
+def _frames(seen: Seen) -> str:
+    # MPO files carry a preview beside the image.
+    many = seen.look.frames > 1 and seen.look.format != "MPO"
+    return f"has {seen.look.frames} frames" if many else ""
+
+
+def _alpha(seen: Seen) -> str:
+    return f"is stored as {seen.look.mode}" if seen.look.mode in ALPHA_MODES else ""
+
+
+def _colours(seen: Seen) -> str:
+    strange = seen.look.mode and seen.look.mode not in COMMON_MODES
+    return f"is stored as {seen.look.mode}" if strange else ""
+
+
+def _suffix(seen: Seen) -> str:
+    suffix = os.path.splitext(seen.path)[1].lower()
+    fits = not seen.look.format or suffix in SUFFIXES.get(seen.look.format, (suffix,))
+    return "" if fits else f"is a {seen.look.format}"
+
+
+def _exif(seen: Seen) -> str:
+    turned = seen.look.orientation != 1 and not seen.is_turned
+    return f"has EXIF orientation {seen.look.orientation}" if turned else ""
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]} pixels"
+
+
+TESTS: dict[str, Callable[[Seen], str]] = {
+    "image-unreadable": _unreadable,
+    "image-size": _no_size,
+    "image-turned": _turned,
+    "image-other-size": _other_size,
+    "image-blank": _blank,
+    "image-dark": _dark,
+    "image-bright": _bright,
+    "image-small": _small,
+    "image-long": _long,
+    "image-frames": _frames,
+    "image-alpha": _alpha,
+    "image-colours": _colours,
+    "image-suffix": _suffix,
+    "image-exif": _exif,
+}

@@ -1,0 +1,57 @@
+"""What the doctor prints: the problems, the most costly first, with how to fix them."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from od_detr.doctor.diagnosis import Diagnosis
+from od_detr.doctor.problem import Problem
+
+EXAMPLES = 2
+COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def cost_in_words(problem: Problem) -> str:
+    """What a problem costs, such as "stops training" or "3.1 %"."""
+    if problem.severity == "error":
+        return "stops training"
+    if problem.severity == "note":
+        return "-"
+    return f"{100 * problem.cost:.1f} %" if problem.cost >= 0.0005 else "< 0.1 %"
+
+
+def summary(diagnosis: Diagnosis) -> list[str]:
+    """What was examined, a line for each split."""
+    looked = "decoded" if diagnosis.examination.decode else "headers read"
+    return [
+        f"{split.name}: {split.annotations.format.upper()}, {len(split.annotations.image_ids)} "
+        f"images ({looked}), {len(split.annotations.labels)} boxes, "
+        f"{len(split.annotations.classes)} classes, in {split.annotations.file}"
+        for split in diagnosis.splits
+    ]
+
+
+def table(diagnosis: Diagnosis) -> Table:
+    """The problems as a table for the terminal."""
+    made = Table(title=f"{diagnosis.data}: what was found, the most costly first", show_lines=True)
+    for name, justify in (("cost", "right"), ("split", "left"), ("count", "right")):
+        made.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    made.add_column("problem, examples, and how to fix it", overflow="fold")
+    for problem in diagnosis.problems:
+        colour = COLOURS[problem.severity]
+        cost = f"[{colour}]{cost_in_words(problem)}[/{colour}]"
+        made.add_row(cost, problem.split or "-", str(problem.count), _described(problem))
+    return made
+
+
+def _described(problem: Problem) -> str:
+    lines = [f"[bold]{_plain(problem.kind.title)}[/bold]"]
+    lines += [_plain(each) for each in problem.examples[:EXAMPLES]]
+    more = problem.count - min(EXAMPLES, len(problem.examples))
+    lines += [f"and {more} more"] if more > 0 else []
+    return "\n".join([*lines, f"[cyan]fix:[/cyan] {_plain(problem.kind.fix)}"])
+
+
+def _plain(text: str) -> str:
+    """A text without rich's markup, on one line."""
+    return " ".join(text.replace("[", "\\[").split())
