@@ -8,8 +8,8 @@ import pytest
 from tests.doctor.conftest import Plants
 from tests.doctor.faults import FAULTS, Expected
 
+from od_detr.doctor.checks.fit import Model
 from od_detr.doctor.diagnosis import Diagnosis, Examination, diagnosed
-from od_detr.doctor.fit import Model
 
 EXAMINATION = Examination(image_size=48, model=Model("dino-4scale", 50))
 

@@ -86,8 +86,8 @@ def _verdict(found: Diagnosis) -> dict[str, Any]:
 
 def _examination(options: DoctorOptions) -> Examination:
     from od_detr.data.formats.choices import Choices
+    from od_detr.doctor.checks.fit import Model
     from od_detr.doctor.diagnosis import Examination
-    from od_detr.doctor.fit import Model
     from od_detr.doctor.looks import cores
     from od_detr.errors import InputError
 

@@ -12,12 +12,12 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.folders import find_readers
 from od_detr.data.formats.choices import Choices
 from od_detr.data.preparation.classes import given_classes, own_classes
-from od_detr.doctor.boxes import box_problems
 from od_detr.doctor.catalogue import KINDS
-from od_detr.doctor.classes import class_problems, split_problems
-from od_detr.doctor.duplicates import duplicate_problems
-from od_detr.doctor.fit import Model, fit_problems
-from od_detr.doctor.images import image_problems, unlisted_images
+from od_detr.doctor.checks.boxes import box_problems
+from od_detr.doctor.checks.classes import class_problems, split_problems
+from od_detr.doctor.checks.duplicates import duplicate_problems
+from od_detr.doctor.checks.fit import Model, fit_problems
+from od_detr.doctor.checks.images import image_problems, unlisted_images
 from od_detr.doctor.looks import Look, looks
 from od_detr.doctor.problem import Problem, Split, of_readers
 from od_detr.errors import InputError

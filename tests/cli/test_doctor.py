@@ -1,0 +1,57 @@
+"""`od-detr doctor`: what it prints, how it ends, and that it leaves the data alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from od_detr.data.scenes import render_scenes
+
+Fingerprint = Callable[[Path], dict[str, str]]
+
+
+def test_sound_scenes_pass(od_detr: Callable, scenes: Path, fingerprint: Fingerprint) -> None:
+    before = fingerprint(scenes)
+    answer = od_detr("doctor", scenes, "--model", "dino-4scale", "--json", "--workers", "1")
+    assert answer.status == 0, answer.error
+    assert answer.json["splits"]["train"]["images"] == 12
+    assert all(problem["severity"] != "error" for problem in answer.json["problems"])
+    assert fingerprint(scenes) == before
+
+
+def test_what_stops_a_training_is_an_error_of_one_line(od_detr: Callable, tmp_path: Path) -> None:
+    render_scenes(tmp_path / "data", 4, 2, 48)
+    document = json.loads((tmp_path / "data" / "train.json").read_text())
+    document["annotations"][3]["bbox"] = [1, 2, 3]
+    (tmp_path / "data" / "train.json").write_text(json.dumps(document))
+    answer = od_detr("doctor", tmp_path / "data", "--json")
+    assert answer.status == 2
+    assert "train.json" in answer.error and "bbox" in answer.error
+    assert answer.error.startswith("error: ") and answer.error.count("\n") == 1
+    codes = {problem["code"] for problem in answer.json["problems"]}
+    assert "annotation-bbox" in codes
+
+
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(
+    od_detr: Callable, tmp_path: Path
+) -> None:
+    render_scenes(tmp_path / "data", 4, 2, 48)
+    (tmp_path / "data" / "train.json").write_text('{"images": [')
+    answer = od_detr("doctor", tmp_path / "data", "--json")
+    assert answer.status == 2
+    assert "train.json" in answer.error
+    assert list(answer.json["splits"]) == ["val"]
+
+
+def test_a_folder_without_annotations_is_refused(od_detr: Callable, tmp_path: Path) -> None:
+    answer = od_detr("doctor", tmp_path)
+    assert answer.status == 2
+    assert answer.error.startswith(f"error: {tmp_path}")
+
+
+def test_queries_count_for_a_model_only(od_detr: Callable, scenes: Path) -> None:
+    answer = od_detr("doctor", scenes, "--queries", "3")
+    assert answer.status == 2 and "--model" in answer.error
+    answer = od_detr("doctor", scenes, "--queries", "1", "--model", "dab-deformable-detr")
+    assert answer.status == 2 and "queries" in answer.error
