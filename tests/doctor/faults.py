@@ -103,25 +103,25 @@ def entry_fault(**values: Any) -> Callable[[Plants, dict[str, Any]], None]:
 # ---- image files --------------------------------------------------------------------
 
 file_fault("file missing", "image-file", lambda plants, entry: plants.path(entry).unlink())
-file_fault("file empty", "image-unreadable", content(b""))
+file_fault("file empty", "image-format", content(b""))
 file_fault("file cut short, JPEG", "image-unreadable", cut("JPEG"))
 file_fault("file cut short, PNG", "image-unreadable", cut("PNG"))
-file_fault("file is a text", "image-unreadable", content(b"version https://git-lfs\noid 12"))
-file_fault("file is a web page", "image-unreadable", content(b"<!doctype html><p>404</p>"))
-file_fault("file is zeros", "image-unreadable", content(bytes(4096)))
+file_fault("file is a text", "image-format", content(b"version https://git-lfs\noid 12"))
+file_fault("file is a web page", "image-format", content(b"<!doctype html><p>404</p>"))
+file_fault("file is zeros", "image-format", content(bytes(4096)))
 file_fault(
     "format unsupported",
-    "image-unreadable",
+    "image-format",
     rewritten(lambda image, buffer: image.save(buffer, "TGA")),
 )
 file_fault(
     "pixels are floats",
-    "image-unreadable",
+    "image-pixels",
     rewritten(lambda image, buffer: image.convert("F").save(buffer, "TIFF")),
 )
-file_fault("entry of another size", "image-other-size", entry_fault(width=128, height=96))
-file_fault("sides exchanged", "image-other-size", entry_fault(width=HEIGHT, height=WIDTH))
-file_fault("EXIF turns", "image-turned", rewritten(lambda i, buffer: with_exif(i, buffer, 6)))
+file_fault("entry of another size", "image-wrong-size", entry_fault(width=128, height=96))
+file_fault("sides exchanged", "image-wrong-size", entry_fault(width=HEIGHT, height=WIDTH))
+file_fault("EXIF turns", "image-exif-size", rewritten(lambda i, buffer: with_exif(i, buffer, 6)))
 file_fault("EXIF flips", "image-exif", rewritten(lambda i, buffer: with_exif(i, buffer, 3)))
 for _name, _code, _grey in (
     ("blank", "image-blank", (128, 128, 128)),
@@ -137,12 +137,18 @@ for _name, _code, _grey in (
 file_fault(
     "dark",
     "image-dark",
-    rewritten(lambda image, buffer: image.point(lambda v: v // 14).save(buffer, "PNG")),
+    rewritten(
+        lambda image, buffer: image.point([v // 14 for v in range(256)] * 3).save(buffer, "PNG")
+    ),
 )
 file_fault(
     "overexposed",
     "image-bright",
-    rewritten(lambda image, buffer: image.point(lambda v: 245 + v // 25).save(buffer, "PNG")),
+    rewritten(
+        lambda image, buffer: image.point([245 + v // 25 for v in range(256)] * 3).save(
+            buffer, "PNG"
+        )
+    ),
 )
 file_fault("small", "image-small", resized(48, 24))
 file_fault("long", "image-long", resized(480, 40))

@@ -134,16 +134,29 @@ READING: dict[str, Kind] = {
 }
 
 IMAGES: dict[str, Kind] = {
+    "image-missing": stops("images", "an image file has gone", "put the image back", LEAVES_IMAGE),
+    "image-format": stops(
+        "images", "a file is no image of a supported format", "replace the file", LEAVES_IMAGE
+    ),
+    "image-pixels": stops(
+        "images",
+        "the range of an image's pixels is not known",
+        "save the image with 8 bits a channel",
+        LEAVES_IMAGE,
+    ),
+    "image-too-large": stops(
+        "images", "an image has too many pixels", "make the image smaller", LEAVES_IMAGE
+    ),
     "image-unreadable": stops(
         "images", "an image cannot be decoded", "replace or remove the file", LEAVES_IMAGE
     ),
-    "image-turned": stops(
+    "image-exif-size": stops(
         "images",
         "boxes are for the image before its EXIF rotation",
         "turn the boxes as a viewer turns the image",
         "turns the boxes",
     ),
-    "image-other-size": stops(
+    "image-wrong-size": stops(
         "images",
         "the size of the file is not the one of its entry",
         "correct the entry and its boxes",

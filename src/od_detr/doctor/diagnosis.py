@@ -148,7 +148,7 @@ def with_looks(
 
 def _padded(seen: Sequence[Look], count: int) -> Sequence[Look]:
     """A look for each image even where no file was looked up."""
-    return [*seen, *(Look(problem="is not there") for _ in range(count - len(seen)))]
+    return [*seen, *(Look() for _ in range(count - len(seen)))]
 
 
 def ordered(problems: Sequence[Problem]) -> list[Problem]:

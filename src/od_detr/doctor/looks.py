@@ -7,14 +7,17 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import Image
 
-from od_detr.data.images import FORMATS, MAX_PIXELS, read_image
+from od_detr.data.headers.header import Header, read_header
+from od_detr.data.headers.scan import read_headers
+from od_detr.data.image_formats import FORMATS
+from od_detr.data.images import read_image
 from od_detr.errors import InputError
 
 THUMB = 16  # pixels a side of the picture by which near-duplicates are found
@@ -27,32 +30,22 @@ class Look:
     """What an image file is.
 
     Attributes:
-        size: (height, width) in pixels as a viewer shows it; (0, 0) if it cannot be read.
-        orientation: EXIF orientation, 1 to 8; 1 is upright.
-        format: Pillow's name of the format; empty if it cannot be read.
-        mode: Pillow's name of the pixel format.
-        frames: number of frames.
-        problem: why it cannot be read or decoded; empty if it can.
-        digest: hash of the file's content; empty unless it was decoded.
-        thumb: the image as `THUMB` x `THUMB` grey values; empty unless it was decoded.
-        grey: darkest, mean and brightest grey value of the image, each averaged over small patches.
+        header: format, size and orientation, or what is wrong with the header.
+        mode: Pillow's name of the pixel format; empty unless the image was decoded.
+        frames: number of frames; 1 unless the image was decoded.
+        problem: why the pixels cannot be decoded; empty if they can or were not.
+        digest: hash of the file's content; empty unless the image was decoded.
+        thumb: the image as `THUMB` x `THUMB` grey values; empty unless the image was decoded.
+        grey: smallest, mean and largest of these grey values.
     """
 
-    size: tuple[int, int] = (0, 0)
-    orientation: int = 1
-    format: str = ""
+    header: Header = field(default_factory=Header)
     mode: str = ""
     frames: int = 1
     problem: str = ""
     digest: bytes = b""
     thumb: bytes = b""
     grey: tuple[float, float, float] = (0.0, 128.0, 255.0)
-
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """(height, width) of the pixels as they are stored, before the EXIF rotation."""
-        height, width = self.size
-        return (width, height) if self.orientation >= 5 else (height, width)
 
 
 def cores() -> int:
@@ -75,23 +68,19 @@ def looks(
         workers: processes that share the work; few files are read without any.
         advance: called with the number of files read since the last call.
     """
-    look = decoded_look if decode else header_look
+    if not decode:
+        advance(len(paths))
+        return [Look(header) for header in read_headers(paths)]
     chunks = [list(paths[first : first + CHUNK]) for first in range(0, len(paths), CHUNK)]
     found: list[Look] = []
-    for part in _mapped(_Looker(look), chunks, workers if len(paths) >= FEWEST else 0):
+    for part in _mapped(_looks_at, chunks, workers if len(paths) >= FEWEST else 0):
         found += part
         advance(len(part))
     return found
 
 
-@dataclass(frozen=True)
-class _Looker:
-    """Looks at a chunk of files; a class, because processes are sent it."""
-
-    look: Callable[[str], Look]
-
-    def __call__(self, paths: list[str]) -> list[Look]:
-        return [self.look(path) if path else Look(problem="is not there") for path in paths]
+def _looks_at(paths: list[str]) -> list[Look]:
+    return [look_at(path) if path else Look() for path in paths]
 
 
 def _mapped(
@@ -109,48 +98,28 @@ def _mapped(
         yield from pool.map(function, chunks)
 
 
-def header_look(path: str) -> Look:
-    """Reads the header of an image file."""
+def look_at(path: str) -> Look:
+    """Reads and decodes one image file."""
+    header = read_header(path)
+    if header.code:
+        return Look(header)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return Look(problem=f"{image.width} x {image.height} pixels are too many")
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            orientation = orientation if orientation in range(1, 9) else 1
-            width, height = reversed(image.size) if orientation >= 5 else image.size
-            mode = "RGBA" if "transparency" in image.info else image.mode
-            frames = getattr(image, "n_frames", 1)
-            return Look((height, width), orientation, image.format or "", mode, frames)
-    # Pillow's parsers raise nearly anything on a hostile file: OSError, SyntaxError, struct.error…
-    except Exception as error:
-        return Look(problem=_reason(path, error))
-
-
-def decoded_look(path: str) -> Look:
-    """Reads and decodes an image file."""
-    look = header_look(path)
-    if look.problem:
-        return look
-    try:
+        mode, frames = _described(path)
         pixels = read_image(path).permute(1, 2, 0).numpy()
         digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
     except (InputError, OSError) as error:
-        return replace(look, problem=str(error).removeprefix(f"{path}: ").partition(";")[0])
+        reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
+        return Look(header, problem=reason)
     thumb = _thumb(pixels)
     grey = (float(thumb.min()), float(thumb.mean()), float(thumb.max()))
-    return replace(look, digest=digest, thumb=thumb.round().astype(np.uint8).tobytes(), grey=grey)
+    return Look(header, mode, frames, "", digest, thumb.round().astype(np.uint8).tobytes(), grey)
 
 
-def _reason(path: str, error: Exception) -> str:
-    if not Path(path).is_file():
-        return "is not there"
-    if not Path(path).stat().st_size:
-        return "the file is empty"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "is no image of a supported format"
-    return " ".join(str(error).replace(repr(path), "").split()) or type(error).__name__
+def _described(path: str) -> tuple[str, int]:
+    """The pixel format and the number of frames of an image whose header is sound."""
+    with Image.open(path, formats=FORMATS) as image:
+        mode = "RGBA" if "transparency" in image.info else image.mode
+        return mode, int(getattr(image, "n_frames", 1))
 
 
 def _thumb(pixels: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:

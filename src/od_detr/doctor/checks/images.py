@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from od_detr.data.headers import IMAGE_SUFFIXES
+from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.doctor.looks import Look
 from od_detr.doctor.problem import Problem, Split, of_files, of_images
 
@@ -36,11 +36,15 @@ class Seen:
     look: Look
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the file as a viewer shows it, zeros if its header is not sound."""
+        return (0, 0) if self.look.header.code else self.look.header.size
+
+    @property
     def is_turned(self) -> bool:
         """Whether the entry fits the pixels before the EXIF rotation, and not after it."""
-        look, entry = self.look, self.entry
-        turned = look.orientation >= 5 and not look.problem and entry != (0, 0)
-        return turned and entry == look.stored_size != look.size
+        stored = self.look.header.stored_size
+        return self.size != (0, 0) and self.entry == stored != self.size
 
 
 def image_problems(split: Split) -> list[Problem]:
@@ -78,8 +82,18 @@ def _known(size: Sequence[int]) -> tuple[int, int]:
     return (height, width) if min(height, width) > 0 else (0, 0)
 
 
+def _header(code: str) -> Callable[[Seen], str]:
+    """The test for one kind of problem that readers of headers know."""
+
+    def test(seen: Seen) -> str:
+        header = seen.look.header
+        return header.problem if header.code == code else ""
+
+    return test
+
+
 def _unreadable(seen: Seen) -> str:
-    return seen.look.problem
+    return _header("image-unreadable")(seen) or seen.look.problem
 
 
 def _no_size(seen: Seen) -> str:
@@ -87,14 +101,14 @@ def _no_size(seen: Seen) -> str:
 
 
 def _turned(seen: Seen) -> str:
-    return f"is {_by(seen.look.size)} as a viewer shows it" if seen.is_turned else ""
+    return f"is {_by(seen.size)} as a viewer shows it" if seen.is_turned else ""
 
 
-def _other_size(seen: Seen) -> str:
-    same = seen.entry in (seen.look.size, (0, 0))
-    if seen.look.problem or same or seen.is_turned:
+def _wrong_size(seen: Seen) -> str:
+    known = seen.size != (0, 0) and seen.entry != (0, 0)
+    if not known or seen.entry == seen.size or seen.is_turned:
         return ""
-    return f"is {_by(seen.look.size)}, but its entry says {_by(seen.entry)}"
+    return f"is {_by(seen.size)}, but its entry says {_by(seen.entry)}"
 
 
 def _blank(seen: Seen) -> str:
@@ -115,18 +129,18 @@ def _bright(seen: Seen) -> str:
 
 
 def _small(seen: Seen) -> str:
-    small = 0 < min(seen.look.size) < SMALLEST_SIDE
-    return f"is {_by(seen.look.size)}" if small else ""
+    small = 0 < min(seen.size) < SMALLEST_SIDE
+    return f"is {_by(seen.size)}" if small else ""
 
 
 def _long(seen: Seen) -> str:
-    long = max(seen.look.size) > LONGEST_ASPECT * min(seen.look.size)
-    return f"is {_by(seen.look.size)}" if long else ""
+    long = max(seen.size) > LONGEST_ASPECT * min(seen.size)
+    return f"is {_by(seen.size)}" if long else ""
 
 
 def _frames(seen: Seen) -> str:
     # MPO files carry a preview beside the image.
-    many = seen.look.frames > 1 and seen.look.format != "MPO"
+    many = seen.look.frames > 1 and seen.look.header.format != "MPO"
     return f"has {seen.look.frames} frames" if many else ""
 
 
@@ -141,13 +155,13 @@ def _colours(seen: Seen) -> str:
 
 def _suffix(seen: Seen) -> str:
     suffix = os.path.splitext(seen.path)[1].lower()
-    fits = not seen.look.format or suffix in SUFFIXES.get(seen.look.format, (suffix,))
-    return "" if fits else f"is a {seen.look.format}"
+    fits = not seen.look.header.format or suffix in SUFFIXES.get(seen.look.header.format, (suffix,))
+    return "" if fits else f"is a {seen.look.header.format}"
 
 
 def _exif(seen: Seen) -> str:
-    turned = seen.look.orientation != 1 and not seen.is_turned
-    return f"has EXIF orientation {seen.look.orientation}" if turned else ""
+    turned = seen.look.header.orientation != 1 and not seen.is_turned
+    return f"has EXIF orientation {seen.look.header.orientation}" if turned else ""
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -155,10 +169,14 @@ def _by(size: tuple[int, int]) -> str:
 
 
 TESTS: dict[str, Callable[[Seen], str]] = {
+    "image-missing": _header("image-missing"),
+    "image-format": _header("image-format"),
+    "image-pixels": _header("image-pixels"),
+    "image-too-large": _header("image-too-large"),
     "image-unreadable": _unreadable,
     "image-size": _no_size,
-    "image-turned": _turned,
-    "image-other-size": _other_size,
+    "image-exif-size": _turned,
+    "image-wrong-size": _wrong_size,
     "image-blank": _blank,
     "image-dark": _dark,
     "image-bright": _bright,
