@@ -70,7 +70,7 @@ class Detector:
         return self.predictor.classes
 
     def predict(
-        self, source: Any, threshold: float = 0.3, batch_size: int = 4
+        self, source: Any, threshold: float | None = None, batch_size: int = 4
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
         """Detects objects in whatever shows something.
 
@@ -78,7 +78,8 @@ class Detector:
             source: a path, a PIL image, an RGB array (height, width, 3) of uint8, an RGB tensor
                 (3, height, width) of uint8 or of floats from 0 to 1; a list of these; a folder or
                 a glob. OpenCV reads BGR: turn it with `image[..., ::-1]`.
-            threshold: lowest score that is returned, from 0 to 1.
+            threshold: lowest score that is returned, from 0 to 1. None takes the one with the
+                highest F1 on the validation set of the run, or 0.3 if none was measured.
             batch_size: most images that are computed together.
 
         Returns:
@@ -93,7 +94,9 @@ class Detector:
     def evaluate(
         self, data: str | Path, split: Literal["train", "val", "test"] = "val", **options: Any
     ) -> dict[str, Any]:
-        """The 12 COCO metrics by name, and `per_class` AP.
+        """The 12 COCO metrics by name, `per_class` AP, and what a threshold gives.
+
+        See `od_detr.evaluation.analysis.analysed` for all keys. It adds the `confusion` matrix.
 
         Args:
             data: folder with images and COCO annotations.

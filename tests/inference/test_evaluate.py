@@ -1,14 +1,27 @@
-"""An evaluation reads the data as the run did."""
+"""An evaluation reads the data as the run did, and gives what `predict` attains."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
 from od_detr.data.folders import choices_of
 from od_detr.data.formats.choices import Choices
-from od_detr.inference.evaluate import run_choices
+from od_detr.detectors import build_detector, save_detector
+from od_detr.errors import InputError
+from od_detr.evaluation.coco import detections_to_coco, evaluate_detections
+from od_detr.inference.evaluate import evaluate_run, run_choices
+from od_detr.inference.predictor import Predictor
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
 from od_detr.training.record.run_config import write_config
@@ -29,3 +42,119 @@ def test_the_data_options_are_those_of_the_run(
 
 def test_a_saved_detector_without_a_run_has_the_defaults(tmp_path: Path) -> None:
     assert run_choices(tmp_path, tmp_path) == Choices()
+
+
+# ---- what predict attains -------------------------------------------------------------------------
+
+
+SHAPES = [(60, 80), (80, 60), (64, 64), (60, 80), (50, 90)]
+SIZES = {
+    "backbone": "resnet18",
+    "backbone_weights": "none",
+    "backbone_options": {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]},
+    "hidden_dim": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "queries": 12,
+    "feedforward": 64,
+    "num_levels": 3,
+}
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    detector = build_detector("deformable-detr-plus", 2, **SIZES)
+    folder = tmp_path / "detector"
+    save_detector(detector, folder, ["cat", "dog"], image_size=64, threshold=0.25)
+    return folder
+
+
+@pytest.fixture
+def mixed(untrained: Path, tmp_path: Path) -> tuple[Path, list[dict]]:
+    """Images of mixed shapes, whose objects are some of the boxes that `predict` gives.
+
+    Also all that it gives, as COCO results.
+    """
+    folder, rng = tmp_path / "mixed", np.random.default_rng(0)
+    (folder / "val").mkdir(parents=True)
+    predictor = Predictor.from_run(untrained, device="cpu", precision="32")
+    images, objects, results = [], [], []
+    for number, (height, width) in enumerate(SHAPES):
+        pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "val" / f"{number}.png")
+        images.append(
+            {"id": number * 7, "file_name": f"{number}.png", "height": height, "width": width}
+        )
+        found = predictor.predict(pixels, threshold=0.0)
+        rows = detections_to_coco(found, number * 7, predictor.category_ids)
+        results += rows
+        large = [row for row in rows if min(row["bbox"][2:]) > 1]
+        objects += [large[place] for place in (1, len(large) // 2)]
+    for number, each in enumerate(objects, 1):
+        objects[number - 1] = {**each, "id": number}
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    (folder / "val.json").write_text(json.dumps(content))
+    return folder, results
+
+
+def test_ap_is_what_predict_attains_at_every_batch_size(
+    untrained: Path, mixed: tuple[Path, list[dict]]
+) -> None:
+    data, results = mixed
+    expected = evaluate_detections(data / "val.json", results)["AP"]
+    assert 0.01 < expected < 1
+    for batch_size in (1, 2, 5):
+        found = evaluate_run(untrained, data, device="cpu", batch_size=batch_size)
+        assert found["AP"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_written_results_are_scored_by_pycocotools(
+    untrained: Path, mixed: tuple[Path, list[dict]], tmp_path: Path
+) -> None:
+    data, expected = mixed
+    output = tmp_path / "new folder" / "results.json"
+    ours = evaluate_run(untrained, data, device="cpu", output=output)
+    written = json.loads(output.read_text())
+    assert len(written) == len(expected)
+    assert evaluate_detections(data / "val.json", written)["AP"] == pytest.approx(ours["AP"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(str(data / "val.json")).loadRes(str(output))
+    assert len(loaded.anns) == len(written)
+
+
+def test_an_output_that_cannot_be_written_is_named(
+    untrained: Path, mixed: tuple[Path, list[dict]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--output .*file"):
+        evaluate_run(untrained, mixed[0], device="cpu", output=tmp_path / "file" / "results.json")
+
+
+def test_the_threshold_is_that_of_the_detector_unless_one_is_given(
+    untrained: Path, mixed: tuple[Path, list[dict]]
+) -> None:
+    data, _ = mixed
+    assert evaluate_run(untrained, data, device="cpu")["threshold"] == 0.25
+    given = evaluate_run(untrained, data, device="cpu", threshold=0.6)
+    assert given["threshold"] == 0.6
+    matrix = np.array(given["confusion"]["matrix"])
+    assert matrix[:-1].sum() == len(SHAPES) * 2  # each object is in one cell
+    config = json.loads((untrained / "config.json").read_text())
+    del config["threshold"]
+    (untrained / "config.json").write_text(json.dumps(config))
+    found = evaluate_run(untrained, data, device="cpu")
+    assert found["threshold"] == found["best_threshold"]
+
+
+def test_predict_uses_the_threshold_of_the_detector(untrained: Path) -> None:
+    predictor = Predictor.from_run(untrained, device="cpu", precision="32")
+    image = Image.new("RGB", (64, 64))
+    everything = predictor.predict(image, threshold=0.0)
+    assert predictor.threshold == 0.25
+    assert len(predictor.predict(image)) == (everything.confidence >= 0.25).sum()
+    config = untrained / "config.json"
+    config.write_text(config.read_text().replace("0.25", "2.5"))
+    with pytest.raises(InputError, match=r"config\.json.*threshold 2\.5"):
+        Predictor.from_run(untrained)

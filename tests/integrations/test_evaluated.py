@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import clip_boxes_to_image
 
 from od_detr.criteria.matching import MatchCost
 from od_detr.data.batching import BatchSampler, collate, loader
@@ -100,7 +101,8 @@ def data(cut: Path, tmp_path: Path) -> Path:
         content["images"].append({"id": image, "file_name": file.name, "height": 48, "width": 64})
         sample = Sample(read_image(file), torch.zeros(0, 4), torch.zeros(0).long(), image, (48, 64))
         found = predictor.detect(collate([predictor.transform(sample, Random(0))]))
-        corners, labels = found.boxes_xyxy[0].numpy(), found.labels[0].numpy()  # not clipped
+        corners = clip_boxes_to_image(found.boxes_xyxy[0], (48, 64)).numpy()
+        labels = found.labels[0].numpy()
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
         seconds = [np.flatnonzero(labels == label)[1] for label in range(3)]
         for label, box in [
@@ -139,7 +141,8 @@ def test_classes_without_a_category_take_no_detections_place(
     converted: Path, cut: Path, data: Path
 ) -> None:
     ours = evaluate_run(converted, data, image_size=64, device="cpu")
-    assert ours == evaluate_run(cut, data, device="cpu") == scored(cut, data)
+    assert ours == evaluate_run(cut, data, device="cpu")
+    assert {key: ours[key] for key in ours if key != "confusion"} == scored(cut, data)
     assert ours["per_class"].keys() == set(KEPT.values())
     assert all(0 < AP < 1 for AP in ours["per_class"].values())
 

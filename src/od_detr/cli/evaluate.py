@@ -14,16 +14,42 @@ from od_detr.cli.command import (
     run_option,
     weights_option,
 )
+from od_detr.errors import InputError
 from od_detr.options.fields import REQUIRED, option
+
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Compute the 12 COCO metrics and the AP of each class on a labelled data set."""
+    """Compute the COCO metrics, precision and recall, and the kinds of error on labelled data."""
 
     run: str = run_option()
     data: str = option(REQUIRED, "Folder with images and COCO annotations.", metavar="DIR")
     split: Literal["train", "val", "test"] = option("val", "Part of the data to evaluate on.")
+    output: str | None = option(
+        None,
+        "Write the detections to this file as COCO results, which pycocotools loads.",
+        metavar="FILE",
+        shown="write nothing",
+        known_as=("save_json", "out"),
+    )
+    figure: str | None = option(
+        None,
+        "Draw curves, errors and the confusion matrix to this picture.",
+        metavar="FILE",
+        shown="draw nothing",
+        known_as=("plots", "plot"),
+    )
+    threshold: float | None = option(
+        None,
+        "Score from which a detection counts for precision, recall and errors. auto is the one "
+        "with the highest F1 on the validation set of the run.",
+        at_least=0,
+        at_most=1,
+        shown="auto",
+        known_as=("conf", "confidence", "score", "conf_thres"),
+    )
     weights: WeightsName = weights_option()
     image_size: int | None = option(
         None,
@@ -44,13 +70,15 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Evaluates and prints the table."""
+    """Evaluates, prints the results and writes what was asked for."""
     from rich.console import Console
 
-    from od_detr.evaluation.coco import format_table
+    from od_detr.evaluation.coco import format_metrics
     from od_detr.inference.evaluate import evaluate_run
+    from od_detr.reporting.evaluation import described
 
-    summary = evaluate_run(
+    figure = _picture(options.figure)
+    results = evaluate_run(
         Path(options.run),
         Path(options.data),
         options.split,
@@ -60,7 +88,26 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         workers=options.workers,
         device=options.device,
         precision=options.precision,
+        threshold=options.threshold,
+        output=None if options.output is None else Path(options.output),
     )
     title = f"{options.run}, {options.split} split, {options.weights} weights"
-    Console().print(format_table(summary, title))
-    return summary
+    console = Console()
+    console.print(format_metrics(results, title), "", described(results))
+    if results["AP"] < 0:
+        console.print(f"The {options.split} split has no objects, so AP cannot be measured.")
+    if figure is not None:
+        from od_detr.reporting.evaluation_figure import evaluation_figure
+
+        evaluation_figure(results, figure, title)
+    return results
+
+
+def _picture(figure: str | None) -> Path | None:
+    """The picture's path, checked before anything is computed."""
+    if figure is None:
+        return None
+    path = Path(figure)
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f"--figure {figure}: must end in {', '.join(PICTURES)}")
+    return path

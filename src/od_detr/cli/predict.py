@@ -34,11 +34,13 @@ class PredictOptions:
         metavar="DIR",
         known_as=("name", "project", "save_dir", "out"),
     )
-    threshold: float = option(
-        0.3,
-        "Lowest score of a detection that is drawn and written.",
+    threshold: float | None = option(
+        None,
+        "Lowest score of a detection that is drawn and written. auto is the one with the highest "
+        "F1 on the validation set, or 0.3 if the run measured none.",
         at_least=0,
         at_most=1,
+        shown="auto",
         known_as=("conf", "confidence", "score", "conf_thres"),
     )
     weights: WeightsName = weights_option()
@@ -63,7 +65,9 @@ def predict(options: PredictOptions) -> dict[str, Any]:
         Path(options.run), options.weights, options.device, options.precision, options.compile
     )
     found = predict_files(predictor, options.sources, Path(options.output), options.threshold)
+    threshold = predictor.chosen(options.threshold)
     print(
-        f"{found['detections']} detections in {found['images']} images, drawn in {options.output}"
+        f"{found['detections']} detections in {found['images']} images (scores of at least "
+        f"{threshold:g}), drawn in {options.output}"
     )
-    return found
+    return found | {"threshold": threshold}

@@ -41,8 +41,9 @@ def _train(options: TrainOptions) -> dict[str, Any]:
         Console().print(format_table(summary, name))
     files = RunFiles(run.directory)
     best = json.loads(files.best_config.read_text())
-    which = f"{best['weights']} weights of epoch {best['epoch']}, AP {100 * best['AP']:.1f}"
-    print(f"best: {which}, in {files.best}")
+    which = f"{best['weights']} weights of epoch {best['epoch']}"
+    reached = f"AP {100 * best['AP']:.1f}" if best["AP"] >= 0 else "AP cannot be measured"
+    print(f"best: {which}, {reached}, in {files.best}")
     result = {"AP": best["AP"], "weights": best["weights"], "run": str(run.directory)}
     return result | run.rows[-1]
 

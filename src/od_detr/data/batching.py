@@ -110,7 +110,48 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, place) for place in mine]
 
 
-def loader(dataset: Dataset[Sample], sampler: BatchSampler, workers: int = 0) -> DataLoader[Batch]:
+class AlikeBatches(Sampler[list[int]]):
+    """Batches of places whose samples have the same size, so that none of them is padded.
+
+    What a detector finds in an image depends on the padding around it. Without padding it is the
+    same for every batch size. Each place occurs once, in the batches of one rank.
+
+    Args:
+        sizes: (height, width) of each sample as it enters the detector.
+        batch_size: most samples in a batch.
+        rank: this process among the `world_size` that share the batches.
+    """
+
+    seed = 0
+
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        alike: dict[tuple[int, int], list[int]] = {}
+        for place, size in enumerate(sizes):
+            alike.setdefault(size, []).append(place)
+        batches = [
+            places[start : start + batch_size]
+            for places in alike.values()
+            for start in range(0, len(places), batch_size)
+        ]
+        self.batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def loader(
+    dataset: Dataset[Sample], sampler: BatchSampler | AlikeBatches, workers: int = 0
+) -> DataLoader[Batch]:
     """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this one).
 
     The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader has its

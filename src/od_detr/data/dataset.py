@@ -15,7 +15,7 @@ from od_detr.data.findings import raise_errors
 from od_detr.data.folders import Split, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.data.images import read_image
-from od_detr.data.transforms import Sample
+from od_detr.data.transforms import Sample, Transform
 from od_detr.errors import InputError
 
 
@@ -96,6 +96,12 @@ class CocoDataset(Dataset[Sample]):
         return Sample(
             image, xyxy_to_cxcywh(boxes_xyxy), torch.from_numpy(labels), image_id, (height, width)
         )
+
+    def input_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of every image as it enters the detector, under a fixed transform."""
+        assert isinstance(self.transform, Transform) and self.transform.augment == "none"
+        sizes = self.annotations.sizes.tolist()
+        return [self.transform.plan(height, width, Random(0)).size for height, width in sizes]
 
     def described(self, split: str) -> list[str]:
         """What was found, a line each: format, images, boxes and classes, what was left out and why."""

@@ -211,6 +211,9 @@ def _check_facts(file: Path, config: Mapping[str, Any], num_classes: int) -> Non
             f"{file}: image_size {size!r} is not a whole number from {IMAGE_SIZES[0]} "
             f"to {IMAGE_SIZES[-1]}"
         )
+    threshold = config.get("threshold", 0.0)
+    if not _is_of(threshold, float) or not 0 <= threshold <= 1:
+        raise InputError(f"{file}: threshold {threshold!r} is not a number from 0 to 1")
 
 
 __all__ = [

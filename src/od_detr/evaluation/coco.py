@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from od_detr.data.annotations import Annotations
+from od_detr.detectors import Detections
 from od_detr.evaluation.ground_truth import GroundTruth, ground_truth
+from od_detr.structures import Batch
 
 if TYPE_CHECKING:
     import supervision
     from rich.console import Group
 
-# The twelve figures in COCO's order, and what faster-coco-eval calls them.
+# The twelve metrics in COCO's order, and what faster-coco-eval calls them.
 METRICS = {
     "AP": "AP_all",
     "AP50": "AP_50",
@@ -38,14 +41,20 @@ METRICS = {
 def evaluate_detections(
     annotations_json: str | Path | dict, detections: list[dict]
 ) -> dict[str, Any]:
-    """The twelve COCO figures and the AP of every class.
+    """The twelve COCO metrics and the AP of every class.
 
-    `annotations_json` is a COCO file or its content; `detections` are COCO results: `image_id`,
-    `category_id`, `bbox` (x, y, width, height in pixels) and `score`. Neither is changed. Without `iscrowd` an
-    object is no crowd, without `area` its area is that of its box.
+    Args:
+        annotations_json: a COCO file or its content. Without `iscrowd` an object is no crowd,
+            without `area` its area is that of its box.
+        detections: COCO results with `image_id`, `category_id`, `bbox` (x, y, width, height in
+            pixels) and `score`.
 
-    Returns the keys of `METRICS`, each in [0, 1] or -1 where there is nothing to find (as COCO does), and
-    "per_class": AP by class name. Raises InputError for detections of an unknown image or category.
+    Returns:
+        The keys of `METRICS`, each in [0, 1] or -1 where there is nothing to find (as COCO does),
+        and "per_class": AP by class name.
+
+    Raises:
+        InputError: a detection of an unknown image or category.
     """
     evaluator = CocoEvaluator(annotations_json)
     evaluator.add_results(detections)
@@ -55,7 +64,10 @@ def evaluate_detections(
 def detections_to_coco(
     detections: supervision.Detections, image_id: int, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
-    """supervision's detections of one image as COCO results; `category_ids` maps a class to its category."""
+    """supervision's detections of one image as COCO results.
+
+    `category_ids` maps a class to its category; by default they are equal.
+    """
     if len(detections) == 0:
         return []
     if detections.class_id is None or detections.confidence is None:
@@ -76,9 +88,13 @@ def detections_to_coco(
 class CocoEvaluator:
     """Collects the detections of a validation pass; the ground truth is read once for all passes.
 
-    `category_ids[label]` is the category a label stands for; by default labels number the categories by
-    ascending id. An image added twice counts once, with its last detections; an image never added counts as
-    one without detections.
+    An image added twice counts once, with its last detections. An image never added counts as one
+    without detections.
+
+    Args:
+        annotations: a split that was read, a COCO file, or the content of one.
+        category_ids: category of each label; by default labels number the categories by ascending
+            id.
     """
 
     def __init__(
@@ -101,7 +117,7 @@ class CocoEvaluator:
         scores: Float[Tensor, " D"],
         labels: Int[Tensor, " D"],
     ) -> None:
-        """Records the detections of one image, boxes in pixels; those that are not finite find nothing."""
+        """Records the detections of one image, boxes in pixels; those not finite are left out."""
         image = self.truth.image_number(image_id, "the detector's output")
         boxes, scores = boxes_xyxy_px.detach().cpu().double(), scores.detach().cpu().double()
         columns = [
@@ -114,6 +130,12 @@ class CocoEvaluator:
         rows = torch.cat(columns, 1)
         self._rows[image] = rows[rows.isfinite().all(1)]
 
+    def add_detections(self, batch: Batch, found: Detections) -> None:
+        """Records what a detector found in the images of a batch, clipped to them as in `predict`."""
+        for image, (image_id, size) in enumerate(zip(batch.image_ids, batch.sizes, strict=True)):
+            boxes = clip_boxes_to_image(found.boxes_xyxy[image], size)
+            self.add(image_id, boxes, found.scores[image], found.labels[image])
+
     def add_results(self, detections: list[dict]) -> None:
         """Records COCO results of any number of images."""
         rows = [self.truth.result_row(result, number) for number, result in enumerate(detections)]
@@ -123,8 +145,8 @@ class CocoEvaluator:
     def detections(self) -> Float[Tensor, "D 7"]:
         """All detections: image number, x, y, width, height in pixels, score, category number.
 
-        Numbers count the images and the categories of the ground truth by ascending id, so that the rows
-        of one process mean the same to another that holds the same ground truth (see `merge`).
+        Numbers count the images and the categories of the ground truth by ascending id, so that
+        rows of one process mean the same to another with the same ground truth (see `merge`).
         """
         return torch.cat([torch.zeros(0, 7, dtype=torch.float64), *self._rows.values()])
 
@@ -138,73 +160,100 @@ class CocoEvaluator:
         """Forgets the detections and keeps the ground truth."""
         self._rows.clear()
 
+    def results(self) -> list[dict[str, Any]]:
+        """What was added so far as COCO results, as a file for pycocotools holds them."""
+        image_ids, category_ids = list(self.truth.images), list(self.truth.categories)
+        return [
+            {
+                "image_id": image_ids[int(image)],
+                "category_id": category_ids[int(category)],
+                "bbox": box,
+                "score": score,
+            }
+            for image, *box, score, category in self.detections.tolist()
+        ]
+
     def summary(self) -> dict[str, Any]:
         """The metrics of what was added so far; see `evaluate_detections`."""
-        from faster_coco_eval import COCO, COCOeval_faster
-
-        truth, found = self.truth, self.detections.numpy()
-        images = [{"id": number} for number in range(len(truth.images))]
-        categories = [{"id": number, "name": name} for number, name in enumerate(truth.names)]
-        shared = {"images": images, "categories": categories}
-        objects = _as_annotations(
-            truth.image, truth.category, truth.boxes_xywh, truth.area, truth.crowd
-        )
-        area = found[:, 3] * found[:, 4]
-        crowd = np.zeros(len(found), dtype=np.bool_)
-        detections = _as_annotations(found[:, 0], found[:, 6], found[:, 1:5], area, crowd)
-        for detection, confidence in zip(detections, found[:, 5].tolist(), strict=True):
-            detection["score"] = confidence
-        evaluation = COCOeval_faster(
-            COCO(shared | {"annotations": objects}),
-            COCO(shared | {"annotations": detections}),
-            iouType="bbox",
-        )
-        evaluation.run()
-        # (thresholds, recalls, classes, areas, most detections): all areas, 100 detections.
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]
-        per_class = [
-            _mean_where_defined(precision[:, :, number]) for number in range(precision.shape[2])
-        ]
-        metrics = evaluation.stats_as_dict
-        return {name: float(metrics[theirs]) for name, theirs in METRICS.items()} | {
-            "per_class": dict(zip(truth.names, per_class, strict=True))
-        }
+        return coco_metrics(self.truth, self.detections)
 
 
-def format_table(summary: dict[str, Any], title: str = "") -> Group:
-    """A rich renderable: the twelve figures in percent, then the classes from best to worst."""
-    from rich.columns import Columns
+def coco_metrics(truth: GroundTruth, detections: Float[Tensor, "D 7"]) -> dict[str, Any]:
+    """The metrics of `evaluate_detections` for rows as `CocoEvaluator.detections` gives them."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    found = detections.numpy()
+    images = [{"id": number} for number in range(len(truth.images))]
+    categories = [{"id": number, "name": name} for number, name in enumerate(truth.names)]
+    shared = {"images": images, "categories": categories}
+    objects = _as_annotations(
+        truth.image, truth.category, truth.boxes_xywh, truth.area, truth.crowd
+    )
+    area = found[:, 3] * found[:, 4]
+    crowd = np.zeros(len(found), dtype=np.bool_)
+    detected = _as_annotations(found[:, 0], found[:, 6], found[:, 1:5], area, crowd)
+    for each, confidence in zip(detected, found[:, 5].tolist(), strict=True):
+        each["score"] = confidence
+    evaluation = COCOeval_faster(
+        COCO(shared | {"annotations": objects}),
+        COCO(shared | {"annotations": detected}),
+        iouType="bbox",
+    )
+    evaluation.run()
+    # (thresholds, recalls, classes, areas, most detections): all areas, 100 detections.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    per_class = [
+        _mean_where_defined(precision[:, :, number]) for number in range(precision.shape[2])
+    ]
+    metrics = evaluation.stats_as_dict
+    return {name: float(metrics[theirs]) for name, theirs in METRICS.items()} | {
+        "per_class": dict(zip(truth.names, per_class, strict=True))
+    }
+
+
+def format_metrics(summary: dict[str, Any], title: str = "") -> Group:
+    """A rich renderable: the twelve metrics in percent."""
     from rich.console import Group
     from rich.table import Table
-
-    def percent(value: float) -> str:
-        return "-" if value < 0 else f"{100 * value:.1f}"
 
     names = list(METRICS)
     tables = []
     for row in (names[:6], names[6:]):
         table = Table(
             title=title if row[0] == "AP" and title else None,
+            title_justify="left",
             box=None,
             pad_edge=False,
             header_style="dim",
         )
         for name in row:
             table.add_column(name, justify="right", min_width=5)
-        table.add_row(*[percent(summary[name]) for name in row])
+        table.add_row(*[_percent(summary[name]) for name in row])
         tables.append(table)
+    return Group(*tables)
+
+
+def format_table(summary: dict[str, Any], title: str = "") -> Group:
+    """A rich renderable: the twelve metrics in percent, then the classes from best to worst."""
+    from rich.columns import Columns
+    from rich.console import Group
+
     ranked = sorted(summary["per_class"].items(), key=lambda item: -item[1])
     width = max((len(name) for name, _ in ranked), default=0)
     classes = Columns(
-        [f"{name:<{width}} {percent(value):>5}" for name, value in ranked],
+        [f"{name:<{width}} {_percent(value):>5}" for name, value in ranked],
         padding=(0, 3),
         expand=False,
     )
-    return Group(*tables, "", classes)
+    return Group(format_metrics(summary, title), "", classes)
+
+
+def _percent(value: float) -> str:
+    return "-" if value < 0 else f"{100 * value:.1f}"
 
 
 def _category_of(truth: GroundTruth, identity: int) -> float:
-    """The category number of a class; NaN for one that the annotations do not list, to be left out."""
+    """The category number of a class; NaN, which is left out, for one that is not annotated."""
     if identity < 0:
         return float("nan")
     return float(truth.category_number(identity, "the detector's classes"))
@@ -217,7 +266,7 @@ def _as_annotations(
     area: np.ndarray,
     crowd: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Columns as the objects that the counting code takes, numbered from 1: it takes 0 for "not matched"."""
+    """Columns as the counting code takes them, numbered from 1, as 0 means "not matched" there."""
     columns = (image.astype(np.int64), category.astype(np.int64), boxes_xywh, area)
     rows = zip(
         *(column.tolist() for column in columns), crowd.astype(np.int64).tolist(), strict=True

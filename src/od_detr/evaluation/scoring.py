@@ -11,6 +11,7 @@ import torch
 from od_detr.criteria.matching import MatchCost, match
 from od_detr.data.annotations import Annotations
 from od_detr.detectors import DetectionTransformer, select_detections
+from od_detr.evaluation.analysis import analysed
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.evaluation.stability import MatchingRecord
 from od_detr.ranks import gathered, is_distributed
@@ -25,6 +26,8 @@ class Scorer:
         category_ids: category of each label.
         cost: the cost of the recorded matching, the one of training.
         top_k: detections an image; None keeps the detector's own.
+        threshold: score from which a detection counts in figures of a threshold; None takes the
+            best one.
     """
 
     def __init__(
@@ -33,32 +36,33 @@ class Scorer:
         category_ids: tuple[int, ...],
         cost: MatchCost,
         top_k: int | None = None,
+        threshold: float | None = None,
     ) -> None:
         self.evaluator = CocoEvaluator(annotations, category_ids)
-        self.cost, self.top_k = cost, top_k
+        self.cost, self.top_k, self.threshold = cost, top_k, threshold
         self.record = MatchingRecord()
 
     @torch.no_grad()
     def add(self, detector: DetectionTransformer, batch: Batch) -> None:
-        """Runs the detector, which must be in eval mode, on a batch and records what it gives."""
+        """Runs a detector in eval mode on a batch and records what it gives."""
         encoded = detector.encode(batch)
         main = detector.decode(encoded)["main"]
         found = select_detections(main.predictions, batch.sizes, self.top_k or detector.top_k)
-        for image, image_id in enumerate(batch.image_ids):
-            self.evaluator.add(
-                image_id, found.boxes_xyxy[image], found.scores[image], found.labels[image]
-            )
+        self.evaluator.add_detections(batch, found)
         matching = match([main], batch.targets, self.cost)["main"].matching
         shape = (main.num_layers, main.predictions.logits.shape[2])
         self.record.add_batch(batch.image_ids, matching, batch.targets, shape, encoded.tokens)
 
     def finish(self) -> tuple[dict[str, Any], MatchingRecord]:
-        """The figures over all ranks and the record of the pass; starts the next pass empty."""
+        """The metrics over all ranks (see `analysed`) and the record of the pass.
+
+        The next pass starts empty.
+        """
         if is_distributed():
             for detections, record in gathered((self.evaluator.detections, self.record)):
                 self.evaluator.merge(detections)
                 self.record.merge(record)
-        summary, record = self.evaluator.summary(), self.record
+        summary, record = analysed(self.evaluator, self.threshold), self.record
         self.evaluator.reset()
         self.record = MatchingRecord()
         return summary, record
@@ -67,7 +71,7 @@ class Scorer:
 def score(
     detector: DetectionTransformer, batches: Iterable[Batch], scorer: Scorer
 ) -> dict[str, Any]:
-    """The figures of a detector, put into eval mode, over a whole validation set."""
+    """The metrics of a detector, put into eval mode, over a whole validation set."""
     detector.eval()
     device = next(detector.parameters()).device
     for batch in batches:

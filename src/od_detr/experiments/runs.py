@@ -90,7 +90,9 @@ def _train(options: TrainOptions) -> None:
         summary = run.summaries.get(name) or evaluate_run(
             files.directory, Path(options.data), weights=name
         )
-        figures[name] = {key: value for key, value in summary.items() if key != "per_class"}
+        figures[name] = {
+            key: value for key, value in summary.items() if isinstance(value, int | float)
+        }
     facts = {
         "run": files.directory.name,
         "commit": source,

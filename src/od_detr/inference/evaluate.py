@@ -1,16 +1,17 @@
-"""A trained detector's figures on a data set."""
+"""A trained detector's metrics on a data set."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from od_detr.criteria.matching import MatchCost
-from od_detr.data.batching import BatchSampler, loader
+from od_detr.data.batching import AlikeBatches, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.folders import choices_of, open_split
 from od_detr.data.formats.choices import Choices
@@ -19,7 +20,11 @@ from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
 from od_detr.devices import choose_device
 from od_detr.errors import InputError
-from od_detr.evaluation.scoring import Scorer, score
+from od_detr.evaluation.analysis import analysed
+from od_detr.evaluation.coco import CocoEvaluator
+from od_detr.evaluation.confusion import confusion_matrix
+from od_detr.evaluation.pairing import paired
+from od_detr.files import atomic_write
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, open_run
 from od_detr.options import TrainOptions, from_values
@@ -38,8 +43,13 @@ def evaluate_run(
     workers: int = 0,
     device: str = "auto",
     precision: str = "32",
+    threshold: float | None = None,
+    output: Path | None = None,
 ) -> dict[str, Any]:
-    """The 12 COCO figures and `per_class` AP of a run's weights.
+    """The metrics of a run's weights: see `od_detr.evaluation.analysis.analysed`.
+
+    To them it adds the `confusion` matrix. Images of one size are computed together, without
+    padding, as `predict` does: so the batch size changes nothing, and `predict` attains this AP.
 
     The data is read and divided as the run's `config.yaml` says; see `run_choices`. The detector
     may know more classes than the data set has categories; what it takes for another is not
@@ -54,24 +64,48 @@ def evaluate_run(
         batch_size: images in a batch.
         workers: processes that load images.
         device: where the network runs.
-        precision: 32 repeats the figures of training; auto and bf16 tell what `predict` attains.
+        precision: 32 repeats the metrics of training. auto and bf16 give what `predict` attains
+            with them.
+        threshold: score from which a detection counts in the figures of a threshold; None takes
+            the detector's own, or the best one on this data if it has none.
+        output: file for the detections as COCO results, or None.
 
     Raises:
-        InputError: the run or the data cannot be used.
+        InputError: the run or the data cannot be used, or `output` cannot be written.
     """
     detector, config = open_run(run, weights)
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
     annotations = open_split(data, split, run_choices(run, data))
     dataset = CocoDataset(with_header_findings(annotations), transform)
     keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
-    sampler = BatchSampler(len(dataset), batch_size, shuffle=False)
-    scorer = Scorer(dataset.annotations, dataset.category_ids, MatchCost())
+    sampler = AlikeBatches(dataset.input_sizes(), batch_size)
+    evaluator = CocoEvaluator(dataset.annotations, dataset.category_ids)
     place = choose_device(device)
     precision = choose_precision(precision, place)
-    with computing(precision, place):
-        return score(
-            prepare(detector.to(place), precision), loader(dataset, sampler, workers), scorer
-        )
+    detector = prepare(detector.to(place), precision)
+    with torch.inference_mode(), computing(precision, place):
+        for batch in loader(dataset, sampler, workers):
+            evaluator.add_detections(batch, detector.detect(batch.to(place)))
+    if output is not None:
+        write_results(evaluator, output)
+    results = analysed(evaluator, config.get("threshold") if threshold is None else threshold)
+    pairing = paired(evaluator.truth, evaluator.detections)
+    return results | {"confusion": confusion_matrix(pairing, results["threshold"])}
+
+
+def write_results(evaluator: CocoEvaluator, output: Path) -> None:
+    """Writes the detections as COCO results, which `loadRes` of pycocotools reads.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output) as partial:
+            partial.write_text(json.dumps(evaluator.results()))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"--output {output}: cannot be written ({reason})") from error
 
 
 def run_choices(run: Path, data: Path) -> Choices:
@@ -120,7 +154,8 @@ def labels_of(
 def keep_classes(detector: DetectionTransformer, labels: Sequence[int]) -> None:
     """Cuts the decoder's class heads to these labels, in this order.
 
-    So no other class takes a detection's place. Which places a two-stage host proposes is left as it was trained.
+    So no other class takes a detection's place. The proposals of a two-stage architecture stay as
+    they were trained.
     """
     for head in detector.decoder.heads.classes:
         assert isinstance(head, nn.Linear)

@@ -23,7 +23,7 @@ PARENTS = 3  # a data set's folder is at most this far above its images
 
 
 def predict_files(
-    predictor: Predictor, sources: Sequence[str], output: Path, threshold: float = 0.3
+    predictor: Predictor, sources: Sequence[str], output: Path, threshold: float | None = None
 ) -> dict[str, Any]:
     """Draws the detections of every image and writes them all to `detections.json`.
 
@@ -59,7 +59,7 @@ def _detected(
     predictor: Predictor,
     file: Path,
     pixels: Any,
-    threshold: float,
+    threshold: float | None,
     drawn: Path,
     ids: dict[Path, int],
 ) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from od_detr.detectors import (
 )
 from od_detr.devices import choose_device
 from od_detr.errors import InputError
+from od_detr.evaluation.analysis import DEFAULT_THRESHOLD
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.sources import find_images, is_collection, pixels_of
 from od_detr.run_files import RunFiles, saved_detector
@@ -37,8 +38,14 @@ DEFAULT_SIZE = 800
 class Predictor:
     """A detector with its class names and the image size it was trained at.
 
-    `detector` is copied and made ready by `od_detr.inference.precision.prepare`; `precision` is auto, 32 or bf16,
-    and `compile` has torch.compile translate the backbone, on a GPU.
+    Args:
+        detector: copied, and made ready by `od_detr.inference.precision.prepare`.
+        classes: class names by label.
+        category_ids: COCO category of each label; 1, 2, ... by default.
+        image_size: short side of the images in pixels.
+        precision: auto, 32 or bf16.
+        compile: whether torch.compile translates the backbone, on a GPU.
+        threshold: lowest score that `predict` returns by default; None takes 0.3.
     """
 
     def __init__(
@@ -49,7 +56,9 @@ class Predictor:
         image_size: int = DEFAULT_SIZE,
         precision: str = "auto",
         compile: bool = False,
+        threshold: float | None = None,
     ) -> None:
+        self.threshold = DEFAULT_THRESHOLD if threshold is None else threshold
         self.device = next(detector.parameters()).device
         self.precision = choose_precision(precision, self.device)
         self.detector, self.classes = prepare(detector, self.precision), list(classes)
@@ -68,12 +77,22 @@ class Predictor:
         precision: str = "auto",
         compile: bool = False,
     ) -> Predictor:
-        """From a run's directory or a saved detector; `weights` "online" and "teacher" are the last epoch's."""
+        """From a run's directory or a saved detector.
+
+        `weights` "online" and "teacher" are those of the last epoch. The threshold is the one with
+        the highest F1 on the validation set, where the run measured one.
+        """
         detector, config = open_run(run, weights)
         size = config.get("image_size", DEFAULT_SIZE)
         detector = detector.to(choose_device(device))
         return cls(
-            detector, config["classes"], config.get("category_ids"), size, precision, compile
+            detector,
+            config["classes"],
+            config.get("category_ids"),
+            size,
+            precision,
+            compile,
+            config.get("threshold"),
         )
 
     @torch.inference_mode()
@@ -83,7 +102,7 @@ class Predictor:
             return self.detector.detect(batch.to(self.device))
 
     def predict(
-        self, source: Any, threshold: float = 0.3, batch_size: int = 4
+        self, source: Any, threshold: float | None = None, batch_size: int = 4
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
         """Detections, best first: pixel xyxy inside the image, scores, class ids, class names in `.data`.
 
@@ -93,7 +112,7 @@ class Predictor:
         Args:
             source: an image as `od_detr.inference.sources.pixels_of` takes it, a list of images, a folder or
                 a glob.
-            threshold: lowest score that is returned, from 0 to 1.
+            threshold: lowest score that is returned, from 0 to 1; None takes the detector's own.
             batch_size: most images that are computed together.
 
         Returns:
@@ -103,7 +122,7 @@ class Predictor:
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.
         """
-        check_threshold(threshold)
+        threshold = self.chosen(threshold)
         if isinstance(source, list | tuple):
             return list(self._batched(source, threshold, batch_size))
         if is_collection(source):
@@ -111,11 +130,21 @@ class Predictor:
         return self.predict_one(pixels_of(source), threshold)
 
     def predict_one(
-        self, pixels: UInt8[Tensor, "3 H W"], threshold: float = 0.3
+        self, pixels: UInt8[Tensor, "3 H W"], threshold: float | None = None
     ) -> supervision.Detections:
-        """Detections of the pixels of one RGB image."""
+        """Detections of the pixels of one RGB image; `threshold` is as in `predict`."""
+        return self._predict_alike([self._sample(pixels)], self.chosen(threshold))[0]
+
+    def chosen(self, threshold: float | None) -> float:
+        """The threshold that was given, checked, or the detector's own.
+
+        Raises:
+            InputError: it is not a number from 0 to 1.
+        """
+        if threshold is None:
+            return self.threshold
         check_threshold(threshold)
-        return self._predict_alike([self._sample(pixels)], threshold)[0]
+        return threshold
 
     def _batched(
         self, images: Sequence[Any], threshold: float, batch_size: int

@@ -105,7 +105,7 @@ def _check_range(option: Option, value: int | float, name: str) -> None:
 
 
 def _converted(option: Option, value: Any, name: str) -> Any:
-    if option.may_be_none and (value is None or value == "null"):
+    if option.may_be_none and (value is None or value in _open_words(option)):
         return None
     if option.choices:
         return _choice(option.choices, value, name)
@@ -115,6 +115,11 @@ def _converted(option: Option, value: Any, name: str) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         shown = "nothing" if value is None else repr(value)
         raise InputError(f"{name} must be {wanted} (got {shown})") from error
+
+
+def _open_words(option: Option) -> tuple[str, ...]:
+    """Words that leave an option open; a text may be any other word."""
+    return ("null", "auto") if option.plain_kind in (int, float) else ("null",)
 
 
 def _choice(choices: tuple[str, ...], value: Any, name: str) -> str:

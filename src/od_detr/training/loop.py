@@ -95,10 +95,10 @@ class Loop:
         state.rows[-1].update(columns)
         state.validation_due = False
         name, ap = state.validation.best
-        if ap > state.best_ap:
+        if ap >= state.best_ap:  # of equals, such as those without any object to find, the last
             state.best_ap = ap
-            aps = {each: summary["AP"] for each, summary in state.validation.summaries.items()}
-            self.directory.write_best(detectors[name], name, state.epoch, aps)
+            summaries = state.validation.summaries
+            self.directory.write_best(detectors[name], name, state.epoch, summaries)
         self.directory.write_rows(state.rows)
         self.save()
 

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.fabric import Fabric, seed_everything
 from torch.utils.data import DataLoader
 
-from od_detr.data.batching import BatchSampler, loader
+from od_detr.data.batching import AlikeBatches, BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.detectors import DetectionTransformer, check_compiles, compile_backbone
 from od_detr.devices import (
@@ -148,7 +148,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     sampler = BatchSampler(
         len(train), options.batch_size, seed=options.seed, drop_last=True, **place
     )
-    val_sampler = BatchSampler(len(val), options.batch_size, shuffle=False, **place)
+    val_sampler = AlikeBatches(val.input_sizes(), options.batch_size, **place)
     steps_per_epoch = -(-len(sampler) // options.accumulate)
     teacher = make_teacher(detector, options, steps_per_epoch * options.epochs)
     recipe = make_recipe(options, detector, teacher)

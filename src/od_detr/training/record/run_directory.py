@@ -58,12 +58,22 @@ class RunDirectory:
                 self.events.add_scalar(name, value, rows[-1]["step"])
 
     def write_best(
-        self, detector: DetectionTransformer, name: str, epoch: int, aps: Mapping[str, float]
+        self,
+        detector: DetectionTransformer,
+        name: str,
+        epoch: int,
+        summaries: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Saves the detector called `name` in `best/`; `aps` are the APs of all detectors."""
+        """Saves the detector called `name` in `best/`; `summaries` are the metrics of all.
+
+        Its threshold of the highest F1 is saved, too, if there is one.
+        """
         if self.writes:
-            others = {f"{each}_AP": ap for each, ap in aps.items()}
-            facts = {"weights": name, "AP": aps[name], "epoch": epoch, **others, **self.facts}
+            best, threshold = summaries[name]["AP"], summaries[name]["best_threshold"]
+            facts = {"weights": name, "AP": best, "epoch": epoch}
+            facts |= {f"{each}_AP": summary["AP"] for each, summary in summaries.items()}
+            facts |= {} if threshold is None else {"threshold": threshold}
+            facts |= self.facts
             with _writing(self.files.best):
                 save_detector(detector, self.files.best, self.classes, **facts)
 

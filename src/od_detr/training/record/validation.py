@@ -11,7 +11,8 @@ from od_detr.evaluation.stability import MatchingRecord
 from od_detr.structures import Batch
 
 ONLINE, TEACHER = "online", "teacher"
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AP_nms", "duplicates", "F1", "threshold")
+TEACHER_COLUMNS = ("AP", "AP_nms", "duplicates")
 
 
 class Validation:
@@ -66,12 +67,12 @@ def columns(
         row |= _by_layer("instability", records[ONLINE].instability(before[ONLINE]))
     if TEACHER in summaries:
         online, teacher = records[ONLINE], records[TEACHER]
-        row["val/teacher/AP"] = summaries[TEACHER]["AP"]
+        row |= {f"val/teacher/{name}": summaries[TEACHER][name] for name in TEACHER_COLUMNS}
         if TEACHER in before:
             row |= _by_layer("teacher_instability", teacher.instability(before[TEACHER]))
         row |= _by_layer("consistency", online.consistency(teacher))
         row |= _by_layer("agreement", online.agreement(teacher))
-    return row
+    return row | {f"val/AP/{name}": ap for name, ap in summaries[ONLINE]["per_class"].items()}
 
 
 def _by_layer(name: str, values: list[float]) -> dict[str, float]:

@@ -1,0 +1,84 @@
+"""The text and the picture of an evaluation hold its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from od_detr.reporting.evaluation import described
+from od_detr.reporting.evaluation_figure import evaluation_figure
+
+
+def results(classes: int, **changes: Any) -> dict[str, Any]:
+    names = [f"class{number}" for number in range(classes)]
+    at = {"precision": 0.5, "recall": 0.4, "F1": 0.444, "objects": 7}
+    size = classes + 1
+    matrix = [[10 if row == column else row for column in range(size)] for row in range(size)]
+    curve = [number / 100 for number in range(101)]
+    named = {"precision": curve, "recall": curve[::-1], "F1": curve}
+    return {
+        "AP": 0.3,
+        "AP_nms": 0.327,
+        "duplicates": 0.125,
+        "per_class": {name: number / classes for number, name in enumerate(names)},
+        "best_threshold": 0.42,
+        "threshold": 0.42,
+        "precision": 0.511,
+        "recall": 0.622,
+        "F1": 0.561,
+        "classes": {name: at | {"best_threshold": 0.31, "best_F1": 0.47} for name in names},
+        "curves": {"threshold": curve, "all": named, "classes": dict.fromkeys(names, named)},
+        "errors": dict(
+            zip(
+                ("found", "missed", "background", "duplicate", "wrong_class", "badly_placed"),
+                (101, 102, 103, 104, 105, 106),
+                strict=True,
+            )
+        ),
+        "confusion": {"classes": [*names, "background"], "matrix": matrix},
+    } | changes
+
+
+def text(content: dict[str, Any], width: int = 100) -> str:
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(described(content))
+    return captured.get()
+
+
+def test_the_text_holds_threshold_errors_and_duplicates() -> None:
+    shown = text(results(3))
+    for figure in ("0.42", "51.1", "62.2", "56.1", "12.5", "30.0", "32.7", "0.31"):
+        assert figure in shown
+    assert all(str(count) in shown for count in range(101, 107))
+
+
+def test_another_best_threshold_is_shown_with_its_f1() -> None:
+    shown = text(results(3, best_threshold=0.77))
+    assert "0.77" in shown and "100.0" in shown
+    assert "0.42" in text(results(3, best_threshold=None))
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_shown() -> None:
+    few, many = text(results(3)), text(results(20))
+    assert "missed" in few and few.count("class2") >= 3
+    rows = [line for line in many.splitlines() if line.startswith("class19  ")]
+    assert any(line.split()[-1] == "19" for line in rows)
+
+
+def test_a_class_without_objects_has_no_figures_of_its_own() -> None:
+    content = results(1)
+    content["per_class"]["class0"] = -1.0
+    content["classes"]["class0"] |= {"objects": 0, "best_F1": 0.0}
+    line = next(line for line in text(content).splitlines() if line.startswith("class0"))
+    assert line.split()[1:3] == ["0", "-"] and line.split()[-1] == "-"
+
+
+@pytest.mark.parametrize("classes", [1, 5, 80])
+def test_the_picture_is_drawn_for_any_number_of_classes(tmp_path: Path, classes: int) -> None:
+    evaluation_figure(results(classes), tmp_path / "new" / "figure.png", "run")
+    assert Image.open(tmp_path / "new" / "figure.png").size[0] > 1000
