@@ -33,6 +33,11 @@ def read_json(file: Path, kind: str, fix: str) -> dict[str, Any]:
         raise InputError(
             f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8"
         ) from error
+    return parse_json(text, file, kind, fix)
+
+
+def parse_json(text: str, file: Path, kind: str, fix: str) -> dict[str, Any]:
+    """Like `read_json`, for text that was found in `file`."""
     if not text.strip():
         raise InputError(f"{file}: the file is empty; {fix}")
     try:
@@ -50,13 +55,17 @@ def read_json(file: Path, kind: str, fix: str) -> dict[str, Any]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, older: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path in the same directory; on exit it is flushed and renamed to `path`.
 
     Readers see the old file or the new one, never a part. On an error the old one stays. The new
     file has the permissions of any file that the user creates, whatever the writer gave it.
+
+    Args:
+        path: The file to write.
+        older: Where the file that is replaced is kept, in the same directory; None to drop it.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial = _partial(path)
     try:
         partial.touch()
         mode = partial.stat().st_mode
@@ -64,10 +73,38 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.chmod(mode)
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
+        if older is not None and path.exists():
+            also_named(path, older)
         os.replace(partial, path)
         _flush_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def also_named(path: Path, other: Path) -> None:
+    """Gives the file `path` a second name in the same directory, instead of a file of that name.
+
+    Where the file system has no hard links, `path` is renamed.
+    """
+    link = _partial(other)
+    try:
+        os.link(path, link)
+    except OSError:
+        os.replace(path, other)
+        return
+    try:
+        os.replace(link, other)
+        _flush_directory(path.parent)
+    finally:
+        link.unlink(missing_ok=True)  # still there where both names were of one file before
+
+
+def make_directory(directory: Path) -> None:
+    """Makes a directory, with those above it, that a loss of power does not undo."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        _flush_directory(each.parent)
 
 
 def clear_unfinished(path: Path) -> None:
@@ -96,6 +133,11 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _partial(path: Path) -> Path:
+    """The temporary name under which this process writes `path`."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def _flush_directory(directory: Path) -> None:

@@ -32,6 +32,11 @@ class RunFiles:
         return self.directory / "last.ckpt"
 
     @property
+    def previous(self) -> Path:
+        """The `last.ckpt` before the last one, which is used where that is damaged."""
+        return self.directory / "previous.ckpt"
+
+    @property
     def best(self) -> Path:
         """Folder of the saved detector with the highest validation AP."""
         return self.directory / "best"
@@ -85,6 +90,22 @@ class RunFiles:
     def run_lock(self) -> Path:
         """Locked while a process trains the run."""
         return self.directory / "run.lock"
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Every file that training writes whole or not at all."""
+        saved = (self.last, self.previous, self.best_weights, self.best_config)
+        return (self.config, self.metrics, *saved)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return self.last.exists() or self.previous.exists()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run was begun here, perhaps killed before it wrote anything but its lock."""
+        return self.is_run or (self.run_lock.exists() and not self.config.exists())
 
     @property
     def is_run(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -61,15 +62,7 @@ def read_safetensors(file: Path, expected: Mapping[str, Tensor] | None = None) -
         InputError: another kind of file, a damaged one, tensors that differ from `expected`, or
             values that are not finite.
     """
-    check_kind(file, OTHER_KINDS + PICKLES)
-    with file.open("rb") as opened:
-        header = int.from_bytes(opened.read(8), "little")
-    if header > min(MAX_HEADER_BYTES, file.stat().st_size):
-        raise InputError(
-            f"{file}: its header claims {header} bytes; the file is damaged, save or download it "
-            "again"
-        )
-    try:
+    with _reading(file):
         with safe_open(file, framework="pt") as opened:
             if expected is not None:
                 slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -79,13 +72,40 @@ def read_safetensors(file: Path, expected: Mapping[str, Tensor] | None = None) -
                 }
                 _compare(file, claimed, expected)
         weights = load_file(file)
+    check_finite(file, weights)
+    return weights
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The texts that whoever wrote a safetensors file put into its header.
+
+    Raises:
+        InputError: another kind of file, or a damaged one.
+    """
+    with _reading(file), safe_open(file, framework="pt") as opened:
+        return dict(opened.metadata() or {})
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Refuses what is no safetensors file, and one whose header claims too much."""
+    check_kind(file, OTHER_KINDS + PICKLES)
+    with file.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    if header > min(MAX_HEADER_BYTES, file.stat().st_size):
+        raise InputError(
+            f"{file}: its header claims {header} bytes; the file is damaged, save or download it "
+            "again"
+        )
+    try:
+        yield
+    except InputError:
+        raise
     except (SafetensorError, ValueError, OSError, MemoryError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{file}: cannot be read ({reason}); the file is damaged, save or download it again"
         ) from error
-    check_finite(file, weights)
-    return weights
 
 
 def check_weights(

@@ -282,7 +282,8 @@ def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
         content["detector"]["tentacles"] = 8
         config.write_text(json.dumps(content))
     elif part == "last":
-        (run / "last.ckpt").write_bytes(b"PK\x03\x04 half")
+        for name in ("last.ckpt", "previous.ckpt"):
+            (run / name).write_bytes(b"PK\x03\x04 half")
     return run
 
 
@@ -303,7 +304,7 @@ def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
         ("config", "best", r"config\.json: "),
         ("model", "best", r"config\.json: .*yolo"),
         ("unknown", "best", r"config\.json: .*tentacles"),
-        ("last", "teacher", r"last\.ckpt: cannot be read as a checkpoint; use --weights best"),
+        ("last", "teacher", r"last\.ckpt is damaged: .*previous\.ckpt is damaged"),
     ],
 )
 def test_a_damaged_run_is_refused_by_its_file(

@@ -234,3 +234,44 @@ def test_surplus_weights_are_refused(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     save_file(weights | {"teacher.weight": torch.zeros(2)}, folder / WEIGHTS)
     assert "teacher.weight" in refusal(folder)
+
+
+def saved_twice(folder: Path) -> tuple[Path, Path]:
+    """Two saves of different detectors for the same folder."""
+    saves = folder / "one", folder / "two"
+    for epoch, (save, names) in enumerate(zip(saves, (["a", "b"], ["c", "d"]), strict=True)):
+        save_detector(build_detector("deformable-detr-plus", 2, **SMALL), save, names, epoch=epoch)
+    return saves
+
+
+def test_weights_beside_the_configuration_of_others_bring_their_own(tmp_path: Path) -> None:
+    """A kill between the two renames of a save leaves this; the new detector is complete."""
+    one, two = saved_twice(tmp_path)
+    (one / WEIGHTS).write_bytes((two / WEIGHTS).read_bytes())
+    detector, config = load_detector(one)
+    expected, described = load_detector(two)
+    assert config == described and config["classes"] == ["c", "d"] and config["epoch"] == 1
+    for name, value in expected.state_dict().items():
+        assert torch.equal(detector.state_dict()[name], value)
+
+
+def test_weights_without_a_configuration_bring_their_own(tmp_path: Path) -> None:
+    one, _ = saved_twice(tmp_path)
+    (one / CONFIG).unlink()
+    assert load_detector(one)[1]["classes"] == ["a", "b"]
+
+
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path: Path) -> None:
+    one, _ = saved_twice(tmp_path)
+    content = bytearray((one / WEIGHTS).read_bytes())
+    for place in (-1, -5000, len(content) // 2):
+        content[place] ^= 1
+        (one / WEIGHTS).write_bytes(content)
+        assert WEIGHTS in refusal(one)
+        content[place] ^= 1
+
+
+def test_names_that_a_user_changes_in_the_configuration_count(tmp_path: Path) -> None:
+    one, _ = saved_twice(tmp_path)
+    edit(one, lambda config: config.update(classes=["cat", "dog"]))
+    assert load_detector(one)[1]["classes"] == ["cat", "dog"]

@@ -70,6 +70,7 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
         "config.yaml",
         "metrics.csv",
         "last.ckpt",
+        "previous.ckpt",
         "best",
         "run.lock",
         "tensorboard",

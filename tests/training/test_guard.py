@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from od_detr.checkpoints import load_checkpoint
 from od_detr.errors import NonFiniteError
 from od_detr.options import TrainOptions
+from od_detr.run_files import RunFiles
 from od_detr.training.fit import fit
 from od_detr.training.guard import FiniteGuard, Statistics, all_finite
 from od_detr.training.module import Training
 from od_detr.training.recipe import Recipe
-from od_detr.training.record.resume import read_checkpoint
 
 NAN, INF = float("nan"), float("inf")
 
@@ -115,7 +115,7 @@ def test_a_skipped_step_moves_neither_weights_nor_moments_and_is_shown(
     assert not torch.equal(seen[1][1][0], seen[2][1][0])
     assert run.rows[0]["train/skipped"] == 1 and run.rows[0]["step"] == 3
     assert str(list(guilty[0])) in capsys.readouterr().out
-    saved = read_checkpoint(run.directory / "last.ckpt")
+    saved = load_checkpoint(RunFiles(run.directory)).contents
     assert all_finite(each for each in saved["state_dict"].values() if torch.is_tensor(each))
 
 
@@ -126,5 +126,5 @@ def test_a_run_whose_steps_stay_bad_stops_and_keeps_the_last_finite_checkpoint(
     chosen = options(epochs=9, recipe="baseline", nonfinite_limit=3)
     with pytest.raises(NonFiniteError):
         fit(chosen)
-    saved = read_checkpoint(Path(chosen.output) / "last.ckpt")
+    saved = load_checkpoint(RunFiles.of(chosen.output)).contents
     assert saved["run"]["epoch"] == 1 and saved["global_step"] == 3

@@ -41,6 +41,16 @@ def test_a_run_that_was_killed_before_its_first_save_starts_again(
     assert plan.checkpoint is None and plan.options.epochs == 2
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_was_killed_before_it_wrote_anything_starts_again(
+    resume: bool, options: Options
+) -> None:
+    with planned(options()).locked():
+        pass
+    plan = planned(options(resume=resume))
+    assert plan.checkpoint is None and plan.options.epochs == 2
+
+
 def test_resume_without_any_run_is_refused(options: Options) -> None:
     with pytest.raises(InputError, match=r"last\.ckpt"):
         planned(options(resume=True))

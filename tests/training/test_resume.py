@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -15,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.errors import InputError, Interrupted
+from od_detr.checkpoints import load_checkpoint
+from od_detr.errors import Interrupted
 from od_detr.options import TrainOptions
+from od_detr.run_files import RunFiles
 from od_detr.structures import Batch, Share
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
-from od_detr.training.record.resume import read_checkpoint, write_checkpoint
 from od_detr.training.record.state import SECONDS
 
 Options = Callable[..., TrainOptions]
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     steps = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
     per_epoch = -(-STEPS // accumulate)
     assert steps == epoch * per_epoch + (batch // accumulate + 1)
-    spent = read_checkpoint(run / "last.ckpt")["run"]["seconds"]
+    spent = load_checkpoint(RunFiles(run)).contents["run"]["seconds"]
     mine = {"mine.2024.part", "last.ckpt.mine.part", "1.part"}
     for half in ("last.ckpt.4711.part", "best/model.safetensors.4711.part", *mine):
         (run / half).parent.mkdir(exist_ok=True)
@@ -141,87 +141,5 @@ def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Pat
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert told == "stopped; continue with --resume\n"
-    saved = read_checkpoint(run / "last.ckpt")
+    saved = load_checkpoint(RunFiles(run)).contents
     assert 0 < saved["global_step"] < 600 and saved["state_dict"]
-
-
-SAVER = """
-import sys, torch
-from pathlib import Path
-from od_detr.training.record.resume import write_checkpoint
-number, rest = 0, {"optimizer": {}, "schedule": {}, "run": {}}
-while True:
-    weights = torch.full((500_000,), float(number))
-    contents = {"state_dict": {"weights": weights}, "global_step": number}
-    write_checkpoint(contents | rest, Path(sys.argv[1]))
-    print(number, flush=True)
-    number += 1
-"""
-
-
-@pytest.mark.slow
-def test_a_kill_while_saving_leaves_a_readable_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    with subprocess.Popen(
-        [sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            acknowledged = int(process.stdout.readline())
-        for _ in range(
-            5
-        ):  # at whatever the writer is doing then: the process is frozen, and the file read
-            time.sleep(0.013)
-            process.send_signal(signal.SIGSTOP)
-            saved = read_checkpoint(path)
-            assert bool((saved["state_dict"]["weights"] == saved["global_step"]).all())
-            assert saved["global_step"] >= acknowledged
-            process.send_signal(signal.SIGCONT)
-        process.kill()
-    saved = read_checkpoint(path)
-    assert bool((saved["state_dict"]["weights"] == saved["global_step"]).all())
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "last.ckpt"
-    contents = {key: {} for key in ("state_dict", "optimizer", "schedule", "run")}
-    write_checkpoint(contents | {"global_step": 1}, path)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"last.ckpt: .*No space left"):
-        write_checkpoint(contents | {"global_step": 2}, path)
-    assert read_checkpoint(path)["global_step"] == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-class Trap:
-    """Pickled code."""
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, ("touch trapped",)
-
-
-@pytest.mark.parametrize("content", ["missing", "empty", "cut", "code", "other"])
-def test_a_checkpoint_that_is_none_is_refused_in_one_line(
-    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "last.ckpt"
-    if content == "empty":
-        path.touch()
-    elif content == "cut":
-        torch.save({"state_dict": {"a": torch.zeros(1000)}, "global_step": 0}, path)
-        path.write_bytes(path.read_bytes()[:2000])
-    elif content == "code":
-        torch.save({"state_dict": Trap(), "global_step": 0}, path)
-    elif content == "other":
-        torch.save({"weights": torch.zeros(3)}, path)
-    with pytest.raises(InputError, match=r"last\.ckpt: ") as caught:
-        read_checkpoint(path)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "trapped").exists()

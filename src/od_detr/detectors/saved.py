@@ -2,11 +2,16 @@
 
 A saved detector is a folder with `model.safetensors` and a `config.json` that says how to build the
 detector and what it detects. Nothing in the folder is trusted: see `load_detector`.
+
+The weights carry a copy of their configuration and a SHA-256 of both, which `config.json` repeats.
+So the folder changes in one moment, when the weights are renamed: a `config.json` of other weights
+is recognised and not used.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,10 +28,10 @@ from od_detr.detectors.dino import dino
 from od_detr.detectors.sizes import DinoSizes, Sizes
 from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
-from od_detr.files import atomic_write, read_json
+from od_detr.files import atomic_write, make_directory, parse_json, read_json
 from od_detr.run_files import DETECTOR_CONFIG as CONFIG
 from od_detr.run_files import WEIGHTS
-from od_detr.weight_files import check_weights, read_safetensors
+from od_detr.weight_files import check_weights, read_metadata, read_safetensors
 
 BUILDERS: dict[str, Callable[..., DetectionTransformer]] = {
     "deformable-detr-plus": deformable_detr_plus,
@@ -34,6 +39,7 @@ BUILDERS: dict[str, Callable[..., DetectionTransformer]] = {
     "dino-4scale": partial(dino, num_levels=4),
     "dino-5scale": partial(dino, num_levels=5),
 }
+OWN = "od_detr"  # entry of the weights' metadata
 MAX_CONFIG_BYTES = 16 * 2**20
 IMAGE_SIZES = range(16, 10_001)
 # Names of settings in folders that version 0.1 wrote before commit 5d7007f.
@@ -69,7 +75,7 @@ def build_detector(model: str, num_classes: int, **sizes: Any) -> DetectionTrans
 def save_detector(
     detector: DetectionTransformer, directory: Path, classes: Sequence[str], **facts: Any
 ) -> None:
-    """Writes weights and configuration; each file appears whole or not at all.
+    """Writes weights and configuration, as one unit; a kill leaves the old or the new detector.
 
     Args:
         detector: one whose backbone was built from a name.
@@ -80,13 +86,15 @@ def save_detector(
     """
     from safetensors.torch import save_file
 
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()
     }
     config = {"detector": detector.settings, "classes": list(classes), **facts}
+    config["sha256"] = digest_of(weights, config)
     with atomic_write(directory / WEIGHTS) as partial_file:
-        save_file(weights, partial_file, metadata={"format": "pt"})
+        # One entry, since safetensors writes several in an order that changes.
+        save_file(weights, partial_file, metadata={OWN: json.dumps(config)})
     with atomic_write(directory / CONFIG) as partial_file:
         partial_file.write_text(json.dumps(config, indent=2) + "\n")
 
@@ -96,18 +104,19 @@ def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]
 
     Reads the two files and nothing else, neither network nor other files, whatever they say. The
     configuration may hold plain sizes only. The weights must be exactly those of the detector it
-    describes, which is checked before memory for them is allocated.
+    describes, which is checked before memory for them is allocated. Where they carry a SHA-256, it
+    is compared.
 
     Raises:
         InputError: a missing or damaged file, a configuration of something else, or weights that do
             not fit it.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (directory / name).is_file():
-            raise InputError(
-                f"{directory}: has no {name}; give the best/ folder of a run, or the run itself"
-            )
-    config = read_config(directory / CONFIG)
+    if not (directory / WEIGHTS).is_file():
+        raise InputError(
+            f"{directory}: has no {WEIGHTS}; give the best/ folder of a run, or the run itself"
+        )
+    own = _own_config(directory / WEIGHTS)
+    config = _config_beside(own, directory)
     settings = dict(config["detector"])
     try:
         with torch.device("meta"):
@@ -119,8 +128,22 @@ def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{directory / CONFIG}: {reason}") from error
+    if own is not None and own.get("sha256") != digest_of(weights, own):
+        raise InputError(
+            f"{directory / WEIGHTS}: is damaged: its SHA-256 differs; save or download it again"
+        )
     detector.load_state_dict(weights)
     return detector.eval(), config
+
+
+def digest_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
+    """SHA-256 of a detector: its configuration, and the names and bytes of its weights."""
+    described = {name: value for name, value in config.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(detector: DetectionTransformer, weights: dict[str, Tensor], source: Path) -> None:
@@ -142,7 +165,35 @@ def read_config(file: Path) -> dict[str, Any]:
     """
     if file.stat().st_size > MAX_CONFIG_BYTES:
         raise InputError(f"{file}: is larger than any detector's configuration; save the run again")
-    config = read_json(file, "detector's configuration", "save the run again")
+    return _checked(file, read_json(file, "detector's configuration", "save the run again"))
+
+
+def _own_config(weights: Path) -> dict[str, Any] | None:
+    """The configuration that a file of weights carries, if it does."""
+    text = read_metadata(weights).get(OWN)
+    return None if text is None else parse_json(text, weights, "configuration", "save it again")
+
+
+def _config_beside(own: dict[str, Any] | None, directory: Path) -> dict[str, Any]:
+    """The checked configuration of a detector whose weights carry `own`.
+
+    It is `config.json`, unless that is missing or belongs to other weights: whoever was replacing
+    both files was killed in between.
+    """
+    file = directory / CONFIG
+    if file.is_file():
+        config = read_config(file)
+        if own is None or config.get("sha256") in (None, own.get("sha256")):
+            return config
+    elif own is None:
+        raise InputError(
+            f"{directory}: has no {CONFIG}; give the best/ folder of a run, or the run itself"
+        )
+    return _checked(directory / WEIGHTS, dict(own))
+
+
+def _checked(file: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that was read from `file`, under today's names."""
     settings = config.get("detector")
     if not isinstance(settings, dict):
         raise InputError(

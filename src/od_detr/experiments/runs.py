@@ -73,7 +73,7 @@ def _train(options: TrainOptions) -> None:
     from od_detr.training.record.run_config import plain
 
     files, started, source = RunFiles(Path(options.output)), time.perf_counter(), commit()
-    resumed = files.last.exists()
+    resumed = files.is_saved
     if (
         not resumed and files.config.exists()
     ):  # killed in its first epoch, between one file and the other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from od_detr.checkpoints import load_checkpoint
 from od_detr.data.batching import collate
 from od_detr.data.transforms import Sample, Transform
 from od_detr.detectors import (
@@ -212,15 +214,16 @@ def open_run(run: Path, weights: str = "best") -> tuple[DetectionTransformer, di
     detector, config = load_detector(saved_detector(run))
     if weights == "best":
         return detector, config
-    last = RunFiles.of(run).last
-    if not last.is_file():
+    files = RunFiles.of(run)
+    if not files.is_saved:
         raise InputError(
-            f"{last}: not there, so the last {weights} weights are unknown; use --weights best"
+            f"{files.last}: not there, so the last {weights} weights are unknown; use --weights "
+            "best"
         )
-    try:
-        state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:  # torch.load raises half a dozen unrelated types for a damaged file
-        raise InputError(f"{last}: cannot be read as a checkpoint; use --weights best") from error
+    checkpoint = load_checkpoint(files)
+    if checkpoint.notice:
+        print(checkpoint.notice, file=sys.stderr)
+    state, last = checkpoint.contents["state_dict"], checkpoint.file
     prefixes = {
         "online": ["detector."],
         "teacher": ["teacher.evaluation.detector.", "teacher.average.detector."],

@@ -66,7 +66,7 @@ def trained(parts: Parts) -> Run:
         if directory.writes:
             held.enter_context(plan.locked())
             write_config(options, plan.files.config)
-            directory.clear_unfinished()
+            directory.tidy(plan.checkpoint)
         team = start(plan.place)
         stop = held.enter_context(StopSignal().listening())
         with team.reporting(), memory_explained(options), directory:
@@ -74,7 +74,7 @@ def trained(parts: Parts) -> Run:
             team.connect()
             training = Training(parts.fabric, parts.network, options, parts.steps_per_epoch, state)
             if plan.checkpoint is not None:
-                training.load_state_dict(plan.checkpoint)
+                training.load_state_dict(plan.checkpoint.contents)
                 stop.anything_saved = True
             Loop(parts, training, directory, stop).run()
             parts.fabric.barrier()  # until the first process has written everything

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.fabric import Fabric, seed_everything
 from torch.utils.data import DataLoader
 
+from od_detr.checkpoints import Checkpoint, load_checkpoint
 from od_detr.data.batching import AlikeBatches, BatchSampler, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.detectors import DetectionTransformer, check_compiles, compile_backbone
@@ -22,9 +23,8 @@ from od_detr.devices import (
     described_arithmetic,
     set_arithmetic,
 )
-from od_detr.errors import InputError
 from od_detr.evaluation.scoring import Scorer
-from od_detr.files import locked
+from od_detr.files import locked, make_directory
 from od_detr.options import TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
@@ -32,7 +32,8 @@ from od_detr.training.guard import FiniteGuard
 from od_detr.training.opening import open_data, open_detector, say
 from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe
-from od_detr.training.record.resume import check_fits, read_checkpoint, resume_options
+from od_detr.training.record.output import check_free, check_output
+from od_detr.training.record.resume import check_fits, resume_options
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
@@ -48,13 +49,13 @@ class Plan:
         options: what the user chose; of a resumed run, with what was resolved when it began.
         place: this process among those that train together.
         files: the run's files.
-        checkpoint: contents of the `last.ckpt` to resume, if there is one.
+        checkpoint: what to resume from, if there is anything.
     """
 
     options: TrainOptions
     place: Ranks
     files: RunFiles
-    checkpoint: dict[str, Any] | None = None
+    checkpoint: Checkpoint | None = None
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes from training the same run meanwhile.
@@ -62,7 +63,7 @@ class Plan:
         Raises:
             InputError: another process trains it.
         """
-        self.files.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.files.directory)
         refusal = f"{self.files.directory}: another process trains this run; wait until it ends"
         return locked(self.files.run_lock, refusal)
 
@@ -110,15 +111,17 @@ def planned(options: TrainOptions) -> Plan:
     if options.compile:
         check_compiles(kind)
     files = RunFiles(Path(options.output))
-    _check_output(files, options)
+    check_output(files, Path(options.data))
     if not options.resume:
-        _check_free(files)
+        check_free(files)
         return Plan(options, place, files)
-    if files.is_run and not files.last.exists():
-        _check_free(files)
+    if files.is_begun and not files.is_saved:
+        check_free(files)
         say(f"{files.directory}: nothing was saved yet, so the run starts from the beginning")
         return Plan(resume_options(options, files.config), place, files)
-    checkpoint = read_checkpoint(files.last)
+    checkpoint = load_checkpoint(files)
+    if checkpoint.notice:
+        say(checkpoint.notice)
     options = resume_options(options, files.config)
     if options.opt.drop is not None:
         say(
@@ -157,7 +160,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
             compile_backbone(each)
     network = Supervised(detector, recipe, teacher)
     if plan.checkpoint is not None:
-        check_fits(plan.checkpoint, network, steps_per_epoch, plan.files.last)
+        check_fits(plan.checkpoint, network, steps_per_epoch)
     scorers = {
         name: Scorer(val.annotations, val.category_ids, recipe.cost, options.eval.topk)
         for name in ([ONLINE] if teacher is None else [ONLINE, TEACHER])
@@ -215,32 +218,6 @@ def spare_cores(devices: int) -> int:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return max(0, cores // devices - 1)
-
-
-def _check_output(files: RunFiles, options: TrainOptions) -> None:
-    """The output is a folder of its own."""
-    if files.directory.exists() and not files.directory.is_dir():
-        raise InputError(f"--output {files.directory}: is a file; give a folder")
-    if files.directory.resolve() == Path(options.data).resolve():
-        raise InputError(
-            f"--output {files.directory}: is the folder of --data; give a folder of its own"
-        )
-
-
-def _check_free(files: RunFiles) -> None:
-    """A new run overwrites nothing; what a run left that was killed at its start may be repeated."""
-    if files.last.exists():
-        raise InputError(
-            f"{files.last}: a run is there already; continue it with --resume, or give another "
-            "--output"
-        )
-    ours = [] if files.is_run else [files.config, files.metrics, files.tensorboard]
-    for path in (files.best, *ours):
-        if path.exists():
-            raise InputError(
-                f"{path}: exists, without a {files.last.name} to continue from; give another "
-                "--output"
-            )
 
 
 def _quiet() -> None:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from od_detr.checkpoints import Checkpoint, restore_last, save_checkpoint
 from od_detr.detectors import DetectionTransformer, save_detector
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, clear_unfinished
 from od_detr.run_files import RunFiles
-from od_detr.training.record.resume import write_checkpoint
 
 WITHOUT_TENSORBOARD = "for TensorBoard too, pip install 'od-detr[tensorboard]'"
 
@@ -34,11 +34,19 @@ class RunDirectory:
         self.files, self.classes, self.facts, self.writes = files, list(classes), facts, writes
         self._events: Any = None
 
-    def clear_unfinished(self) -> None:
-        """Removes what killed processes left half written."""
-        if self.writes:
-            for large in (self.files.last, self.files.best_weights):
-                clear_unfinished(large)
+    def tidy(self, resumed: Checkpoint | None) -> None:
+        """Removes what killed processes left half written, and a damaged newest checkpoint.
+
+        Call it with the run locked.
+
+        Args:
+            resumed: the checkpoint that the run continues from.
+        """
+        for file in self.files.written:
+            clear_unfinished(file)
+        if resumed is not None:
+            with _writing(self.files.last):
+                restore_last(resumed, self.files)
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes `metrics.csv` and adds the last row to the event files."""
@@ -80,7 +88,7 @@ class RunDirectory:
     def write_last(self, contents: Mapping[str, Any]) -> None:
         """Saves everything needed to resume."""
         if self.writes:
-            write_checkpoint(contents, self.files.last)
+            save_checkpoint(contents, self.files)
 
     @property
     def events(self) -> Any:

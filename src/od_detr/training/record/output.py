@@ -1,0 +1,44 @@
+"""Whether a run may be written into a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from od_detr.errors import InputError
+from od_detr.run_files import RunFiles
+
+
+def check_output(files: RunFiles, data: Path) -> None:
+    """Refuses an output that is no folder of its own.
+
+    Raises:
+        InputError: it is a file, or the folder of the data.
+    """
+    if files.directory.exists() and not files.directory.is_dir():
+        raise InputError(f"--output {files.directory}: is a file; give a folder")
+    if files.directory.resolve() == data.resolve():
+        raise InputError(
+            f"--output {files.directory}: is the folder of --data; give a folder of its own"
+        )
+
+
+def check_free(files: RunFiles) -> None:
+    """Refuses an output that a new run would overwrite.
+
+    What a run left that was killed before its first save may be repeated.
+
+    Raises:
+        InputError: naming what is there.
+    """
+    if files.is_saved:
+        raise InputError(
+            f"{files.last}: a run is there already; continue it with --resume, or give another "
+            "--output"
+        )
+    ours = [] if files.is_run else [files.config, files.metrics, files.tensorboard]
+    for path in (files.best, *ours):
+        if path.exists():
+            raise InputError(
+                f"{path}: exists, without a {files.last.name} to continue from; give another "
+                "--output"
+            )
