@@ -32,9 +32,19 @@ class LaunchError(InputError):
 
 
 class NonFiniteError(FloatingPointError):
-    """Training stopped because values stayed infinite or NaN; the message names the first one."""
+    """Training stopped because values stayed infinite or NaN; the message names the first one.
+
+    Args:
+        message: one line for the user.
+        step: number of the step to look at, counted from 1; None if no step is to blame.
+        images: ids of that step's images, on all ranks.
+    """
 
     status = 3
+
+    def __init__(self, message: str, step: int | None = None, images: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.step, self.images = step, images
 
 
 class Interrupted(Exception):

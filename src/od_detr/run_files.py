@@ -69,7 +69,7 @@ class RunFiles:
     @property
     def dump(self) -> Path:
         """The step that made a training stop on values that are not finite."""
-        return self.directory / "nonfinite.pt"
+        return self.directory / "nonfinite.json"
 
     @property
     def done(self) -> Path:

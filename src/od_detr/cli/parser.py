@@ -13,6 +13,7 @@ from od_detr.errors import InputError
 from od_detr.options.fields import Option, options_of, renamed
 from od_detr.options.names import as_flag, known_name, no_such_option
 from od_detr.options.reading import build, missing
+from od_detr.run_files import RunFiles
 
 
 @dataclass
@@ -58,7 +59,8 @@ def parse(name: str, options: type, arguments: Sequence[str], reads_config: bool
         InputError: one line that names the option and what it must be, or the nearest known one.
     """
     given = _read(name, options, arguments, reads_config)
-    values = _from_files(options, given.configs) | given.values | _positional(options, given.bare)
+    configs = [*_configs_of_runs(options, given), *given.configs]
+    values = _from_files(options, configs) | given.values | _positional(options, given.bare)
     absent = missing(options, values)
     if absent:
         flags = " and ".join(each.flag for each in absent)
@@ -97,6 +99,16 @@ def _option(command: str, options: type, flag: str) -> Option:
             file=sys.stderr,
         )
     return options_of(options)[name]
+
+
+def _configs_of_runs(options: type, given: Given) -> Iterator[Path]:
+    """`config.yaml` of each run in which a file was given for an option."""
+    for name, value in given.values.items():
+        option = options_of(options)[name]
+        if option.about.in_run:
+            if not Path(value).is_file():
+                raise InputError(f"{option.flag} {value}: no such file; give a file in a run")
+            yield RunFiles.of(Path(value).parent).config
 
 
 def _from_files(options: type, files: Sequence[Path]) -> dict[str, Any]:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from od_detr.cli.command import json_option
 from od_detr.options import TrainOptions
+from od_detr.options.fields import option
 
 
 @dataclass(frozen=True)
 class TrainCommand(TrainOptions):
     """Train a detector on images with COCO annotations."""
 
+    replay: str | None = option(
+        None,
+        "Repeat the step that stopped a run on values that are not finite, and name the first "
+        "module where they are. Needs no other option.",
+        metavar="DUMP",
+        shown="train",
+        in_run=True,
+        may_change_on_resume=True,
+    )
     json: bool = json_option()
 
     @property
@@ -25,8 +36,18 @@ class TrainCommand(TrainOptions):
 
 
 def train(options: TrainCommand) -> dict[str, Any]:
-    """Trains, or with --dry-run only reports the cost."""
+    """Trains, or with --dry-run only reports the cost, or with --replay repeats a step."""
+    if options.replay is not None:
+        return _replay(options.run_options, Path(options.replay))
     return _dry_run(options.run_options) if options.dry_run else _train(options.run_options)
+
+
+def _replay(options: TrainOptions, dump: Path) -> dict[str, Any]:
+    from od_detr.training.nonfinite.replay import as_result, described, replay
+
+    done = replay(options, dump)
+    print("\n".join(described(done)))
+    return as_result(done)
 
 
 def _train(options: TrainOptions) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class About:
         resolved: None means that architecture or schedule decides; `config.yaml` holds the result.
         may_change_on_resume: a resumed run may have another value.
         per_run: describes this call and not the run, so that `config.yaml` does not hold it.
+        in_run: the value is a file in a run's directory, whose `config.yaml` gives the options that
+            the command line does not.
         formerly: the name of version 0.1, still accepted for one release.
         known_as: names of the same thing in other packages, for hints.
     """
@@ -49,6 +51,7 @@ class About:
     resolved: bool = False
     may_change_on_resume: bool = False
     per_run: bool = False
+    in_run: bool = False
     formerly: str = ""
     known_as: tuple[str, ...] = ()
 

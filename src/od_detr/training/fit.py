@@ -12,6 +12,7 @@ from od_detr.device_memory import memory_explained
 from od_detr.options import TrainOptions
 from od_detr.training.loop import Loop
 from od_detr.training.module import Training
+from od_detr.training.nonfinite.dump import dumping
 from od_detr.training.plan import Parts, assembled, planned
 from od_detr.training.processes.launch import start
 from od_detr.training.processes.signals import StopSignal
@@ -76,7 +77,8 @@ def trained(parts: Parts) -> Run:
             if plan.checkpoint is not None:
                 training.load_state_dict(plan.checkpoint.contents)
                 stop.anything_saved = True
-            Loop(parts, training, directory, stop).run()
+            with dumping(plan.files, directory.writes):
+                Loop(parts, training, directory, stop).run()
             parts.fabric.barrier()  # until the first process has written everything
         atexit.register(team.wait)
     return Run(plan.files.directory, state.validation.summaries, state.rows, stop.asked)

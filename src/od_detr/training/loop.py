@@ -12,8 +12,8 @@ from od_detr import ranks
 from od_detr.detectors import DetectionTransformer
 from od_detr.errors import NonFiniteError
 from od_detr.structures import Batch
-from od_detr.training.guard import all_finite
 from od_detr.training.module import Training
+from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.plan import Parts
 from od_detr.training.processes.signals import StopSignal
 from od_detr.training.record.progress import ProgressBar
@@ -163,7 +163,8 @@ def check_finite(contents: dict) -> None:
     guilty = [name for name, each in tensors.items() if not all_finite([each])]
     raise NonFiniteError(
         f"{guilty[0] if guilty else 'the state of the optimizer'} is not finite, so it is not "
-        "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume"
+        "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume",
+        contents["global_step"],
     )
 
 

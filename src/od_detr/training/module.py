@@ -14,7 +14,7 @@ from od_detr.objectives import total
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Share, Targets
 from od_detr.training.descent import Descent
-from od_detr.training.guard import Statistics
+from od_detr.training.nonfinite.guard import Statistics
 from od_detr.training.record.state import RunState
 from od_detr.training.supervised import Supervised
 

@@ -28,7 +28,7 @@ from od_detr.files import locked, make_directory
 from od_detr.options import TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
-from od_detr.training.guard import FiniteGuard
+from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.opening import open_data, open_detector, say
 from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe

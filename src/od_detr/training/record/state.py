@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from od_detr.training.guard import FiniteGuard
+from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.record.epoch_log import EpochLog
 from od_detr.training.record.stopwatch import Stopwatch
 from od_detr.training.record.validation import Validation

@@ -93,12 +93,16 @@ class FiniteGuard:
         images = [i for each, ids in found if loss_is_finite or not each for i in ids]
         what = "gradient" if loss_is_finite else "loss"
         line = f"step {pending.step}: the {what} is not finite, images {images}"
+        blamed = (pending.step, tuple(images))
         if not all_finite(weights):
-            raise NonFiniteError(f"{line}; weights are not finite either, so training cannot go on")
+            raise NonFiniteError(
+                f"{line}; weights are not finite either, so training cannot go on", *blamed
+            )
         if self.in_a_row >= self.limit:
             raise NonFiniteError(
                 f"{line}; {self.in_a_row} steps in a row were skipped: lower --opt.lr, or give "
-                "--precision 32 or bf16"
+                "--precision 32 or bf16",
+                *blamed,
             )
         return f"{line}; the step is skipped ({self.in_a_row} in a row)"
 

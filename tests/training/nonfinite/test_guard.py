@@ -14,8 +14,8 @@ from od_detr.errors import NonFiniteError
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
 from od_detr.training.fit import fit
-from od_detr.training.guard import FiniteGuard, Statistics, all_finite
 from od_detr.training.module import Training
+from od_detr.training.nonfinite.guard import FiniteGuard, Statistics, all_finite
 from od_detr.training.recipe import Recipe
 
 NAN, INF = float("nan"), float("inf")
