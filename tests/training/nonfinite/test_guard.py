@@ -77,8 +77,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> list[tuple[int, 
     """Makes one loss term NaN at these steps (counted from 0); images of those steps are added."""
     original, guilty, calls = Recipe.losses, [], []
 
-    def poisoned(self: Recipe, student: nn.Module, batch: object) -> dict:
-        terms = original(self, student, batch)
+    def poisoned(self: Recipe, student: nn.Module, batch: object, *rest: object) -> dict:
+        terms = original(self, student, batch, *rest)
         if len(calls) in steps:
             guilty.append(batch.image_ids)
             terms["matching/l1/1"] = terms["matching/l1/1"] * NAN
