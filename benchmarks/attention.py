@@ -52,6 +52,7 @@ def measure(rounds: int = 15) -> dict[str, Figure]:
 def fallback(
     value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor
 ) -> Tensor:
+    """The operator as the official repositories run it without their CUDA extension."""
     with attention_backend("torch"):
         return deformable_sampling(value, shapes, anchors, offsets, logits)
 
@@ -99,6 +100,7 @@ def cell_centres(height: int, width: int) -> Tensor:
 
 
 def forward_and_backward(attention: Attention, inputs: tuple) -> Callable[[], object]:
+    """Work to time: the operator and its gradients for all differentiable inputs."""
     leaves = [tensor for tensor in inputs if isinstance(tensor, Tensor) and tensor.requires_grad]
     direction = torch.ones(BATCH, inputs[3].shape[1], HEADS * CHANNELS)
     return lambda: torch.autograd.grad(attention(*inputs), leaves, direction)

@@ -50,6 +50,7 @@ def with_pillow(file: Path, plan: Plan) -> Image.Image:
 
 
 def normalised(image: Image.Image) -> torch.Tensor:
+    """The image as a network gets it."""
     return functional.normalize(functional.to_tensor(image), MEAN, STD)
 
 

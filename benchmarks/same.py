@@ -53,6 +53,7 @@ Record = dict[str, dict[str, str]]  # by run: every figure of it as text
 
 
 def main() -> int:
+    """Reads the arguments and compares; returns 1 if something differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("base", help="commit to compare with")
     parser.add_argument("head", nargs="?", help="commit to compare (default: the working tree)")
@@ -84,7 +85,8 @@ def recorded_at(commit: str | None, arguments: argparse.Namespace) -> Record:
             str(commit),
             "--record",
             str(record),
-            *["--demo"] * demo,
+            *("--only", arguments.only),
+            *(["--demo"] if arguments.demo else []),
         ]
         subprocess.run(command, cwd=folder, env=environment, check=True)
         return json.loads(record.read_text())
@@ -162,8 +164,10 @@ def digest(tensors: dict[str, Any]) -> str:
 
 
 def draw_data(folder: Path) -> None:
-    """A COCO data set of noise with bright rectangles, one image of it without objects; drawn here and not by the
-    package, so that both sides read the same files."""
+    """Draws a COCO data set of noise with bright rectangles; one image has no objects.
+
+    It is drawn here and not by the package, so that both sides read the same files.
+    """
     import numpy as np
     from PIL import Image
 

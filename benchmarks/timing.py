@@ -69,6 +69,7 @@ def _on_clock(candidate: Callable[[], object]) -> float:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
+    """Computes on one thread inside the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

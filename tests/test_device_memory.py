@@ -29,7 +29,8 @@ def test_running_out_of_memory_is_one_line_with_options_that_need_less() -> None
 def test_the_smaller_batch_is_made_up_for(batch_size: int) -> None:
     text = advice(TrainOptions(data="", output="nowhere", batch_size=batch_size, accumulate=2))
     size, steps = map(int, re.findall(r"give --batch-size (\d+) --accumulate (\d+)", text)[0])
-    assert size < batch_size and size * steps == 2 * batch_size
+    assert size < batch_size
+    assert size * steps == 2 * batch_size
 
 
 def test_a_batch_of_one_cannot_be_smaller() -> None:

@@ -36,14 +36,21 @@ def elsewhere(lock: Path, *arguments: str) -> str:
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "metrics.csv"
     file.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(file) as partial:
-        partial.write_text("ha")
-        assert file.read_text() == "old"
-        raise RuntimeError
-    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+    def write_half() -> None:
+        with atomic_write(file) as partial:
+            partial.write_text("ha")
+            assert file.read_text() == "old"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
     with atomic_write(file) as partial:
         partial.write_text("new")
-    assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
+    assert file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
@@ -98,7 +105,9 @@ def test_broken_json_is_one_line_with_file_and_place(
     with pytest.raises(InputError) as refused:
         read_json(file, "COCO file", "export it again")
     message = str(refused.value)
-    assert str(file) in message and place in message and "\n" not in message
+    assert str(file) in message
+    assert place in message
+    assert "\n" not in message
 
 
 def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

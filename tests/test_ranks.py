@@ -66,7 +66,8 @@ def test_ranks_of_a_launcher_are_complete_and_disjoint(launcher, devices: int, n
     assert [ranks.is_chief for ranks in found].count(True) == 1
     for ranks in found:
         assert (ranks.world_size, ranks.nodes, ranks.devices) == (devices * nodes, nodes, devices)
-        assert ranks.rank == ranks.node * devices + ranks.local_rank and ranks.is_launched
+        assert ranks.rank == ranks.node * devices + ranks.local_rank
+        assert ranks.is_launched
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -142,7 +143,8 @@ def test_numbers_that_cannot_be_are_refused(environment: dict[str, str], named: 
 
 def test_a_single_process_agrees_with_itself() -> None:
     assert gathered("here") == ["here"]
-    assert any_rank(True) and not any_rank(False)
+    assert any_rank(True)
+    assert not any_rank(False)
 
 
 def test_asking_for_ranks_does_not_import_torch() -> None:

@@ -35,7 +35,8 @@ def test_a_run_and_its_best_folder_lead_to_the_same_files(run: RunFiles) -> None
 
 def test_a_saved_detector_need_not_belong_to_a_run(run: RunFiles, tmp_path: Path) -> None:
     moved = run.best.rename(tmp_path / "mine")
-    assert saved_detector(moved) == moved and is_saved_detector(moved)
+    assert saved_detector(moved) == moved
+    assert is_saved_detector(moved)
     assert not is_saved_detector(run.directory)
 
 

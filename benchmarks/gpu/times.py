@@ -264,7 +264,7 @@ def inference(scale: Scale) -> Figures:
 
 @torch.inference_mode()
 def pure(model: Any, pixels: torch.Tensor, mask: torch.Tensor, half: bool = False) -> object:
-    """transformers' model as it is called, in bfloat16 if so asked."""
+    """Transformers' model as it is called, in bfloat16 if so asked."""
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
         return model(pixel_values=pixels, pixel_mask=mask)
 

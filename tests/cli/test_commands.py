@@ -60,7 +60,8 @@ def test_every_option_of_a_command_is_explained_as_it_is_typed(name: str, od_det
         answer = od_detr(name, flag)
         assert (answer.status, answer.error) == (0, "")
         assert answer.out.startswith(f"usage: od-detr {name}")
-        assert not re.search(r"--[\w.]+_\w", answer.out) and "null" not in answer.out
+        assert not re.search(r"--[\w.]+_\w", answer.out)
+        assert "null" not in answer.out
         assert max(map(len, answer.out.splitlines())) <= 100
     for option in options_of(COMMANDS[name].options).values():
         shown = option.name.upper() if option.about.positional else option.flag
@@ -73,7 +74,8 @@ def test_the_help_of_train_fits_on_two_screens_and_shows_defaults_as_values(
 ) -> None:
     text = od_detr("train", "--help").out
     flags = re.findall(r"^  (--[\w.-]+)", text, re.MULTILINE)
-    assert len(text.splitlines()) <= 100 and 20 <= len(flags) <= 35
+    assert len(text.splitlines()) <= 100
+    assert 20 <= len(flags) <= 35
     assert {"--data", "--recipe", "--epochs", "--opt.lr"} <= set(flags)
     assert not [flag for flag in flags if flag.startswith(("--md.", "--pd.", "--ag."))]
     assert "Number of encoder layers (default: 6)." in text
@@ -128,8 +130,10 @@ def test_hyphens_and_underscores_name_the_same_option() -> None:
 
 
 def test_a_flag_without_a_value_means_true() -> None:
-    assert parsed("--resume").resume and parsed("--resume", "--json").json
-    assert not parsed("--resume", "false").resume and not parsed("--resume=false").resume
+    assert parsed("--resume").resume
+    assert parsed("--resume", "--json").json
+    assert not parsed("--resume", "false").resume
+    assert not parsed("--resume=false").resume
     assert parsed("--md.wd-cls", "--epochs", "3").md.wd_cls
     assert parsed("--pd.tood", "false").pd.tood is False
 
@@ -172,7 +176,8 @@ def test_an_earlier_name_is_accepted_and_says_so_in_one_line(
     assert capsys.readouterr().err == ""
     assert parsed(old) == expected != parsed()
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and old.partition("=")[0] in told
+    assert told.count("\n") == 1
+    assert old.partition("=")[0] in told
     assert new.partition("=")[0] in told
 
 
@@ -189,7 +194,8 @@ def test_env_says_what_a_bug_report_needs(od_detr: Command) -> None:
     facts = answer.json
     assert facts["versions"]["torch"] == torch.__version__
     assert {"python", "od-detr", "timm", "transformers"} <= facts["versions"].keys()
-    assert facts["machine"]["cores"] >= 1 and facts["machine"]["memory_bytes"] > 2**20
+    assert facts["machine"]["cores"] >= 1
+    assert facts["machine"]["memory_bytes"] > 2**20
     assert facts["devices"]["cpu"]["bf16"] in (True, False)
     assert facts["attention"]["cpu"] == selected_backend("cpu")
     for name in ("torch", "C++ compiler", "attention on cpu", "memory"):
@@ -220,11 +226,14 @@ def test_train_tells_of_its_run_and_nothing_else(
     assert lines[2].startswith(f"val: COCO data in {data / 'val.json'}: 4 images, ")
     assert [line.split()[0] for line in lines[3:7]] == ["Epoch", "Validation"] * 2
     assert [line[:9] for line in lines[3:7:2]] == ["Epoch 1/2", "Epoch 2/2"]
-    assert lines[7].strip() == "online" and "teacher" in [line.strip() for line in lines]
+    assert lines[7].strip() == "online"
+    assert "teacher" in [line.strip() for line in lines]
     best = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
     assert lines[-2].startswith(f"best: {best['weights']} weights of epoch {best['epoch']}, AP ")
-    assert answer.json["AP"] == best["AP"] and answer.json["run"] == str(tmp_path / "run")
-    assert answer.json["epoch"] == 2 and "stability/consistency" in answer.json
+    assert answer.json["AP"] == best["AP"]
+    assert answer.json["run"] == str(tmp_path / "run")
+    assert answer.json["epoch"] == 2
+    assert "stability/consistency" in answer.json
 
 
 def test_a_runs_configuration_repeats_it(trained: Path, od_detr: Command, tmp_path: Path) -> None:
@@ -237,7 +246,8 @@ def test_a_runs_configuration_repeats_it(trained: Path, od_detr: Command, tmp_pa
         ]
         for run in (trained, tmp_path / "again")
     ]
-    assert len(rows[0]) == 2 and rows[0] == rows[1]
+    assert len(rows[0]) == 2
+    assert rows[0] == rows[1]
 
 
 def test_a_dry_run_tells_the_cost_and_writes_nothing(
@@ -246,13 +256,14 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
     answer = od_detr(
         "train", "--data", scenes, "--output", tmp_path / "run", *tiny, "--dry-run", "--json"
     )
-    assert answer.status == 0 and answer.error == "" and list(tmp_path.iterdir()) == []
-    assert answer.json["images"] == 12 and answer.json["classes"] == list(CLASSES)
+    assert answer.status == 0
+    assert answer.error == ""
+    assert list(tmp_path.iterdir()) == []
+    assert answer.json["images"] == 12
+    assert answer.json["classes"] == list(CLASSES)
     assert 0 < answer.json["trainable_parameters"] <= answer.json["parameters"]
-    assert (
-        answer.json["flops_per_image"] > 0
-        and answer.json["batch_bytes"] > 4 * answer.json["parameters"]
-    )
+    assert answer.json["flops_per_image"] > 0
+    assert answer.json["batch_bytes"] > 4 * answer.json["parameters"]
 
 
 @pytest.mark.parametrize("weights", ["best", "online", "teacher"])
@@ -305,17 +316,16 @@ def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
             f"{file.stem}.jpg" for file in expected
         } | {"detections.json"}
         results = json.loads((output / "detections.json").read_text())
-        assert (
-            answer.json["images"] == len(expected) and answer.json["detections"] == len(results) > 0
-        )
+        assert answer.json["images"] == len(expected)
+        assert answer.json["detections"] == len(results) > 0
         assert {row["image_id"] for row in results} == {ids[file.name] for file in expected}
         for row in results:
-            assert (
-                row["category_id"] in range(1, 6)
-                and row["category"] in CLASSES
-                and 0 <= row["score"] <= 1
-            )
-            assert len(row["bbox"]) == 4 and row["bbox"][2] >= 0 and row["bbox"][3] >= 0
+            assert row["category_id"] in range(1, 6)
+            assert row["category"] in CLASSES
+            assert 0 <= row["score"] <= 1
+            assert len(row["bbox"]) == 4
+            assert row["bbox"][2] >= 0
+            assert row["bbox"][3] >= 0
         with Image.open(output / f"{expected[0].stem}.jpg") as picture:
             assert min(picture.size) >= 64
 
@@ -326,7 +336,8 @@ def test_predict_compiles_on_a_gpu_only(
     answer = od_detr(
         "predict", trained, scenes, "--output", tmp_path / "out", "--device", "cpu", "--compile"
     )
-    assert answer.status == 2 and "--compile: on a cpu steps gain 5 %" in answer.error
+    assert answer.status == 2
+    assert "--compile: on a cpu steps gain 5 %" in answer.error
     assert not (tmp_path / "out").exists()
 
 
@@ -355,9 +366,9 @@ def test_python_does_what_the_command_does(trained: Path, scenes: Path, od_detr:
     assert list(detector.classes) == list(CLASSES)
     image = sorted((scenes / "images" / "val").iterdir())[0]
     found = detector.predict(image, threshold=0.0)
-    assert (
-        len(found) > 0 and (found.xyxy[:, 2:] >= found.xyxy[:, :2]).all() and found.xyxy.max() <= 80
-    )
+    assert len(found) > 0
+    assert (found.xyxy[:, 2:] >= found.xyxy[:, :2]).all()
+    assert found.xyxy.max() <= 80
     assert (found.confidence[:-1] >= found.confidence[1:]).all()
     assert set(found.data["class_name"]) <= set(CLASSES)
     assert len(detector.predict(image, threshold=1.0)) == 0
@@ -418,7 +429,8 @@ def test_fit_refuses_what_the_command_refuses(
     detector = Detector.from_pretrained(trained)
     with pytest.raises(InputError, match=pattern) as refused:
         detector.fit(scenes, output=tmp_path / "run", **options)
-    assert "\n" not in str(refused.value) and not (tmp_path / "run").exists()
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("rate", [{"opt": {"lr": "1e-3"}}, {"opt_lr": 1e-3}, {"opt.lr": 1e-3}])
@@ -461,7 +473,8 @@ def test_fine_tuning_refuses_another_architecture_and_other_sizes(
             trained,
             *flags,
         )
-        assert answer.status == 2 and re.search(mend, answer.error)
+        assert answer.status == 2
+        assert re.search(mend, answer.error)
         assert not (tmp_path / "run").exists()
 
 

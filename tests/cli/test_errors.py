@@ -33,7 +33,8 @@ def data(scenes: Path, tmp_path: Path) -> Path:
 
 def assert_refused(answer: Any, pattern: str) -> None:
     assert answer.status == 2, answer
-    assert answer.error.count("\n") == 1 and answer.error.startswith("error: "), answer.error
+    assert answer.error.count("\n") == 1, answer.error
+    assert answer.error.startswith("error: "), answer.error
     assert "Traceback" not in answer.out + answer.error
     assert re.search(pattern, answer.error), answer.error
 
@@ -103,7 +104,8 @@ def test_spoiled_data_is_refused_before_anything_is_written(
     spoil(data)
     before = fingerprint(tmp_path)
     assert_refused(od_detr("train", "--data", data, "--output", tmp_path / "run", *tiny), pattern)
-    assert fingerprint(tmp_path) == before and not (tmp_path / "run").exists()
+    assert fingerprint(tmp_path) == before
+    assert not (tmp_path / "run").exists()
 
 
 FLAGS: dict[str, tuple[list[str], str]] = {
@@ -251,7 +253,8 @@ def test_a_run_is_never_written_over(
         od_detr("train", "--data", scenes, "--output", tmp_path, *tiny),
         r"config\.yaml: exists, without a last\.ckpt .*; give",
     )
-    assert own.read_text() == "epochs: 3  # my own\n" and list(tmp_path.iterdir()) == [own]
+    assert own.read_text() == "epochs: 3  # my own\n"
+    assert list(tmp_path.iterdir()) == [own]
     assert_refused(
         od_detr("train", "--data", scenes, "--output", own, *tiny),
         r"config\.yaml: is a file; give a folder",
@@ -348,11 +351,13 @@ def test_a_wrong_source_is_refused_and_no_picture_drawn_over(
         ),
     ):
         assert_refused(od_detr("predict", trained, source, "--output", tmp_path / output), pattern)
-    assert fingerprint(tmp_path) == before and not (tmp_path / "out").exists()
+    assert fingerprint(tmp_path) == before
+    assert not (tmp_path / "out").exists()
     (mine / "cut.png").write_bytes((mine / "scene.jpg").read_bytes()[:300])
     answer = od_detr("predict", trained, mine / "cut.png", "--output", tmp_path / "out")
     skipped = r"skipped: \S*cut\.png: cannot be read as an image \(.*\); replace or remove the file"
-    assert answer.status == 4 and re.fullmatch(skipped, answer.error.strip()), answer
+    assert answer.status == 4, answer
+    assert re.fullmatch(skipped, answer.error.strip()), answer
 
 
 @pytest.mark.parametrize("workers", [0, 1])

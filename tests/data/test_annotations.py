@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -138,9 +137,7 @@ def test_a_byte_order_mark_does_no_harm(sound: dict, write) -> None:
     assert len(CocoDataset.from_folder(folder, "train")) == 3
 
 
-def test_a_missing_annotation_file_or_image_folder_is_said_so(
-    sound: dict, write, tmp_path: Path
-) -> None:
+def test_a_missing_annotation_file_or_image_folder_is_said_so(sound: dict, write) -> None:
     folder = write(sound)
     with pytest.raises(InputError, match=r"nothing\.json"):
         read_coco(folder / "nothing.json")

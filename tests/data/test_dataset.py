@@ -70,7 +70,7 @@ def test_a_truncated_image_is_one_line_with_file_and_id(sound: dict, write) -> N
 
 @pytest.mark.parametrize("place", ["images/train/deep", "images/train", "images", "."])
 def test_a_file_name_is_looked_up_from_the_image_folder_up_to_the_data_set(
-    sound: dict, write, tmp_path: Path, place: str
+    sound: dict, write, place: str
 ) -> None:
     folder = write(sound)
     (folder / "images" / "train" / "deep").mkdir(parents=True)

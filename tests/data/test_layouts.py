@@ -197,7 +197,8 @@ def test_an_undivided_set_is_divided_by_name(name: str, tmp_path: Path) -> None:
     parts = [open_split(tmp_path, split, Choices(val_fraction=0.4)) for split in ("train", "val")]
     names = [sorted(Path(path).stem for path in part.paths) for part in parts]
     assert sorted(names[0] + names[1]) == list("abcd")
-    assert names[0] and names[1]
+    assert names[0]
+    assert names[1]
     assert set(find_readers(tmp_path)) == {"all"}
 
 

@@ -116,7 +116,7 @@ def test_a_wide_image_is_bound_by_its_long_side() -> None:
     assert Transform(800).plan(200, 2000, Random(0)).size == (133, 1330)
 
 
-@pytest.mark.parametrize("height, width", [(1, 20000), (20000, 1), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(1, 20000), (20000, 1), (1, 1)])
 def test_the_thinnest_picture_never_explodes(height: int, width: int) -> None:
     for plan in drawn(800, 200, height, width):
         assert min(plan.size) >= 1

@@ -55,7 +55,8 @@ def refusal(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_detector(folder)
     message = str(caught.value)
-    assert str(folder) in message and "\n" not in message
+    assert str(folder) in message
+    assert "\n" not in message
     return message
 
 
@@ -81,9 +82,11 @@ def test_a_detector_saved_by_version_0_1_loads(model: str, tmp_path: Path) -> No
     loaded = detector.state_dict()
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
-    assert detector.settings["model"] == model and detector.settings["points"] == 2
+    assert detector.settings["model"] == model
+    assert detector.settings["points"] == 2
     assert detector.settings["num_levels"] == (5 if model == "dino-5scale" else 4)
-    assert config["classes"] == ["green", "red"] and config["category_ids"] == [2, 5]
+    assert config["classes"] == ["green", "red"]
+    assert config["category_ids"] == [2, 5]
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES)
@@ -199,7 +202,8 @@ WEIGHT_FAULTS: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_or_foreign_weights_file_is_refused(fault: str, folder: Path) -> None:
     WEIGHT_FAULTS[fault](folder / WEIGHTS)
     message = refusal(folder)
-    assert WEIGHTS in message and "weights_only" not in message
+    assert WEIGHTS in message
+    assert "weights_only" not in message
 
 
 def test_a_git_lfs_pointer_is_recognised_by_name(folder: Path) -> None:
@@ -207,7 +211,8 @@ def test_a_git_lfs_pointer_is_recognised_by_name(folder: Path) -> None:
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
     )
     message = refusal(folder)
-    assert "Git LFS" in message and "git lfs pull" in message
+    assert "Git LFS" in message
+    assert "git lfs pull" in message
 
 
 NAME = "decoder.heads.classes.0.bias"

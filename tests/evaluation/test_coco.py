@@ -226,7 +226,9 @@ def test_a_file_that_is_no_json_is_told_as_in_training(text: bytes | None, tmp_p
         read_coco(file)
     message = str(ours.value)
     assert message == str(training.value)
-    assert message.startswith(f"{file}: ") and "; " in message and "\n" not in message
+    assert message.startswith(f"{file}: ")
+    assert "; " in message
+    assert "\n" not in message
 
 
 def test_classes_of_one_name_are_told_apart_by_their_id() -> None:

@@ -106,11 +106,12 @@ def test_a_run_killed_in_its_first_epoch_starts_again(ask, trainings) -> None:
         (run / name).unlink()
     (run / "best").mkdir()
     reproduce(replace(ask, rows="qfl"))
-    assert trainings.started == named("qfl") * 2 and trainings.resumed == []
+    assert trainings.started == named("qfl") * 2
+    assert trainings.resumed == []
     assert not (run / "best").exists()
 
 
-def test_a_run_that_another_process_trains_is_left_to_it(ask, trainings, monkeypatch) -> None:
+def test_a_run_that_another_process_trains_is_left_to_it(ask, trainings) -> None:
     run = Path(ask.output) / "qfl-seed0"
     run.mkdir(parents=True)
     with (
@@ -309,7 +310,8 @@ def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -
 def test_the_control_may_stand_in_another_table(ask, trainings) -> None:
     reproduce(replace(ask, table="table2", rows="baseline"))
     rows = {row["name"]: row for row in reproduce(replace(ask, rows="md-cls"))["rows"]}
-    assert rows["md-cls"]["control"] == "baseline" and rows["qfl"]["control"] is None
+    assert rows["md-cls"]["control"] == "baseline"
+    assert rows["qfl"]["control"] is None
 
 
 def test_seeds_can_be_shared_among_jobs(ask, trainings) -> None:
@@ -391,8 +393,11 @@ def test_a_mistake_is_told_in_one_line(
     data = [] if "--scale" in arguments else ["--data", scenes]
     assert main(["reproduce", *arguments, *data, "--output", str(tmp_path / "runs")]) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and line in error and "\n" not in error
-    assert trainings.started == [] and not (tmp_path / "runs").exists()
+    assert error.startswith("error: ")
+    assert line in error
+    assert "\n" not in error
+    assert trainings.started == []
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_file_is_no_output(ask, trainings) -> None:
@@ -435,9 +440,11 @@ def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(
     assert main(["reproduce", table, "--list", "--output", str(output)]) == 0
     text = capsys.readouterr().out
     for row in TABLES[table].experiments():
-        assert row.command in text and row.name in text
+        assert row.command in text
+        assert row.name in text
         assert row.reported is None or str(row.reported) in text
-    assert trainings.started == [] and not output.exists()
+    assert trainings.started == []
+    assert not output.exists()
 
 
 # ---- side by side -----------------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ def test_a_room_stays_below_1200_lines_of_code() -> None:
 def test_no_module_is_named_after_nothing() -> None:
     nameless = {"utils", "util", "misc", "common", "core", "base", "helpers", "helper"}
     names = {part for source in SOURCES for part in source.relative_to(ROOT).with_suffix("").parts}
-    assert "criteria" in names and not names & nameless
+    assert "criteria" in names
+    assert not names & nameless
 
 
 def test_whatever_is_public_says_what_it_is() -> None:
@@ -141,7 +142,10 @@ def tracked() -> list[Path]:
 
 
 def test_tracked_files_speak_of_the_code_and_not_of_its_making() -> None:
-    """No path of one machine, no word about who wrote a line with what. (`session` as programs use it is fine.)"""
+    """No path of one machine, and no word about who wrote a line with what.
+
+    The word `session` as programs use it is fine.
+    """
     words = r"\b(?:sub)?agents?\b|\bco-?founders?\b|\bfounders?\b|\b(?:this|last|next|previous|my|our) session\b"
     paths = r"(?<![\w.])/(?:work|tmp|root|home)/\w"
     forbidden = re.compile(f"{words}|{paths}", re.IGNORECASE)

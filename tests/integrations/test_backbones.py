@@ -41,7 +41,8 @@ def test_maps_have_their_channels_first_and_their_strides(name: str, size: tuple
         assert each.shape == (1, channels, size[0] // stride, size[1] // stride)
     sum(each.square().mean() for each in maps).backward()
     frozen = {key for key, value in backbone.named_parameters() if not value.requires_grad}
-    assert frozen and all(
+    assert frozen
+    assert all(
         (value.grad is None) == (key in frozen) for key, value in backbone.named_parameters()
     )
 
@@ -71,7 +72,8 @@ def test_the_stem_a_teacher_is_given_is_its_own_though_the_network_drops_paths()
         backbone.train().stem(images(64, 64)),
         backbone.eval().stem(images(64, 64)),
     ]
-    assert torch.equal(stems[0], stems[2]) and torch.equal(stems[1], stems[2])
+    assert torch.equal(stems[0], stems[2])
+    assert torch.equal(stems[1], stems[2])
     assert any(module.training for module in backbone.train().features.modules())
 
 

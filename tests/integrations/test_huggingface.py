@@ -125,7 +125,8 @@ def pair(request, tmp_path_factory):
     model = model_of(*request.param)
     model.save_pretrained(folder / "theirs")
     report = convert(folder / "theirs", "deformable-detr-plus", folder / "ours")
-    assert not report.fresh and not report.unused
+    assert not report.fresh
+    assert not report.unused
     return model, load_detector(folder / "ours")[0], folder
 
 
@@ -165,7 +166,7 @@ def test_our_detector_answers_the_same_in_transformers(small, tmp_path: Path, si
 
 
 def test_a_model_that_is_trained_on_keeps_one_copy_of_its_box_heads(small) -> None:
-    """transformers refines with the decoder's copy but learns through the detector's."""
+    """Transformers refines with the decoder's copy but learns through the detector's."""
     model = to_huggingface(small("deformable-detr-plus"))
     assert model.model.decoder.bbox_embed is model.bbox_embed
     assert model.class_embed[0].weight is not model.class_embed[1].weight

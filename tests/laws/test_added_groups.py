@@ -119,10 +119,8 @@ def test_prediction_queries_are_the_teachers_but_for_what_is_asked_of_the_studen
     )
     theirs = outputs["main"].queries[0]
     assert not torch.equal(own.queries.anchors, theirs.anchors)
-    assert (
-        torch.equal(group.queries.content, theirs.content)
-        and not group.queries.content.requires_grad
-    )
+    assert torch.equal(group.queries.content, theirs.content)
+    assert not group.queries.content.requires_grad
     assert torch.equal(group.queries.anchors, (theirs if ref == "teacher" else own.queries).anchors)
     if model == DEFORMABLE:
         assert torch.equal(
@@ -130,5 +128,8 @@ def test_prediction_queries_are_the_teachers_but_for_what_is_asked_of_the_studen
         )
     else:
         assert group.queries.position is None
-    assert group.name == "prediction" and not group.own
-    assert group.sees == () and group.padding is None and not group.matched
+    assert group.name == "prediction"
+    assert not group.own
+    assert group.sees == ()
+    assert group.padding is None
+    assert not group.matched

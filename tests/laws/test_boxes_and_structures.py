@@ -66,8 +66,10 @@ def test_overlaps_agree_with_torchvision(seed) -> None:
 def test_overlaps_stay_in_their_range_whatever_the_boxes(seed, eps) -> None:
     boxes = random_boxes(12, seed, 0.5)
     iou, giou = overlaps(cxcywh_to_xyxy(boxes)[:, None], cxcywh_to_xyxy(boxes)[None], eps)
-    assert iou.min() >= 0 and iou.max() <= 1 + 1e-6
-    assert giou.min() >= -1 - 1e-6 and giou.max() <= 1 + 1e-6
+    assert iou.min() >= 0
+    assert iou.max() <= 1 + 1e-6
+    assert giou.min() >= -1 - 1e-6
+    assert giou.max() <= 1 + 1e-6
     assert (giou <= iou + 1e-6).all()
 
 
@@ -122,7 +124,8 @@ def parts(queries: QuerySet) -> list[Tensor]:
 def test_query_sets_join_slice_and_gather_every_field_alike(position) -> None:
     first, second = query_set(3, position), query_set(4, position, 1)
     joined = QuerySet.cat([first, second])
-    assert len(joined) == 7 and len(parts(joined)) == 2 + position
+    assert len(joined) == 7
+    assert len(parts(joined)) == 2 + position
     for part, one, other in zip(parts(joined), parts(first), parts(second), strict=True):
         assert torch.equal(part, torch.cat([one, other], 1))
     for part, one in zip(parts(joined[:3]), parts(first), strict=True):
@@ -186,7 +189,8 @@ def test_a_union_of_matchings_is_a_union_of_sets(first, second) -> None:
         list(zip(*(part.tolist() for part in m), strict=True)) for m in (first[0], second[0])
     ]
     union = list(zip(*(part.tolist() for part in first[0].union(second[0])), strict=True))
-    assert len(union) == len(set(union)) and set(union) == set(as_lists[0]) | set(as_lists[1])
+    assert len(union) == len(set(union))
+    assert set(union) == set(as_lists[0]) | set(as_lists[1])
 
 
 def test_views_count_layers_then_images_then_blocks() -> None:
@@ -194,7 +198,8 @@ def test_views_count_layers_then_images_then_blocks() -> None:
     numbers = torch.arange(layers * images * blocks * slots, dtype=torch.float32)
     numbers = numbers.view(layers, images, blocks * slots, 1)
     views = Predictions(numbers.expand(-1, -1, -1, 7), numbers.expand(-1, -1, -1, 4)).views(blocks)
-    assert views.logits.shape == (layers * images * blocks, slots, 7) and views.boxes.shape[-1] == 4
+    assert views.logits.shape == (layers * images * blocks, slots, 7)
+    assert views.boxes.shape[-1] == 4
     for layer in range(layers):
         for image in range(images):
             for block in range(blocks):

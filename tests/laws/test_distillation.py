@@ -71,8 +71,11 @@ def taught_step(
 
 @every_host
 def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None:
-    """Equal weights, no dropout: both matchings agree, MD is plain QFL with one-to-one regression, PD repeats the
-    main group, and the strict indicator leaves no box to distil."""
+    """Equal weights and no dropout: both matchings agree.
+
+    MD is then plain QFL with one-to-one regression, PD repeats the main group, and the strict
+    indicator leaves no box to distil.
+    """
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
     terms, answer, taught = taught_step(student, batch, host, "md+pd")
     (main, (matching, _)), (_, (twin, _)) = answer["main"], taught["main"]
@@ -106,7 +109,8 @@ def test_extra_groups_never_change_the_main_group(make_detector, make_batch, hos
     )
     assert set(outputs.groups) == names
     padding = outputs["auxiliary"].group.padding
-    assert padding.any() and not padding.all()
+    assert padding.any()
+    assert not padding.all()
     with torch.no_grad():
         alone = student(batch)["main"]
     for part in ("logits", "boxes"):
@@ -244,7 +248,8 @@ def test_a_tie_of_costs_is_the_students() -> None:
         taught = Answer(Outputs.of([output]), {"main": others})
         twin = distillation.align_layers(taught, output, "main")
         view = PairView.of(output, own.matching, twin, targets)
-        assert view.own_target.tolist() == [-1] and view.rival.tolist() == [0]
+        assert view.own_target.tolist() == [-1]
+        assert view.rival.tolist() == [0]
         weights = distillation.box_weights(output, own, twin, view, targets)
         assert weights.own.tolist() == [1.0]
         assert weights.teacher.tolist() == [pytest.approx(0.51)]
@@ -282,7 +287,9 @@ def test_labels_are_ious_and_at_most_two_a_query(make_detector, make_batch) -> N
         view = PairView.of(main, own.matching, twin, batch.targets)
         labels = distillation.class_targets(main, own.matching, twin, view, batch.targets)
         dense = own.matching.targets_of_queries(*main.views.logits.shape[:2])
-        assert not labels.requires_grad and labels.min() >= 0 and labels.max() <= 1 + 1e-6
+        assert not labels.requires_grad
+        assert labels.min() >= 0
+        assert labels.max() <= 1 + 1e-6
         counts = (labels > 0).sum(-1)
         assert counts.max() <= 2
         background = dense < 0
@@ -310,13 +317,16 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(
     recipe = make_recipe(options("od", host, {}), student, Teacher(teacher))
     step = recipe.step(student, make_batch(counts))
     loss = total(joined(objective.losses(step) for objective in recipe.objectives))
-    assert loss.isfinite() and loss > 0
+    assert loss.isfinite()
+    assert loss > 0
     loss.backward()
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
     for name, parameter in recipe.teacher.named_parameters():
-        assert parameter.grad is None and not parameter.requires_grad, name
+        assert parameter.grad is None, name
+        assert not parameter.requires_grad, name
     for output in step.teacher.outputs.groups.values():
         tensors = [
             *vars(output.predictions).values(),
@@ -482,9 +492,8 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
         recipe = make_recipe(options("md", host, {"dino.align": align}), student, Teacher(teacher))
         tokens = spied_tokens(recipe.teacher.detector)
         encoded, taught = recipe.consult(student, batch)
-        assert torch.equal(encoded.tokens, ours) and all(torch.equal(t, theirs) for t in tokens), (
-            align
-        )
+        assert torch.equal(encoded.tokens, ours), align
+        assert all(torch.equal(seen, theirs) for seen in tokens), align
         direct = teacher.encode(batch, tokens=theirs)
         assert_close(taught.outputs["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
 

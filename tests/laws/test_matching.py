@@ -91,7 +91,8 @@ def check_matching(matched: Matched, output: GroupOutput, targets: Targets) -> N
         chosen, slots = pairs[:, 1], pairs[:, 2] - start
         usable = np.flatnonzero(np.isfinite(cost).all(0)) if size else np.arange(0)
         assert len(set(chosen)) == len(set(slots)) == len(pairs) == min(size, len(usable))
-        assert set(chosen) <= set(usable) and all(0 <= slot < size for slot in slots)
+        assert set(chosen) <= set(usable)
+        assert all(0 <= slot < size for slot in slots)
         rows, columns = linear_sum_assignment(cost[:size, usable]) if size else ([], [])
         assert cost[slots, chosen].sum() == pytest.approx(
             cost[:size, usable][rows, columns].sum(), rel=1e-6, abs=1e-6
@@ -148,7 +149,8 @@ def test_costs_are_the_formula_pair_by_pair(kind, eps, blocks) -> None:
     output = random_output(3, 4, blocks=blocks, empty=0.2 if blocks > 1 else 0.0)
     weights = (1.5, 4.0, 3.0)
     costs = pairwise_costs(output, targets, MatchCost(*weights, cost=kind, eps=eps))
-    assert costs.shape == (2 * 3 * blocks, 6, 4) and not costs.requires_grad
+    assert costs.shape == (2 * 3 * blocks, 6, 4)
+    assert not costs.requires_grad
     views = seen(output, targets)
     assert len(views) == len(costs)
     for ours, view in zip(costs, views, strict=True):
@@ -205,7 +207,8 @@ def test_a_sound_prediction_is_preferred_to_a_broken_one(part) -> None:
     targets, output = random_targets((2,)), random_output(1, 4, layers=1)
     getattr(output.predictions, part)[0, 0, 1] = math.nan
     chosen = match([output], targets, MatchCost())["main"].matching.query.tolist()
-    assert 1 not in chosen and len(chosen) == 2
+    assert 1 not in chosen
+    assert len(chosen) == 2
 
 
 # ---- whole steps ----------------------------------------------------------------------------------------------
@@ -256,15 +259,18 @@ def test_a_matching_known_by_construction_is_kept_and_an_unmatched_group_left_al
     free = replace(free, group=replace(free.group, matched=False))
     matched = match([given_, free, usual], targets, cost)
     assert matched.keys() == {"a", "c"}
-    assert matched["a"].matching is known and matched["a"].costs is None
+    assert matched["a"].matching is known
+    assert matched["a"].costs is None
     check_matching(matched["c"], usual, targets)
 
 
 def test_padded_targets_are_zero_boxes_behind_the_real_ones() -> None:
     targets = random_targets((2, 0, 3))
     boxes, labels = targets.padded
-    assert boxes.shape == (3, 3, 4) and labels.shape == (3, 3)
+    assert boxes.shape == (3, 3, 4)
+    assert labels.shape == (3, 3)
     for image, (start, size) in enumerate(zip(targets.starts, targets.counts, strict=True)):
         assert torch.equal(boxes[image, :size], targets.boxes[start : start + size])
         assert torch.equal(labels[image, :size], targets.labels[start : start + size])
-        assert not boxes[image, size:].any() and not labels[image, size:].any()
+        assert not boxes[image, size:].any()
+        assert not labels[image, size:].any()

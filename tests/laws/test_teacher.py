@@ -97,7 +97,8 @@ def test_frozen_weights_stay_bit_identical_and_statistics_are_copied(student) ->
     teacher, before = Teacher(student, 0.7), weights(student)
     frozen = [name for name, parameter in student.named_parameters() if not parameter.requires_grad]
     buffers = [name for name, _ in student.named_buffers()]
-    assert frozen and buffers
+    assert frozen
+    assert buffers
     for _ in range(3):
         take_step(student)
         teacher.update(student)
@@ -135,9 +136,11 @@ def test_after_stop_update_the_teacher_stands_still_while_the_evaluated_moves(st
     states = set()
     for step in range(6):
         if step == 3:
-            assert not teacher.stopped and teacher.evaluated is teacher.detector
+            assert not teacher.stopped
+            assert teacher.evaluated is teacher.detector
             teacher.stop()
-            assert teacher.stopped and teacher.evaluated is not teacher.detector
+            assert teacher.stopped
+            assert teacher.evaluated is not teacher.detector
             frozen = checksum(teacher.detector)
         take_step(student)
         teacher.update(student)

@@ -294,8 +294,11 @@ def prediction_terms(
     nb: float,
     gamma: float = 2.0,
 ) -> list[dict[str, Tensor]]:
-    """Eqs. 5 and 6. Each image comes as the student's answer to the teacher's queries, the teacher's own, and the
-    student's main group."""
+    """Eqs. 5 and 6.
+
+    Each image comes as the student's answer to the teacher's queries, the teacher's own, and the
+    student's main group.
+    """
     terms = []
     for views in layers:
         sums = {"class": torch.zeros(()), "l1": torch.zeros(()), "giou": torch.zeros(())}

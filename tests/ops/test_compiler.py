@@ -36,7 +36,7 @@ def test_racing_builds_leave_one_library_and_nothing_else(cache):
 
 
 @needs_compiler
-def test_a_cached_library_is_not_built_again_and_a_changed_source_is(cache, monkeypatch):
+def test_a_cached_library_is_not_built_again_and_a_changed_source_is(cache):
     compiler.load_library("answer.cpp")
     (first,) = cache.iterdir()
     built = first.stat().st_mtime_ns

@@ -31,7 +31,8 @@ def kernels() -> ModuleType:
     """The module without the type checks that the test run adds, which Triton cannot read."""
     file = Path(od_detr.__file__).parent / "ops" / "triton.py"
     spec = importlib.util.spec_from_file_location("plain_kernels", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -78,4 +79,5 @@ def test_rows_of_channels_are_read_and_added_in_vectors(kernels: ModuleType) -> 
     assert re.search(r"ld\.global\.v4\.b32", forward)
     backward = compiled(kernels._backward_kernel, "bf16", 90).asm["ptx"]
     added = set(re.findall(r"(?:atom|red)\.global[\w.]*\.add[\w.]*", backward))
-    assert added and all("v4.f32" in each for each in added)
+    assert added
+    assert all("v4.f32" in each for each in added)

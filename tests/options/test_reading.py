@@ -45,7 +45,8 @@ def test_every_spelling_of_a_value_gives_the_same_options() -> None:
         assert made(**values) == expected
     assert made(ag={"stages": [1, 2]}).ag == AuxiliarySwitches(stages=(1, 2))
     assert made(precision=32, output=Path("runs") / "x").output == str(Path("runs") / "x")
-    assert made(epochs="1e2").epochs == 100 and made(ema_stop="off").ema.stop == "off"
+    assert made(epochs="1e2").epochs == 100
+    assert made(ema_stop="off").ema.stop == "off"
     assert made(backbone_options="{channels: [8, 16]}").backbone_options == {"channels": [8, 16]}
     assert made(queries=None).queries is made(queries="null").queries is None
 
@@ -76,7 +77,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError) as refused:
         made(**values)
-    assert str(refused.value).startswith(name) and "\n" not in str(refused.value)
+    assert str(refused.value).startswith(name)
+    assert "\n" not in str(refused.value)
 
 
 def test_options_made_in_python_pass_the_same_checks() -> None:
@@ -153,6 +155,7 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
 def test_every_option_is_declared_with_a_sentence_and_a_default_to_show() -> None:
     for option in options_of(TrainOptions).values():
         about = option.about
-        assert about.help[0].isupper() and about.help.endswith("."), option.name
+        assert about.help[0].isupper(), option.name
+        assert about.help.endswith("."), option.name
         assert about.shown or option.default is not None, option.name
     assert not set(renamed(TrainOptions)) & set(options_of(TrainOptions))

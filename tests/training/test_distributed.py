@@ -115,13 +115,16 @@ def test_a_rank_without_targets_trains_with_every_host(
     assert result.returncode == 0, result.stderr[-3000:]
     for host in ARCHITECTURES:
         seen = [json.loads((tmp_path / f"{host}-{rank}.json").read_text()) for rank in (0, 1)]
-        assert len(seen[0]) == 3 and min(seen[0]) > 0 and seen[1] == [0, 0, 0], host
+        assert len(seen[0]) == 3, host
+        assert min(seen[0]) > 0, host
+        assert seen[1] == [0, 0, 0], host
         weights = [torch.load(tmp_path / f"{host}-{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]), host
         assert all(value.isfinite().all() for value in weights[0].values()), host
         with (tmp_path / host / "metrics.csv").open() as file:
             (row,) = csv.DictReader(file)
-        assert float(row["train/loss"]) > 0 and row["step"] == "3"
+        assert float(row["train/loss"]) > 0
+        assert row["step"] == "3"
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +157,8 @@ def trained_by_two(
 
 def test_two_processes_speak_with_one_voice(trained_by_two: tuple[Path, Path, str]) -> None:
     _, run, told = trained_by_two
-    assert told.count("best: ") == 1 and told.count("\n{") == 1
+    assert told.count("best: ") == 1
+    assert told.count("\n{") == 1
     assert json.loads(told.splitlines()[-1])["run"] == str(run)
 
 

@@ -76,14 +76,14 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
         "tensorboard",
     }
     table = rows(run)
-    assert [row["epoch"] for row in table] == ["1", "2", "3"] and [
-        row["step"] for row in table
-    ] == ["3", "6", "9"]
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    assert [row["step"] for row in table] == ["3", "6", "9"]
     assert set(COLUMNS) <= set(table[0])
     assert {"train/matching/class/2", "train/prediction/giou/1", "train/auxiliary/l1/2"} <= set(
         table[0]
     )
-    assert table[0]["stability/instability"] == "" and float(table[1]["stability/instability"]) >= 0
+    assert table[0]["stability/instability"] == ""
+    assert float(table[1]["stability/instability"]) >= 0
     terms = [
         float(table[0][name])
         for name in table[0]
@@ -92,14 +92,16 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
     assert float(table[0]["train/loss"]) == pytest.approx(sum(terms), rel=1e-5)
 
     detector, config = load_detector(run / "best")
-    assert config["classes"] == list(CLASSES) and config["weights"] in ("online", "teacher")
+    assert config["classes"] == list(CLASSES)
+    assert config["weights"] in ("online", "teacher")
     assert config["AP"] == max(max(row["val/AP"], row["val/teacher/AP"]) for row in result.rows)
     assert detector.settings["hidden_dim"] == 32
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
     again = parse("train", TrainCommand, ["--config", str(run / "config.yaml")], True)
     resolved, given = flat(dataclasses.asdict(again)), flat(dataclasses.asdict(chosen))
-    assert resolved.pop("json") is False and resolved.keys() == given.keys()
+    assert resolved.pop("json") is False
+    assert resolved.keys() == given.keys()
     assert all(resolved[name] is not None for name in RESOLVED_LATER)
     assert {name for name in given if resolved[name] != given[name]} <= {
         name for name in RESOLVED_LATER if given[name] is None
@@ -116,7 +118,8 @@ def test_best_is_kept_even_where_there_is_nothing_to_find(
         content = json.loads((scenes / f"{split}.json").read_text())
         (data / f"{split}.json").write_text(json.dumps(content | {"annotations": []}))
     result = fit(options(data=str(data), epochs=1))
-    assert result.rows[0]["val/AP"] == -1 and math.isfinite(result.rows[0]["train/loss"])
+    assert result.rows[0]["val/AP"] == -1
+    assert math.isfinite(result.rows[0]["train/loss"])
     assert (result.directory / "best" / "model.safetensors").is_file()
 
 
@@ -185,11 +188,11 @@ def test_a_longer_run_goes_on_at_the_rate_and_with_the_average_it_had(options: O
     begun = fit(options(epochs=3, recipe="od"))
     config = begun.directory / "config.yaml"
     before = yaml.safe_load(config.read_text())
-    assert before["opt"]["drop"] == 2 and before["opt"]["lr"] == 2e-4 and before["hidden_dim"] == 32
-    assert (
-        before["ema"]["decay"] == pytest.approx(scaled_decay(9))
-        and before["qfl"]["class_weight"] == 2
-    )
+    assert before["opt"]["drop"] == 2
+    assert before["opt"]["lr"] == 2e-4
+    assert before["hidden_dim"] == 32
+    assert before["ema"]["decay"] == pytest.approx(scaled_decay(9))
+    assert before["qfl"]["class_weight"] == 2
     fit(options(epochs=4, recipe="od", resume=True))
     assert yaml.safe_load(config.read_text()) == before | {"epochs": 4}
     saved = checkpoint(begun.directory)
@@ -309,8 +312,10 @@ def test_stop_update_freezes_the_teacher_with_the_first_step_of_the_reduced_rate
     fit(options(epochs=3, recipe="od"))  # drops after 2 epochs of 3 steps
     rates, teacher, evaluated = zip(*seen, strict=True)
     assert [rate == max(rates) for rate in rates] == [True] * 6 + [False] * 3
-    assert len(set(teacher[:6])) == 6 and set(teacher[6:]) == {teacher[5]}
-    assert teacher[:6] == evaluated[:6] and len(set(evaluated)) == 9
+    assert len(set(teacher[:6])) == 6
+    assert set(teacher[6:]) == {teacher[5]}
+    assert teacher[:6] == evaluated[:6]
+    assert len(set(evaluated)) == 9
 
 
 @pytest.mark.slow
@@ -389,7 +394,8 @@ def test_bf16_trains_with_losses_in_float32(
 
     monkeypatch.setattr(Recipe, "losses", spy)
     run = fit(options(precision="bf16", epochs=1))
-    assert seen and all(one == (True, {torch.float32}) for one in seen)
+    assert seen
+    assert all(one == (True, {torch.float32}) for one in seen)
     weights = checkpoint(run.directory)["state_dict"]
     assert all(
         value.dtype != torch.bfloat16 for value in weights.values() if torch.is_tensor(value)

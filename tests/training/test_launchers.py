@@ -168,7 +168,8 @@ def test_a_lost_process_is_named_in_one_line(
     statuses, _, errors = launched(own(script), VICTIM=victim, CAUSE=cause)
     assert statuses[0] in (1, -9)
     lines = [line for line in errors.splitlines() if "rank" in line]
-    assert len(lines) == 1 and named in lines[0], errors[-3000:]
+    assert len(lines) == 1, errors[-3000:]
+    assert named in lines[0], errors[-3000:]
     assert "Traceback" not in errors
 
 

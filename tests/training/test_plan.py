@@ -38,7 +38,8 @@ def test_a_run_that_was_killed_before_its_first_save_starts_again(
     files.directory.mkdir()
     files.config.write_text(CONFIG_HEAD + "epochs: 2\n")
     plan = planned(options(resume=resume))
-    assert plan.checkpoint is None and plan.options.epochs == 2
+    assert plan.checkpoint is None
+    assert plan.options.epochs == 2
 
 
 @pytest.mark.parametrize("resume", [False, True])

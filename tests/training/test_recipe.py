@@ -103,7 +103,8 @@ def test_a_detector_from_outside_is_distilled() -> None:
         optimizer.step()
         teacher.update(student)
         for weight, old in zip(student.parameters(), before, strict=True):
-            assert weight.isfinite().all() and not torch.equal(weight, old)
+            assert weight.isfinite().all()
+            assert not torch.equal(weight, old)
 
 
 def test_two_groups_of_one_name_are_refused() -> None:
@@ -151,7 +152,8 @@ def test_no_step_is_kept_alive_by_a_cycle(model, monkeypatch) -> None:
         alive = [reference for reference in made[:-each] if reference() is not None]
     finally:
         gc.enable()
-    assert each and alive == []
+    assert each
+    assert alive == []
 
 
 def test_copies_that_do_not_wait_are_made_in_one_place() -> None:

@@ -1,1 +1,1 @@
-
+"""Matching costs, Hungarian matching and losses, as pure functions."""

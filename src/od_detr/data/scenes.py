@@ -42,6 +42,7 @@ class Scene:
 
     @property
     def pixels(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image as RGB bytes."""
         return (self.image * 255 + 0.5).astype(np.uint8)
 
     @property

@@ -76,6 +76,7 @@ class Transform:
             raise InputError(f"augment {self.augment!r} is unknown; give detr, flip or none")
 
     def __call__(self, sample: Sample, rng: Random) -> Sample:
+        """Transforms a sample; `rng` decides what is random."""
         height, width = sample.image.shape[1:]
         plan = self.plan(height, width, rng)
         boxes, kept = apply_to_boxes(plan, sample.boxes)

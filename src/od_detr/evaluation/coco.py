@@ -64,7 +64,7 @@ def evaluate_detections(
 def detections_to_coco(
     detections: supervision.Detections, image_id: int, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
-    """supervision's detections of one image as COCO results.
+    """Detections of one image as COCO results.
 
     `category_ids` maps a class to its category; by default they are equal.
     """

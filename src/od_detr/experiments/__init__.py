@@ -1,1 +1,1 @@
-
+"""The demo, and the rows of the paper's tables and figures."""

@@ -100,6 +100,7 @@ class Table:
     curves: bool = False
 
     def experiments(self) -> list[Experiment]:
+        """The rows, from top to bottom."""
         return [row() for row in self.rows]
 
 

@@ -21,7 +21,10 @@ NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenNorm)
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """ "32" or "bf16"; "auto" is bf16 where the processor multiplies bfloat16 itself, as emulation would be slower."""
+    """The precision to use: "32" or "bf16".
+
+    "auto" is bf16 where the processor multiplies bfloat16 itself; emulation would be slower.
+    """
     if precision not in PRECISIONS:
         raise InputError(
             f"--precision {precision}: no such precision; choose one of {', '.join(PRECISIONS)}"

@@ -1,1 +1,1 @@
-
+"""The modules that all architectures are built from."""

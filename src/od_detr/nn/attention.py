@@ -144,6 +144,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, content: Float[Tensor, "B Q D"], position: Float[Tensor, "B Q D"], layout: GroupLayout
     ) -> Float[Tensor, "B Q D"]:
+        """Attends within each group; `position` is added to queries and keys, not to values."""
         dim = content.shape[-1]
         query, key = F.linear(
             content + position, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim]

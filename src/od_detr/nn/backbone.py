@@ -137,6 +137,7 @@ class FrozenNorm(FrozenBatchNorm2d):
     running_var: Tensor
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Scales and shifts each channel of a feature map."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
@@ -233,7 +234,7 @@ def _is_plain(value: Any, depth: int = 2) -> bool:
 
 
 def _create(name: str, **options: Any) -> nn.Module:
-    """timm's feature extractor, for images of any size even where timm would insist on one."""
+    """A feature extractor of timm, for images of any size even where timm would insist on one."""
     try:
         features = timm.create_model(
             name, **{"features_only": True, "strict_img_size": False, **options}

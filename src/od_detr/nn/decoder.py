@@ -38,6 +38,15 @@ class DecoderLayer(nn.Module):
         memory: Memory,
         layout: GroupLayout,
     ) -> Float[Tensor, "B Q D"]:
+        """One layer: the content of all queries, refined.
+
+        Args:
+            content: content of the queries of all groups.
+            position: their positional embeddings.
+            anchors: their boxes (or points) as each feature level sees them, normalised cxcywh.
+            memory: the encoded image.
+            layout: which queries see each other.
+        """
         content = self.norm2(content + self.dropout(self.self_attn(content, position, layout)))
         attended = self.cross_attn(
             content + position, anchors, memory.tokens, memory.padding, memory.shapes

@@ -58,6 +58,7 @@ class EncoderLayer(nn.Module):
     def forward(
         self, memory: Memory, position: Float[Tensor, "B S D"], references: Float[Tensor, "B S L 2"]
     ) -> Float[Tensor, "B S D"]:
+        """One layer: the tokens of the memory, refined. `references` are their cells' centres."""
         tokens = memory.tokens
         attended = self.self_attn(
             tokens + position, references, tokens, memory.padding, memory.shapes
@@ -118,6 +119,7 @@ class Encoder(nn.Module):
     def forward(
         self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]
     ) -> Memory:
+        """Encodes a feature pyramid. `padding` is True where the batch has no image."""
         memory, position = self.flatten(pyramid, padding)
         references = memory.cell_centres()[:, :, None] * memory.ratios[:, None]
         for layer in self.layers:

@@ -35,6 +35,7 @@ class Neck(nn.Module):
     def forward(
         self, features: list[Float[Tensor, "B _c _h _w"]]
     ) -> list[Float[Tensor, "B D _h _w"]]:
+        """Projects the backbone's maps to D channels and adds coarser levels below the last one."""
         pyramid = [
             project(feature) for project, feature in zip(self.projections, features, strict=False)
         ]

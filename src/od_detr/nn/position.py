@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def _interleaved_sine(angles: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch F"]:
-    """sin of the even and cos of the odd entries, in place of each."""
+    """Sine of the even entries and cosine of the odd ones, in their places."""
     return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(-2)
 
 
@@ -90,5 +90,6 @@ class AnchorPosition(nn.Module):
     def forward(
         self, anchors: Float[Tensor, "B Q 4"], content: Float[Tensor, "B Q D"], layer: int
     ) -> Float[Tensor, "B Q D"]:
+        """The embedding at a decoder layer, counted from 0."""
         position = self.embed(encode_anchors(anchors, self.features).to(content.dtype))
         return position if self.scale is None or layer == 0 else position * self.scale(content)

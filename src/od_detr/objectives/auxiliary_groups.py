@@ -188,7 +188,9 @@ class AuxiliaryGroups:
         """
         twin, (matching, costs) = teacher["main"]
         origin, padding = output.group.origin, output.group.padding
-        assert costs is not None and origin is not None and padding is not None  # see query_groups
+        assert costs is not None
+        assert origin is not None  # see query_groups
+        assert padding is not None
         stages = Stages.of(self.stages, twin, costs)
         images, blocks = len(targets.counts), output.group.blocks
         index = origin.unflatten(1, (blocks, -1))  # (B, R, q), the query in each slot of a block

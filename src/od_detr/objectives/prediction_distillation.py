@@ -41,7 +41,7 @@ class PairWeights(NamedTuple):
 
 
 def tood_weight(scores: Float[Tensor, " P"], ious: Float[Tensor, " P"]) -> PairWeights:
-    """w = s^0.25 * u^0.75 of Eq. 5, as the class target and as the weight of the box."""
+    """Eq. 5: w = s^0.25 * u^0.75 is both the class target and the weight of the box."""
     weights = scores**0.25 * ious**0.75
     return PairWeights(weights, weights)
 

@@ -39,7 +39,7 @@ class Average(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module, decay: float) -> None:
-        """average <- decay * average + (1 - decay) * student."""
+        """Sets average <- decay * average + (1 - decay) * student."""
         if not self._followed or self._followed[0] is not student:
             self._pair_up(student)
         torch._foreach_lerp_(*self._moving, 1 - decay)

@@ -9,7 +9,9 @@ from od_detr.experiments.paper import table2
 
 
 def original() -> Experiment:
-    """Original Matching: the teacher's. (The paper's text gives this row's figure to the next, and the reverse.)
+    """Original Matching: the teacher's matching.
+
+    The paper's text exchanges the numbers of this row and the next.
 
         od-detr train --data COCO --devices 8 --recipe md+ag --ag.match original
 

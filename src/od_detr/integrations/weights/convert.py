@@ -146,17 +146,15 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
     if found.config or any(name.startswith("model.encoder.layers.") for name in found.weights):
         return _from_huggingface(found, model)
     if {"transformer.level_embeds", "neck.convs.0.conv.weight"} & found.weights.keys():
-        origin, weights = "detrex", detrex.to_official_names(found.weights)
-    else:
-        origin, weights = "official", found.weights
-    likeness = resembles(weights)
-    if likeness != model:
-        fix = (
-            f"convert it with --model {likeness}"
-            if likeness in ARCHITECTURES
-            else f"give a checkpoint of {model}"
-        )
-        raise InputError(f"{found.source}: looks like {likeness}, not {model}; {fix}")
+        return _from_official("detrex", found, detrex.to_official_names(found.weights), model)
+    return _from_official("official", found, found.weights, model)
+
+
+def _from_official(
+    origin: str, found: Checkpoint, weights: Mapping[str, Tensor], model: str
+) -> _Translation:
+    """Translates weights under the official names; detrex's have been renamed to them."""
+    _check_likeness(weights, found.source, model)
     check_arguments(found.arguments, found.source)
     ours, left_over = official.from_official(weights, model)
     settings = sizes_of(ours, found.arguments, found.source)
@@ -166,18 +164,34 @@ def _translate(found: Checkpoint, model: str) -> _Translation:
             settings |= detrex.DINO_SETTINGS
     elif settings["decoder_layers"] > 1 and official.heads_are_one(ours):
         raise InputError(
-            f"{found.source}: all layers have one box head: it was trained without box refinement; train with it"
+            f"{found.source}: all layers share one box head, so it was trained without box "
+            "refinement, which is not supported; give a checkpoint trained with box refinement"
         )
-    notes = (
-        []
-        if "nheads" in found.arguments
-        else [f"weights do not tell the attention heads, {HEADS} are assumed"]
-    )
+    notes = _notes(origin, found, model)
+    return _Translation(origin, ours, left_over, settings, notes)
+
+
+def _check_likeness(weights: Mapping[str, Tensor], source: Path, model: str) -> None:
+    likeness = resembles(weights)
+    if likeness == model:
+        return
+    known = likeness in ARCHITECTURES
+    fix = f"convert it with --model {likeness}" if known else f"give a checkpoint of {model}"
+    raise InputError(f"{source}: looks like {likeness}, not {model}; {fix}")
+
+
+def _notes(origin: str, found: Checkpoint, model: str) -> tuple[str, ...]:
+    notes = []
+    if "nheads" not in found.arguments:
+        notes.append(
+            f"the checkpoint does not say how many attention heads it has; {HEADS} are assumed"
+        )
     if origin == "detrex" and model == "deformable-detr-plus":
         notes.append(
-            "detrex refines sides down to a thousandth of the image, this detector further: tiny boxes may differ"
+            "detrex does not refine box sides below a thousandth of the image, this detector "
+            "does; tiny boxes may differ"
         )
-    return _Translation(origin, ours, left_over, settings, tuple(notes))
+    return tuple(notes)
 
 
 def _from_huggingface(found: Checkpoint, model: str) -> _Translation:
