@@ -27,8 +27,10 @@ def test_what_stops_a_training_is_an_error_of_one_line(od_detr: Callable, tmp_pa
     (tmp_path / "data" / "train.json").write_text(json.dumps(document))
     answer = od_detr("doctor", tmp_path / "data", "--json")
     assert answer.status == 2
-    assert "train.json" in answer.error and "bbox" in answer.error
-    assert answer.error.startswith("error: ") and answer.error.count("\n") == 1
+    assert "train.json" in answer.error
+    assert "bbox" in answer.error
+    assert answer.error.startswith("error: ")
+    assert answer.error.count("\n") == 1
     codes = {problem["code"] for problem in answer.json["problems"]}
     assert "annotation-bbox" in codes
 
@@ -52,6 +54,8 @@ def test_a_folder_without_annotations_is_refused(od_detr: Callable, tmp_path: Pa
 
 def test_queries_count_for_a_model_only(od_detr: Callable, scenes: Path) -> None:
     answer = od_detr("doctor", scenes, "--queries", "3")
-    assert answer.status == 2 and "--model" in answer.error
+    assert answer.status == 2
+    assert "--model" in answer.error
     answer = od_detr("doctor", scenes, "--queries", "1", "--model", "dab-deformable-detr")
-    assert answer.status == 2 and "queries" in answer.error
+    assert answer.status == 2
+    assert "queries" in answer.error

@@ -93,7 +93,8 @@ def test_a_run_that_stops_distilling_is_resumed_bit_for_bit(options, monkeypatch
     for row, wanted in zip(rows, whole, strict=True):
         assert {**row, SECONDS: 0} == {**wanted, SECONDS: 0}
     distilled = [any("prediction/" in key for key in row) for row in whole]
-    assert distilled[0] and not distilled[-1]
+    assert distilled[0]
+    assert not distilled[-1]
 
 
 def test_a_teacher_that_reads_the_students_maps_gives_them_no_gradient(options) -> None:
@@ -109,6 +110,7 @@ def test_a_teacher_that_reads_the_students_maps_gives_them_no_gradient(options) 
         wanted = teacher.detector.encode_features(
             student.backbone(student.stem(batch)), batch.padding
         )
-    assert taught is not None and not taught.outputs["main"].predictions.logits.requires_grad
+    assert taught is not None
+    assert not taught.outputs["main"].predictions.logits.requires_grad
     assert torch.equal(taught.outputs["main"].queries[0].content, wanted.queries.content)
     assert own.memory.tokens.shape == wanted.memory.tokens.shape
