@@ -485,12 +485,14 @@ def test_evaluate_writes_results_and_a_picture(
     command = ("evaluate", trained, "--data", scenes, "--threshold", 0.05, "--json")
     answer = od_detr(*command, "--output", results, "--figure", figure)
     assert answer.status == 0
-    assert answer.json["threshold"] == 0.05 and set(answer.json["errors"]) >= {"missed"}
+    assert answer.json["threshold"] == 0.05
+    assert set(answer.json["errors"]) >= {"missed"}
     assert json.loads(results.read_text())[0].keys() == {"image_id", "category_id", "bbox", "score"}
     assert figure.stat().st_size > 10_000
     assert {"AP50", "precision", "recall", "F1"} <= set(answer.out.split())
     refused = od_detr(*command, "--figure", tmp_path / "figure.gif")
-    assert refused.status == 2 and "--figure" in refused.error
+    assert refused.status == 2
+    assert "--figure" in refused.error
 
 
 def test_a_validation_set_without_objects_is_reported_and_the_last_epoch_is_best(
@@ -502,9 +504,11 @@ def test_a_validation_set_without_objects_is_reported_and_the_last_epoch_is_best
     labels.write_text(json.dumps(json.loads(labels.read_text()) | {"annotations": []}))
     answer = od_detr("train", "--data", data, "--output", run, "--epochs", 3, *tiny)
     assert answer.status == 0
-    assert "AP cannot be measured" in answer.out and "-100" not in answer.out
+    assert "AP cannot be measured" in answer.out
+    assert "-100" not in answer.out
     best = json.loads((run / "best" / "config.json").read_text())
-    assert best["epoch"] == 3 and "threshold" not in best
+    assert best["epoch"] == 3
+    assert "threshold" not in best
 
 
 def test_the_run_keeps_the_threshold_of_the_highest_f1_and_predict_uses_it(

@@ -135,14 +135,16 @@ def test_duplicates_repeat_a_detection_of_their_class_with_a_higher_score() -> N
 def test_suppressing_duplicates_raises_ap_where_they_stand_before_an_object() -> None:
     near: Box = (11, 10, 20, 20)
     results = analysed(case([(1, CAT), (1, DOG)], [(1, CAT, 0.9), (1, near, 0.8), (1, DOG, 0.7)]))
-    assert results["AP_nms"] == pytest.approx(1) and results["AP"] < 0.9
+    assert results["AP_nms"] == pytest.approx(1)
+    assert results["AP"] < 0.9
     alone = analysed(case([(1, CAT)], [(1, CAT, 0.9)]))
     assert alone["AP_nms"] == alone["AP"]
 
 
 def test_without_anything_found_there_is_no_best_threshold() -> None:
     results = analysed(case([(1, CAT)], [(1, DOG, 0.9)]))
-    assert results["best_threshold"] is None and 0 < results["threshold"] < 1
+    assert results["best_threshold"] is None
+    assert 0 < results["threshold"] < 1
     assert analysed(case([], []))["best_threshold"] is None
 
 

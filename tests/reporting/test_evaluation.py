@@ -59,13 +59,15 @@ def test_the_text_holds_threshold_errors_and_duplicates() -> None:
 
 def test_another_best_threshold_is_shown_with_its_f1() -> None:
     shown = text(results(3, best_threshold=0.77))
-    assert "0.77" in shown and "100.0" in shown
+    assert "0.77" in shown
+    assert "100.0" in shown
     assert "0.42" in text(results(3, best_threshold=None))
 
 
 def test_of_many_classes_the_most_frequent_confusions_are_shown() -> None:
     few, many = text(results(3)), text(results(20))
-    assert "missed" in few and few.count("class2") >= 3
+    assert "missed" in few
+    assert few.count("class2") >= 3
     rows = [line for line in many.splitlines() if line.startswith("class19  ")]
     assert any(line.split()[-1] == "19" for line in rows)
 
@@ -75,7 +77,8 @@ def test_a_class_without_objects_has_no_figures_of_its_own() -> None:
     content["per_class"]["class0"] = -1.0
     content["classes"]["class0"] |= {"objects": 0, "best_F1": 0.0}
     line = next(line for line in text(content).splitlines() if line.startswith("class0"))
-    assert line.split()[1:3] == ["0", "-"] and line.split()[-1] == "-"
+    assert line.split()[1:3] == ["0", "-"]
+    assert line.split()[-1] == "-"
 
 
 @pytest.mark.parametrize("classes", [1, 5, 80])

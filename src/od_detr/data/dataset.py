@@ -99,7 +99,8 @@ class CocoDataset(Dataset[Sample]):
 
     def input_sizes(self) -> list[tuple[int, int]]:
         """(height, width) of every image as it enters the detector, under a fixed transform."""
-        assert isinstance(self.transform, Transform) and self.transform.augment == "none"
+        assert isinstance(self.transform, Transform)
+        assert self.transform.augment == "none"
         sizes = self.annotations.sizes.tolist()
         return [self.transform.plan(height, width, Random(0)).size for height, width in sizes]
 
