@@ -45,7 +45,9 @@ def refusal(run: RunFiles) -> str:
     with pytest.raises(InputError) as caught:
         load_checkpoint(run)
     message = str(caught.value)
-    assert "last.ckpt" in message and "\n" not in message and "weights_only" not in message
+    assert "last.ckpt" in message
+    assert "\n" not in message
+    assert "weights_only" not in message
     return message
 
 
@@ -58,14 +60,16 @@ def test_the_last_two_saves_are_kept(run: RunFiles) -> None:
     ]
     assert steps == [3, 2]
     loaded = load_checkpoint(run)
-    assert loaded.file == run.last and loaded.notice == ""
+    assert loaded.file == run.last
+    assert loaded.notice == ""
     assert bool((loaded.contents["state_dict"]["w"] == 3).all())
 
 
 def test_a_checkpoint_is_a_zip_archive_whose_comment_is_its_digest(run: RunFiles) -> None:
     save(run, 1)
     with zipfile.ZipFile(run.last) as archive:
-        assert archive.comment.startswith(b"sha256:") and len(archive.comment) == 71
+        assert archive.comment.startswith(b"sha256:")
+        assert len(archive.comment) == 71
 
 
 def test_every_flipped_bit_is_found(run: RunFiles) -> None:
@@ -86,8 +90,10 @@ def test_a_damaged_newest_gives_way_to_the_one_before_which_the_next_save_keeps(
     save(run, 2)
     flip(run.last, 1000)
     loaded = load_checkpoint(run)
-    assert loaded.contents["global_step"] == 1 and loaded.file == run.previous
-    assert "last.ckpt" in loaded.notice and "\n" not in loaded.notice
+    assert loaded.contents["global_step"] == 1
+    assert loaded.file == run.previous
+    assert "last.ckpt" in loaded.notice
+    assert "\n" not in loaded.notice
     restore_last(loaded, run)
     assert load_checkpoint(run).notice == ""
     save(run, 3)

@@ -261,30 +261,33 @@ def test_a_run_is_never_written_over(
     )
 
 
+HEAD = "decoder.heads.classes.0.weight"
+
+
+def spoiled_weights(part: str, weights: Path) -> None:
+    tensors = load_file(weights)
+    if part == "shape":
+        save_file(tensors | {HEAD: tensors[HEAD][:2].clone()}, weights)
+    else:
+        del tensors[HEAD]
+        save_file(tensors, weights)
+
+
 def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
+    """A copy of a run in which one part is damaged."""
     run = Path(shutil.copytree(trained, folder / "spoiled"))
     weights, config = run / "best" / "model.safetensors", run / "best" / "config.json"
-    if part == "shape":
-        tensors = load_file(weights)
-        name = "decoder.heads.classes.0.weight"
-        save_file(tensors | {name: tensors[name][:2].clone()}, weights)
-    elif part == "missing":
-        tensors = load_file(weights)
-        del tensors["decoder.heads.classes.0.weight"]
-        save_file(tensors, weights)
+    if part in ("shape", "missing"):
+        spoiled_weights(part, weights)
     elif part == "cut":
         weights.write_bytes(weights.read_bytes()[:1000])
     elif part == "config":
         config.write_text("{")
-    elif part == "model":
+    elif part in ("model", "unknown"):
         content = json.loads(config.read_text())
-        content["detector"]["model"] = "yolo"
+        content["detector"] |= {"model": "yolo"} if part == "model" else {"tentacles": 8}
         config.write_text(json.dumps(content))
-    elif part == "unknown":
-        content = json.loads(config.read_text())
-        content["detector"]["tentacles"] = 8
-        config.write_text(json.dumps(content))
-    elif part == "last":
+    else:
         for name in ("last.ckpt", "previous.ckpt"):
             (run / name).write_bytes(b"PK\x03\x04 half")
     return run

@@ -255,7 +255,9 @@ def test_weights_beside_the_configuration_of_others_bring_their_own(tmp_path: Pa
     (one / WEIGHTS).write_bytes((two / WEIGHTS).read_bytes())
     detector, config = load_detector(one)
     expected, described = load_detector(two)
-    assert config == described and config["classes"] == ["c", "d"] and config["epoch"] == 1
+    assert config == described
+    assert config["classes"] == ["c", "d"]
+    assert config["epoch"] == 1
     for name, value in expected.state_dict().items():
         assert torch.equal(detector.state_dict()[name], value)
 

@@ -49,7 +49,8 @@ def test_a_run_that_was_killed_before_it_wrote_anything_starts_again(
     with planned(options()).locked():
         pass
     plan = planned(options(resume=resume))
-    assert plan.checkpoint is None and plan.options.epochs == 2
+    assert plan.checkpoint is None
+    assert plan.options.epochs == 2
 
 
 def test_resume_without_any_run_is_refused(options: Options) -> None:

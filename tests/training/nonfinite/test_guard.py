@@ -31,7 +31,9 @@ def test_a_bad_step_is_not_taken_and_its_images_are_named(loss: float, norm: flo
     guard = FiniteGuard()
     assert judged(guard, loss, norm) == 0
     line = guard.settle([torch.ones(2)])
-    assert line and "[7, 9]" in line and guard.skipped == 1
+    assert line
+    assert "[7, 9]" in line
+    assert guard.skipped == 1
 
 
 def test_only_steps_in_a_row_count_towards_the_limit() -> None:
@@ -113,7 +115,8 @@ def test_a_skipped_step_moves_neither_weights_nor_moments_and_is_shown(
             for a, b in zip(one, other, strict=True)
         )
     assert not torch.equal(seen[1][1][0], seen[2][1][0])
-    assert run.rows[0]["train/skipped"] == 1 and run.rows[0]["step"] == 3
+    assert run.rows[0]["train/skipped"] == 1
+    assert run.rows[0]["step"] == 3
     assert str(list(guilty[0])) in capsys.readouterr().out
     saved = load_checkpoint(RunFiles(run.directory)).contents
     assert all_finite(each for each in saved["state_dict"].values() if torch.is_tensor(each))
@@ -127,4 +130,5 @@ def test_a_run_whose_steps_stay_bad_stops_and_keeps_the_last_finite_checkpoint(
     with pytest.raises(NonFiniteError):
         fit(chosen)
     saved = load_checkpoint(RunFiles.of(chosen.output)).contents
-    assert saved["run"]["epoch"] == 1 and saved["global_step"] == 3
+    assert saved["run"]["epoch"] == 1
+    assert saved["global_step"] == 3

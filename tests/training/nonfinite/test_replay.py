@@ -76,13 +76,15 @@ def test_the_step_is_repeated_from_the_last_checkpoint_and_its_first_bad_module_
 ) -> None:
     chosen, dump = stopped
     before, content = contents(dump.parent), json.loads(dump.read_text())
-    assert content["step"] == 6 and len(content["images"]) == chosen.batch_size
+    assert content["step"] == 6
+    assert len(content["images"]) == chosen.batch_size
     assert read_checkpoint(dump.parent / "last.ckpt")["global_step"] == 3
     with monkeypatch.context() as patch:
         spoil_from(patch, 5, lambda training: training.network.detector.encoder.layers[0].norm2)
         found = replay(chosen, dump)
     assert (found.step, found.begun, list(found.images)) == (6, 3, content["images"])
-    assert found.found and found.found.module == "detector.encoder.layers.0.norm2"
+    assert found.found
+    assert found.found.module == "detector.encoder.layers.0.norm2"
     assert replay(chosen, dump).found is None  # the fault is gone
     assert contents(dump.parent) == before
 
@@ -117,7 +119,8 @@ def test_a_loss_term_a_gradient_and_the_teacher_are_named_too(
             monkeypatch, 0, lambda each: each.network.teacher.detector.decoder.layers[1].norm3
         )
     found = replay(chosen, dump).found
-    assert found is not None and found.module == wanted
+    assert found is not None
+    assert found.module == wanted
 
 
 def test_a_learning_rate_that_breaks_the_weights_ends_with_status_3_and_its_dump_says_so(
@@ -131,10 +134,12 @@ def test_a_learning_rate_that_breaks_the_weights_ends_with_status_3_and_its_dump
     command = ["train", "--data", str(scenes), "--output", str(run), *tiny]
     assert main([*command, "--opt.lr", "1e38", "--epochs", "9", "--nonfinite-limit", "2"]) == 3
     error = capfd.readouterr().err
-    assert error.count("\n") == 1 and str(run / "nonfinite.json") in error
+    assert error.count("\n") == 1
+    assert str(run / "nonfinite.json") in error
     assert main(["train", "--replay", str(run / "nonfinite.json"), "--json"]) == 0
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert result["module"] and result["images"]
+    assert result["module"]
+    assert result["images"]
 
 
 def test_a_dump_that_does_not_fit_its_run_is_refused(stopped: tuple[TrainOptions, Path]) -> None:
@@ -167,7 +172,8 @@ def test_a_sound_step_has_nothing_to_report(model: str, options: Options) -> Non
     with Watch(parts.network) as watch:
         terms = parts.network(blank_batch((64, 96), 3))
         torch.stack(list(terms.values())).sum().backward()
-    assert watch.first is None and unsound_weight(parts.network, "before the step") is None
+    assert watch.first is None
+    assert unsound_weight(parts.network, "before the step") is None
 
 
 def test_weights_that_are_broken_already_are_reported_first(options: Options) -> None:
@@ -175,7 +181,9 @@ def test_weights_that_are_broken_already_are_reported_first(options: Options) ->
     with torch.no_grad():
         network.detector.decoder.layers[0].norm1.weight[3] = NAN
     found = unsound_weight(network, "before the step")
-    assert found is not None and found.module == "detector.decoder.layers.0.norm1"
+    assert found is not None
+    assert found.module == "detector.decoder.layers.0.norm1"
     with Watch(network) as watch:
         network(blank_batch((64, 64), 2))
-    assert watch.first is not None and watch.first.module == "detector.decoder.layers.0.norm1"
+    assert watch.first is not None
+    assert watch.first.module == "detector.decoder.layers.0.norm1"

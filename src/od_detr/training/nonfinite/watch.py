@@ -73,7 +73,7 @@ class Watch:
             self.first = Found(name, f"its output is not finite, {why}")
 
     def _after_loss(
-        self, _: nn.Module, args: Any, kwargs: Any, terms: Mapping[str, Tensor]
+        self, _: nn.Module, _args: Any, _kwargs: Any, terms: Mapping[str, Tensor]
     ) -> None:
         guilty = next((name for name, term in terms.items() if not all_finite([term])), None)
         if guilty is not None and self.first is None:
