@@ -14,15 +14,16 @@ from jaxtyping import config
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from od_detr.checkpoints import load_checkpoint
 from od_detr.data.scenes import render_scenes
 from od_detr.detectors import DetectionTransformer
 from od_detr.errors import Interrupted
 from od_detr.options import EvalOptions, TrainOptions
+from od_detr.run_files import RunFiles
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.recipe import Recipe
-from od_detr.training.record.resume import read_checkpoint
 from od_detr.training.record.run_directory import RunDirectory
 from od_detr.training.supervised import Supervised
 
@@ -160,7 +161,7 @@ def test_nan_skips_its_step_and_never_reaches_what_is_saved(
             fit(chosen)
         assert poisoning.reached
     last = Path(chosen.output) / "last.ckpt"
-    saved = read_checkpoint(last)
+    saved = load_checkpoint(RunFiles(last.parent)).contents
     rows = saved["run"]["rows"]
     assert saved["global_step"] == step + 1
     assert saved["run"]["guard"]["skipped"] + sum(row.get("train/skipped", 0) for row in rows) == 1
@@ -169,7 +170,7 @@ def test_nan_skips_its_step_and_never_reaches_what_is_saved(
         Poisoning(patch, "nowhere", step + 1)
         with pytest.raises(Interrupted):
             fit(make(epochs=EPOCHS + 1, resume=True))
-    saved = read_checkpoint(last)
+    saved = load_checkpoint(RunFiles(last.parent)).contents
     assert saved["global_step"] == step + 2
     assert finite({name: saved[name] for name in ("state_dict", "optimizer")})
     best = last.parent / "best" / "model.safetensors"

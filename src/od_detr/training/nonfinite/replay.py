@@ -56,7 +56,7 @@ def replay(options: TrainOptions, file: Path) -> Replayed:
     dump = read_dump(file)
     options = replace(options, output=str(file.parent), resume=True, compile=False)
     plan = planned(options)
-    begun = 0 if plan.checkpoint is None else plan.checkpoint["global_step"]
+    begun = 0 if plan.checkpoint is None else plan.checkpoint.contents["global_step"]
     if begun >= dump.step:
         raise InputError(
             f"{file}: the run went on to step {begun} since, so step {dump.step} cannot be repeated"
@@ -71,7 +71,7 @@ def replay(options: TrainOptions, file: Path) -> Replayed:
             parts.fabric, parts.network, parts.options, parts.steps_per_epoch, parts.state
         )
         if plan.checkpoint is not None:
-            training.load_state_dict(plan.checkpoint)
+            training.load_state_dict(plan.checkpoint.contents)
         images, found = watched(training, remaining(parts), dump, file)
     return Replayed(dump.step, begun, images, found)
 
