@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,17 @@ def options(scenes: Path, tmp_path: Path) -> Callable[..., TrainOptions]:
         return TrainOptions(**chosen | TINY | changes)
 
     return make
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Every file below a folder and what is in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+@pytest.fixture(name="fingerprint")
+def fingerprint_of() -> Callable[[Path], dict[str, str]]:
+    return fingerprint

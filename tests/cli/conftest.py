@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,17 +41,3 @@ def trained(scenes: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFact
     run = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", "--data", str(scenes), "--output", str(run), "--epochs", "2", *tiny]) == 0
     return run
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Every file below a folder and what is in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-
-
-@pytest.fixture(name="fingerprint")
-def fingerprint_of() -> Callable[[Path], dict[str, str]]:
-    return fingerprint

@@ -57,5 +57,27 @@ def test_queries_count_for_a_model_only(od_detr: Callable, scenes: Path) -> None
     assert answer.status == 2
     assert "--model" in answer.error
     answer = od_detr("doctor", scenes, "--queries", "1", "--model", "dab-deformable-detr")
+<<<<<<< HEAD
     assert answer.status == 2
     assert "queries" in answer.error
+=======
+    assert answer.status == 2 and "queries" in answer.error
+
+
+def test_what_is_fixed_passes_and_what_was_left_out_is_listed(
+    od_detr: Callable, tmp_path: Path, fingerprint: Fingerprint
+) -> None:
+    data, output = tmp_path / "data", tmp_path / "fixed"
+    render_scenes(data, 4, 2, 48)
+    document = json.loads((data / "train.json").read_text())
+    document["annotations"][3]["bbox"] = [1, 2, 3]
+    (data / "train.json").write_text(json.dumps(document))
+    before = fingerprint(data)
+    answer = od_detr("doctor", data, "--fix", output, "--json")
+    assert answer.status == 4
+    assert [each["code"] for each in answer.json["skipped"]] == ["annotation-bbox"]
+    assert fingerprint(data) == before
+    assert od_detr("doctor", output).status == 0
+    answer = od_detr("doctor", data, "--fix", output)
+    assert answer.status == 2 and str(output) in answer.error
+>>>>>>> e7bddbb (doctor --fix writes cleaned annotations and a list of what was left out)

@@ -19,7 +19,7 @@ FAULTS: dict[str, Fault] = {}
 
 def fault(function: Fault) -> Fault:
     """Registers a fault under the function's name."""
-    FAULTS[function.__name__] = function
+    FAULTS[function.__name__.replace("_", " ")] = function
     return function
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +48,12 @@ class DoctorOptions:
     voc_origin: int = option(
         1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
     )
+    fix: str | None = option(
+        None,
+        "Write cleaned annotations and a list of what was left out to this new folder.",
+        metavar="OUT",
+        shown="none",
+    )
     workers: int | None = option(
         None,
         "Number of processes that decode images.",
@@ -72,7 +78,7 @@ def doctor(options: DoctorOptions) -> dict[str, Any]:
         Console().print(table(found))
     else:
         print("nothing was found")
-    return found.as_json() | _verdict(found)
+    return found.as_json() | (_verdict(found) if options.fix is None else _fixed(found, options))
 
 
 def _verdict(found: Diagnosis) -> dict[str, Any]:
@@ -82,6 +88,22 @@ def _verdict(found: Diagnosis) -> dict[str, Any]:
     first, more = found.errors[0], len(found.errors) - 1
     rest = f" (and {more} more kinds of problems that stop a training)" if more else ""
     return {"error": f"{first.source}: {first.examples[0]}; {first.kind.fix}{rest}"}
+
+
+def _fixed(found: Diagnosis, options: DoctorOptions) -> dict[str, Any]:
+    """Writes the cleaned set and examines it."""
+    from od_detr.doctor.diagnosis import diagnosed
+    from od_detr.doctor.fix import QUARANTINE, cleaned, write_cleaned
+
+    made, output = cleaned(found), Path(options.fix or "")
+    write_cleaned(made, output)
+    for split in made.splits:
+        left = split.annotations
+        print(f"{split.name}: {len(left.image_ids)} images and {len(left.labels)} boxes written")
+    print(f"{len(made.rejected)} records left out, see {output / QUARANTINE}")
+    after = diagnosed(output, replace(_examination(options), decode=False))
+    skipped = [asdict(each) for each in made.rejected]
+    return {"fixed": str(output), "skipped": skipped} | _verdict(after)
 
 
 def _examination(options: DoctorOptions) -> Examination:

@@ -208,7 +208,7 @@ DUPLICATES: dict[str, Kind] = {
         "images",
         "an image is in two splits",
         "keep it in one: AP is measured too high",
-        "leaves it out of the earlier split",
+        LEAVES_IMAGE,
     ),
     "image-nearly-leaked": costs(
         0.7,
