@@ -69,7 +69,6 @@ def resized(content: dict) -> None:
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, r"data: no such folder; give"),
     "no annotations": (lambda data: (data / "train.json").unlink(), r"data: no train split, only val; add a folder or file for train"),
-    "no validation": (lambda data: (data / "val.json").unlink(), r"data: no val split, only train; give another folder with --val-data"),
     "empty file": (text(""), r"train\.json: the file is empty; export"),
     "no JSON": (text('{"images": [,]}'), r"train\.json: line 1 column 13: "),
     "a list": (text("[]"), r"train\.json: holds a list"),

@@ -70,6 +70,7 @@ def write(tmp_path: Path) -> Callable[[Document | str], Path]:
             Image.fromarray(pixels).save(tmp_path / "images" / name)
         text = document if isinstance(document, str) else json.dumps(document)
         (tmp_path / "train.json").write_text(text)
+        (tmp_path / "val.json").write_text("{}")  # so that the training images are not divided
         return tmp_path
 
     return written

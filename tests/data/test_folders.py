@@ -48,9 +48,11 @@ def test_a_folder_without_annotations_says_what_was_looked_for(tmp_path: Path) -
 
 
 def test_a_split_that_is_missing_is_said_with_those_that_are_there(tmp_path: Path) -> None:
-    (tmp_path / "train.json").touch()
-    with pytest.raises(InputError, match=r"no val split, only train; .*--val-data"):
-        open_split(tmp_path, "val")
+    (tmp_path / "val.json").touch()
+    with pytest.raises(InputError, match=r"no train split, only val; add"):
+        open_split(tmp_path, "train")
+    with pytest.raises(InputError, match=r"no test split, only val; add"):
+        open_split(tmp_path, "test")
 
 
 def test_two_candidates_are_not_guessed_between(tmp_path: Path) -> None:

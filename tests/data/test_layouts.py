@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from od_detr.data.folders import find_readers, open_split
 from od_detr.data.formats.choices import Choices
+from od_detr.errors import InputError
 
 SIZE = {"a": (30, 40), "b": (48, 32), "c": (20, 20), "d": (24, 36)}
 BOXES = {"a": [("cat", 2, 3, 20, 15)], "b": [("dog", 1, 1, 9, 40), ("cat", 10, 20, 16, 8)], "c": []}
@@ -24,6 +26,11 @@ def image(folder: Path, stem: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE[stem][::-1], (90, 90, 90)).save(folder / f"{stem}.png")
     return folder / f"{stem}.png"
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
 
 
 def coco(file: Path, images: Path, stems: str, prefix: str = "") -> None:
@@ -153,6 +160,158 @@ LAYOUTS |= {
 }
 
 
+def upper_case(root: Path, suffixes: tuple[str, ...]) -> None:
+    """Gives files with these suffixes upper-case ones, as cameras and Windows do."""
+    for path in [*root.rglob("*")]:
+        if path.suffix in suffixes:
+            path.rename(path.with_suffix(path.suffix.upper()))
+
+
+def as_macos_packs(root: Path) -> None:
+    """Adds the files that macOS puts into an archive beside each file."""
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        write(path.with_name(f"._{path.name}"), "\0\5\x16\7")
+        write(root / "__MACOSX" / path.relative_to(root), "\0\5\x16\7")
+        write(path.with_name(".DS_Store"), "")
+
+
+def changed(name: str, *changes: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A layout, and something done to it afterwards."""
+
+    def made(root: Path) -> None:
+        LAYOUTS[name](root)
+        for change in changes:
+            change(root)
+
+    return made
+
+
+def cvat_coco(root: Path) -> None:
+    coco(root / "annotations" / "instances_Train.json", root / "images" / "Train", "abc")
+    coco(root / "annotations" / "instances_Validation.json", root / "images" / "Validation", "d")
+
+
+def fiftyone(root: Path) -> None:
+    for split, stems in (("train", "abc"), ("validation", "d")):
+        coco(root / split / "labels.json", root / split / "data", stems)
+
+
+def darknet(root: Path) -> None:
+    """Images and label files in one folder, with lists of paths from where training is started."""
+    yolo(root / "obj", root / "obj", "abcd")
+    write(root / "obj.names", "cat\ndog\n")
+    write(
+        root / "obj.data",
+        "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+        "backup = backup/\n",
+    )
+    write(root / "train.txt", "".join(f"data/obj/{stem}.png\n" for stem in "abc"))
+    write(root / "valid.txt", "data/obj/d.png\n")
+
+
+def cvat_darknet(root: Path) -> None:
+    """CVAT's YOLO 1.1 with subsets."""
+    yolo(root / "obj_train_data", root / "obj_train_data", "abc")
+    yolo(root / "obj_valid_data", root / "obj_valid_data", "d")
+    write(root / "obj.names", "cat\ndog\n")
+    write(
+        root / "obj.data",
+        "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n",
+    )
+    write(root / "train.txt", "".join(f"data/obj_train_data/{stem}.png\n" for stem in "abc"))
+    write(root / "valid.txt", "data/obj_valid_data/d.png\n")
+
+
+def cvat_ultralytics(root: Path) -> None:
+    """CVAT's Ultralytics YOLO: lists of paths that begin with `data`."""
+    yolo_pair(root, "{}/train", "{}/validation", "path: .\ntrain: train.txt\nval: val.txt")
+    write(root / "train.txt", "".join(f"data/images/train/{stem}.png\n" for stem in "abc"))
+    write(root / "val.txt", "data/images/validation/d.png\n")
+
+
+def coco8(root: Path) -> None:
+    yolo_pair(root, "{}/train", "{}/val", None)
+    (root / "classes.txt").unlink()
+    text = "path: coco8\ntrain: images/train\nval: images/val\ntest:\n"
+    write(root / "coco8.yaml", f"{text}names:\n  0: cat\n  1: dog\ndownload: https://x.org/y.zip\n")
+    write(root / "README.md", "# COCO8")
+    write(root / "LICENSE", "AGPL")
+
+
+def roboflow_darknet(root: Path) -> None:
+    for split, stems in (("train", "abc"), ("valid", "d")):
+        yolo(root / split, root / split, stems)
+        write(root / split / "_darknet.labels", "cat\ndog\n")
+
+
+def labelimg_xml(images: Path, xmls: Path, stems: str) -> None:
+    """LabelImg writes the path of its own computer."""
+    voc(images, xmls, stems)
+    for stem in stems:
+        file = xmls / f"{stem}.xml"
+        path = f"<folder>img</folder><path>C:\\Users\\Jörg\\img\\{stem}.png</path></annotation>"
+        file.write_text(file.read_text().replace("</annotation>", path))
+
+
+def cvat_voc(root: Path) -> None:
+    """CVAT's Pascal VOC with images in folders."""
+    voc(root / "JPEGImages" / "street", root / "Annotations" / "street", "abcd")
+    for xml in (root / "Annotations" / "street").iterdir():
+        text = xml.read_text()
+        xml.write_text(text.replace("<filename>", "<folder>street</folder><filename>street/"))
+    write(root / "ImageSets" / "Main" / "train.txt", "street/a\nstreet/b\nstreet/c\n")
+    write(root / "ImageSets" / "Main" / "val.txt", "street/d\n")
+    write(root / "labelmap.txt", "# label:color_rgb:parts:actions\ncat:::\ndog:::\n")
+
+
+LAYOUTS |= {
+    "coco: CVAT subsets": cvat_coco,
+    "coco: FiftyOne": fiftyone,
+    "coco: a JSON in each folder": lambda root: coco_pair(
+        root, "train/annotations.json", "val/annotations.json", "train/images", "val/images"
+    ),
+    "coco: testing beside": changed(
+        "coco: annotations", lambda root: coco(root / "annotations/test.json", root / "images", "d")
+    ),
+    "coco: macOS archive": changed("coco: roboflow", as_macos_packs),
+    "yolo: coco8": coco8,
+    "yolo: darknet": darknet,
+    "yolo: darknet from CVAT": cvat_darknet,
+    "yolo: darknet from Roboflow": roboflow_darknet,
+    "yolo: CVAT for ultralytics": cvat_ultralytics,
+    "yolo: paths of another computer": lambda root: yolo_pair(
+        root,
+        *("{}/train", "{}/val"),
+        "train: /content/datasets/pets-3/images/train\nval: /content/datasets/pets-3/images/val",
+    ),
+    "yolo: Windows paths": lambda root: yolo_pair(
+        root,
+        *("{}/train", "{}/val"),
+        "path: C:\\Users\\Jörg\\pets\ntrain: images\\train\nval: images\\val",
+    ),
+    "yolo: Windows lists": changed(
+        "yolo: lists of files",
+        lambda root: write(root / "val.txt", "C:\\data\\images\\val\\d.png\n"),
+    ),
+    "yolo: nested": lambda root: yolo_pair(
+        root, "{}/train/deep/er", "{}/val/x", "train: images/train\nval: images/val"
+    ),
+    "yolo: umlauts and blanks": lambda root: yolo_pair(
+        root, "{}/Übung 1", "{}/Prüfung", "train: images/Übung 1\nval: images/Prüfung"
+    ),
+    "yolo: upper case": changed("yolo: data.yaml", lambda root: upper_case(root, (".png", ".txt"))),
+    "yolo: macOS archive": changed("yolo: roboflow", as_macos_packs),
+    "yolo: a folder around it": lambda root: LAYOUTS["yolo: roboflow"](root / "pets.v3i.yolov8"),
+    "voc: upper case": changed("voc: lists", lambda root: upper_case(root, (".png", ".xml"))),
+    "voc: macOS archive": changed("voc: roboflow", as_macos_packs),
+    "voc: CVAT": cvat_voc,
+    "voc: a folder for each split": lambda root: (
+        voc(root / "train" / "images", root / "train" / "annotations", "abc"),
+        voc(root / "val" / "images", root / "val" / "annotations", "d"),
+    ),
+}
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_divided_layout_gives_the_same_boxes(name: str, tmp_path: Path) -> None:
     LAYOUTS[name](tmp_path)
@@ -188,7 +347,87 @@ WHOLE: dict[str, Callable[[Path], None]] = {
     "yolo: undivided": lambda root: yolo(root / "images", root / "labels", "abcd"),
     "voc: undivided": lambda root: voc(root / "JPEGImages", root / "Annotations", "abcd"),
     "voc: beside images": lambda root: voc(root, root, "abcd"),
+    "coco: FiftyOne": lambda root: coco(root / "labels.json", root / "data", "abcd"),
+    "yolo: Label Studio": lambda root: (
+        yolo(root / "images", root / "labels", "abcd"),
+        write(root / "classes.txt", "cat\ndog\n"),
+        write(root / "notes.json", '{"categories": [{"id": 0, "name": "cat"}], "info": {}}'),
+    ),
+    "yolo: LabelImg": lambda root: (
+        yolo(root, root, "abcd"),
+        write(root / "classes.txt", "cat\ndog\n"),
+    ),
+    "voc: LabelImg": lambda root: labelimg_xml(root, root, "abcd"),
+    "voc: Kaggle": lambda root: voc(root / "images", root / "annotations", "abcd"),
 }
+# A set with nothing but a training split is divided like one without splits.
+ONLY_TRAIN: dict[str, Callable[[Path], object]] = {
+    "coco": lambda root: coco(root / "train.json", root / "images", "abcd"),
+    "coco: roboflow": lambda root: coco(
+        root / "train" / "_annotations.coco.json", root / "train", "abcd"
+    ),
+    "yolo: roboflow": lambda root: (
+        yolo(root / "train" / "images", root / "train" / "labels", "abcd"),
+        yaml(root, "train: ../train/images"),
+    ),
+    "voc: roboflow": lambda root: voc(root / "train", root / "train", "abcd"),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_TRAIN)
+def test_a_training_split_alone_is_divided_and_says_so(name: str, tmp_path: Path) -> None:
+    ONLY_TRAIN[name](tmp_path)
+    parts = [open_split(tmp_path, split, Choices(val_fraction=0.4)) for split in ("train", "val")]
+    assert sorted(Path(path).stem for part in parts for path in part.paths) == list("abcd")
+    assert all("divided" in [finding.code for finding in part.findings] for part in parts)
+    other = Choices(val_data=str(tmp_path))
+    assert len(open_split(tmp_path, "train", other).image_ids) == 4
+
+
+def test_at_least_40_layouts_are_known() -> None:
+    assert len(LAYOUTS) + len(WHOLE) + len(ONLY_TRAIN) >= 40
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing": (lambda root: write(root / "readme.txt", ""), "no annotations found"),
+    "images alone": (lambda root: image(root / "images", "a"), "no annotations found"),
+    "a missing folder": (
+        lambda root: yolo_pair(root, "{}/train", "{}/val", "train: images/trian\nval: images/val"),
+        r"data\.yaml: train: 'images/trian' is not there",
+    ),
+    "names missing": (
+        lambda root: (
+            yolo_pair(root, "{}/train", "{}/val", None),
+            yaml(root, "train: images/train", "names: [cat]\nnc: 3"),
+        ),
+        r"data\.yaml: nc is .*names",
+    ),
+    "other JSON": (lambda root: write(root / "package.json", '{"name": "x"}'), "no annotations"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_opened_says_what_is_missing(name: str, tmp_path: Path) -> None:
+    make, words = UNUSABLE[name]
+    make(tmp_path)
+    with pytest.raises(InputError, match=words) as error:
+        open_split(tmp_path, "train")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_names_are_found_in_other_spellings(tmp_path: Path) -> None:
+    """An archive made by macOS spells ü as u and ¨; Label Studio quotes blanks."""
+    coco(tmp_path / "train.json", tmp_path / "images", "ab")
+    text = (tmp_path / "train.json").read_text()
+    for old, name, found in (
+        *(("a", "Tür.png", unicodedata.normalize("NFD", "Tür.png")),),
+        *(("b", "two%20dogs.png", "two dogs.png"),),
+    ):
+        (tmp_path / "images" / f"{old}.png").rename(tmp_path / "images" / found)
+        text = text.replace(f"{old}.png", name)
+    (tmp_path / "train.json").write_text(text)
+    chosen = Choices(val_data=str(tmp_path))
+    assert [f.problem for f in open_split(tmp_path, "train", chosen).findings] == []
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from od_detr.data.annotations import Annotations
-from od_detr.data.formats.choices import ALL, Choices, Readers
-from od_detr.data.formats.coco_layout import coco_patterns, coco_readers
+from od_detr.data.formats.choices import ALL, HIDDEN, Choices, Readers
+from od_detr.data.formats.coco_layout import coco_patterns, coco_readers, lone_coco_readers
 from od_detr.data.formats.voc import voc_readers
-from od_detr.data.formats.yolo import yolo_readers
+from od_detr.data.formats.yolo_layout import yolo_readers
 from od_detr.data.preparation.classes import given_classes, merged, own_classes, subset
 from od_detr.data.preparation.splitting import part_of
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 
 Split = Literal["train", "val", "test"]
-FORMATS = (coco_readers, yolo_readers, voc_readers)
+FORMATS = (coco_readers, yolo_readers, voc_readers, lone_coco_readers)
+WRAPPERS = 2  # folders that may lie around a data set, as archives are unpacked
 
 
 def open_split(
@@ -37,8 +38,8 @@ def open_split(
         classes: the names that the labels stand for, where a training set or a detector gave them.
 
     Raises:
-        InputError: there is no data set, no such split, or a file that cannot be read. Everything else that is
-            wrong is in the findings of the result.
+        InputError: there is no data set, no such split, or a file that cannot be read. Everything
+            else that is wrong is in the findings of the result.
     """
     choices = choices or Choices()
     if split == "val" and choices.val_data is not None:
@@ -67,18 +68,21 @@ def choices_of(options: TrainOptions) -> Choices:
 
 
 def _split_of(data: Path, split: Split, choices: Choices) -> Annotations:
+    """The split; where there is none for validation, a part of the training images."""
     readers = find_readers(data, choices)
-    if split in readers:
+    whole = ALL if ALL in readers else "train"
+    divided = split != "test" and whole in readers and "val" not in readers
+    if not divided and split in readers:
         return readers[split]()
-    if ALL not in readers or split == "test":
+    if not divided:
         have = " and ".join(readers).replace(ALL, "one set without splits")
         fix = f"add a folder or file for {split}"
-        if split == "val":
-            fix = "give another folder with --val-data, or make one set of all to have a part of it taken"
         raise InputError(f"{data}: no {split} split, only {have}; {fix}")
-    whole = readers[ALL]()
-    broken = any(finding.severity == "error" for finding in whole.findings)
-    return whole if broken or choices.val_data is not None else part_of(whole, split, choices)
+    annotations = readers[whole]()
+    broken = any(finding.severity == "error" for finding in annotations.findings)
+    if broken or choices.val_data is not None:
+        return annotations
+    return part_of(annotations, split, choices)  # type: ignore[arg-type]
 
 
 def _validation_folder(data: Path, choices: Choices) -> Annotations:
@@ -91,7 +95,10 @@ def _validation_folder(data: Path, choices: Choices) -> Annotations:
 
 
 def find_readers(data: Path, choices: Choices | None = None) -> Readers:
-    """What reads each split of a data set; nothing is read yet. A set without splits has one named `ALL`.
+    """What reads each split of a data set; nothing is read yet.
+
+    A set without splits has one named `ALL`. A folder that holds nothing but the folder of a data
+    set counts as that one.
 
     Raises:
         InputError: `data` is no folder, or holds no annotations in a known layout.
@@ -99,10 +106,18 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     if not data.is_dir():
         state = "is a file" if data.exists() else "no such folder"
         raise InputError(f"{data}: {state}; give the data set's folder")
-    for readers_of in FORMATS:
-        if readers := readers_of(data, choices or Choices()):
-            return readers
+    chosen, folder = choices or Choices(), data
+    for _ in range(1 + WRAPPERS):
+        for readers_of in FORMATS:
+            if readers := readers_of(folder, chosen):
+                return readers
+        inner = [path for path in folder.iterdir() if not path.name.startswith(HIDDEN)]
+        folders = [path for path in inner if path.is_dir()]
+        if len(folders) != 1:
+            break
+        folder = folders[0]
     raise InputError(
-        f"{data}: no annotations found; looked for COCO ({', '.join(coco_patterns('train'))}, a single JSON file), "
-        "YOLO (data.yaml, images and labels folders) and Pascal VOC (Annotations/*.xml); give the data set's folder"
+        f"{data}: no annotations found; looked for COCO ({', '.join(coco_patterns('train'))}, a "
+        "single JSON file), YOLO (data.yaml, images and labels folders) and Pascal VOC "
+        "(Annotations/*.xml); give the data set's folder"
     )

@@ -112,7 +112,7 @@ class TrainOptions:
     )
     val_fraction: float = option(
         0.2,
-        "Share of the images to validate on where the data has no splits.",
+        "Share of the images to validate on where the data has no validation split.",
         at_least=0.001,
         at_most=0.999,
     )

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.findings import Finding, error, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
-from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers
+from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
 from od_detr.data.headers.header import read_header
 from od_detr.data.image_formats import IMAGE_SUFFIXES
 
@@ -22,30 +22,40 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def voc_readers(data: Path, choices: Choices) -> Readers:
     """The splits of a folder in Pascal VOC layout.
 
-    ``Annotations/*.xml`` with images in ``JPEGImages`` and lists of names in ``ImageSets/Main``; the same inside of
-    ``VOCdevkit`` or ``VOC2012``; ``train/*.xml`` beside their images as Roboflow exports them; or XML files in one folder:
-    a set without splits.
+    ``Annotations/*.xml`` with images in ``JPEGImages`` and lists of names in ``ImageSets/Main``;
+    the same inside of ``VOCdevkit`` or ``VOC2012``; ``train/*.xml`` beside their images as Roboflow
+    exports them, or in ``train/annotations``; or XML files in one folder: a set without splits.
     """
-    roots = [data, *sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*"))]
-    for root in roots:
-        if any((root / "Annotations").glob("*.xml")):
-            return _listed(root, choices) or {
-                ALL: partial(read_voc, root, sorted((root / "Annotations").glob("*.xml")), choices)
-            }
+    for root in (data, *sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*"))):
+        if files := files_in(root / "Annotations", ".xml", below=True):
+            by_folder = _by_folder(data, choices) if root == data else {}
+            whole = {ALL: partial(read_voc, root, files, choices)}
+            return _listed(root, files, choices) or by_folder or whole
+    if splits := _by_folder(data, choices):
+        return splits
+    for folder in (data, data / "annotations"):
+        if files := files_in(folder, ".xml"):
+            return {ALL: partial(read_voc, data, files, choices)}
+    return {}
+
+
+def _by_folder(data: Path, choices: Choices) -> Readers:
     splits: Readers = {}
     for split, words in NAMES.items():
         for word in words:
-            for folder in (data / word, data / word / "Annotations", data / "Annotations" / word):
-                files = sorted(folder.glob("*.xml"))
+            own, shared = data / word, data / "Annotations" / word
+            for folder in (own, own / "Annotations", own / "annotations", shared):
+                files = files_in(folder, ".xml")
                 if files and split not in splits:
-                    splits[split] = partial(read_voc, data / word, files, choices)
-    files = sorted(data.glob("*.xml")) or sorted((data / "annotations").glob("*.xml"))
-    if not splits and files:
-        splits[ALL] = partial(read_voc, data, files, choices)
+                    root = data if folder == shared else own
+                    splits[split] = partial(read_voc, root, files, choices)
     return splits
 
 
-def _listed(root: Path, choices: Choices) -> Readers:
+def _listed(root: Path, files: Sequence[Path], choices: Choices) -> Readers:
+    """The splits that are lists of names."""
+    folder = root / "Annotations"
+    file_of = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
     lists = root / "ImageSets" / "Main"
     splits: Readers = {}
     for split in NAMES:
@@ -55,8 +65,8 @@ def _listed(root: Path, choices: Choices) -> Readers:
             continue
         lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         stems = [line.split()[0] for line in lines if line.strip()]
-        files = [root / "Annotations" / f"{stem}.xml" for stem in stems]
-        splits[split] = partial(read_voc, root, files, choices)
+        named = [file_of.get(stem, folder / f"{stem}.xml") for stem in stems]
+        splits[split] = partial(read_voc, root, named, choices)
     return splits
 
 
@@ -68,7 +78,9 @@ def read_voc(root: Path, files: Sequence[Path], choices: Choices) -> Annotations
     label_of = {name: label for label, name in enumerate(names)}
     images = []
     for image, objects in read:
-        image.objects += [(label_of[name], *box, crowd) for name, box, crowd in objects]  # type: ignore[misc]
+        image.objects += [
+            (label_of[name], box[0], box[1], box[2], box[3], crowd) for name, box, crowd in objects
+        ]
         images.append(image)
     if not names:
         found.append(error("no-objects", root, "", "no XML file has an object", "label the images"))
@@ -92,8 +104,8 @@ def _read(
         fix = "export the annotations again"
         found.append(error("xml", file, "", f"cannot be read ({reason})", fix))
         return None
-    name = (tree.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
-    path = _image(file, name, root)
+    name = (tree.findtext("filename") or "").strip().replace("\\", "/")
+    path = _image(file, name.rpartition("/")[2], root)
     if path is None:
         problem = f"filename {name!r} is no file in JPEGImages, images or beside the XML file"
         found.append(error("image-file", file, "", problem, "add the image or remove the XML file"))
@@ -116,16 +128,15 @@ def _whole(text: str | None) -> int:
 
 
 def _image(file: Path, name: str, root: Path) -> Path | None:
-    folders = [file.parent, root / "JPEGImages", root / "images", root]
-    if name:
-        for folder in folders:
-            if (folder / name).is_file():
-                return folder / name
-    for folder in folders:
-        for suffix in IMAGE_SUFFIXES:
-            if (path := folder / f"{file.stem}{suffix}").is_file():
-                return path
-    return None
+    """The image of an XML file: of the name it gives, else of its own name."""
+    inner = Path()
+    if file.is_relative_to(root / "Annotations"):  # a folder there has its like among the images
+        inner = file.parent.relative_to(root / "Annotations")
+    folders = [file.parent, root / "JPEGImages" / inner, root / "images" / inner, root / inner]
+    names = [f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    names += [f"{file.stem}{suffix.upper()}" for suffix in IMAGE_SUFFIXES]
+    candidates = (folder / each for each in [name, *names] if each for folder in folders)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _objects(

@@ -1,13 +1,15 @@
-"""Where the image files of a split are: looked up in directory listings, never outside the data set's folder."""
+"""Where the image files of a split are: found in directory listings, never outside the data set."""
 
 from __future__ import annotations
 
 import os
 import re
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -19,7 +21,7 @@ SUSPICIOUS = re.compile(r"^/|\.\.|[:\\]")
 
 
 class Listing:
-    """Names of the files below some folders; each directory is read once, and no file is asked for its status."""
+    """Names of the files below some folders; each directory is read once, and no file is opened."""
 
     def __init__(self) -> None:
         self._files: dict[str, dict[str, bool]] = {}
@@ -50,8 +52,8 @@ def placed(
 ) -> Annotations:
     """Looks each `file_name` up below the first of these folders that has it.
 
-    Missing files and sizes that are not positive are errors; a file that is listed twice and links that lead out of
-    `root` are counted.
+    Missing files and sizes that are not positive are errors; a file that is listed twice and links
+    that lead out of `root` are counted.
     """
     listing, places = Listing(), [str(folder) for folder in folders]
     found: list[Finding] = []
@@ -83,8 +85,8 @@ def _path(
         names = (name, name.replace("\\", "/"))
     else:
         names = (name,)
-    for folder in folders:
-        for each in names:
+    for each in (*names, *_other_spellings(names[-1])):
+        for folder in folders:
             path = listing.find(folder, each)
             if path is not None:
                 return path
@@ -93,6 +95,15 @@ def _path(
         _wrong_name(annotations, image, name, problem, "add the image or remove its entry")
     )
     return ""
+
+
+def _other_spellings(name: str) -> list[str]:
+    """An accented letter may be one sign or two, and a web tool may have quoted the name."""
+    if name.isascii() and "%" not in name:
+        return []
+    unquoted = unquote(name)
+    spellings = [unquoted] if not _leads_out(unquoted) else [name]
+    return [unicodedata.normalize(form, spellings[0]) for form in ("NFC", "NFD")]
 
 
 def _leads_out(name: str) -> bool:

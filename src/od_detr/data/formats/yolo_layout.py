@@ -1,0 +1,167 @@
+"""Where a data set in YOLO format keeps its images, labels and class names."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
+from od_detr.data.formats.yolo import (
+    CLASS_FILES,
+    YoloSplit,
+    found_below,
+    images_in,
+    label_file,
+    read_yolo,
+)
+from od_detr.errors import InputError
+
+LARGEST_TEXT = 1 << 20  # bytes of a YAML or .data file
+
+
+def yolo_readers(data: Path, choices: Choices) -> Readers:
+    """The splits of a folder in YOLO layout.
+
+    With a ``data.yaml`` (or another YAML file that has `names`): its `train`, `val` and `test`.
+    With a Darknet ``obj.data``: its `train` and `valid`. Without: ``images/train`` and
+    ``labels/train``, ``train/images`` and ``train/labels``, ``train`` with a text file beside each
+    image; or undivided ``images`` and ``labels``, or images with a text file beside each and a
+    ``classes.txt``.
+
+    Raises:
+        InputError: the YAML file cannot be understood, or names a split that is not there.
+    """
+    del choices  # YOLO leaves nothing to choose
+    splits = _from_yaml(data) or _from_darknet(data) or _from_folders(data) or _undivided(data)
+    return {name: partial(read_yolo, split) for name, split in splits.items()}
+
+
+def _from_yaml(data: Path) -> dict[str, YoloSplit]:
+    ordinary = [data / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
+    for file in dict.fromkeys((*ordinary, *files_in(data, ".yaml", ".yml"))):
+        if not file.is_file() or (content := _yaml(file)) is None:
+            continue
+        names, splits = _class_names(content, file), {}
+        for split in NAMES:
+            entry = content.get(split, content.get("valid") if split == "val" else None)
+            if entry:
+                places = _places(entry, content.get("path"), file, split)
+                splits[split] = YoloSplit(file, data, places, names)
+        return splits
+    return {}
+
+
+def _yaml(file: Path) -> dict[str, Any] | None:
+    """The content of a YAML file that describes a data set."""
+    import yaml
+
+    if file.stat().st_size > LARGEST_TEXT:
+        return None
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        if file.stem == "data":
+            reason = " ".join(str(problem).split())
+            raise InputError(f"{file}: cannot be read ({reason}); correct the YAML") from problem
+        return None
+    described = isinstance(content, dict) and "names" in content
+    return content if described and content.keys() & {"train", "val", "test"} else None
+
+
+def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
+    names = content["names"]
+    if isinstance(names, dict) and {str(key) for key in names} == set(map(str, range(len(names)))):
+        by_number = {int(key): name for key, name in names.items()}
+        names = [by_number[label] for label in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str | int) for n in names):
+        raise InputError(
+            f"{file}: names is neither a list nor a mapping from 0, 1, … to class names; write one "
+            "of them"
+        )
+    count = content.get("nc", len(names))
+    if count != len(names):
+        raise InputError(f"{file}: nc is {count}, but there are {len(names)} names; correct one")
+    return tuple(map(str, names))
+
+
+def _places(entry: Any, path: Any, file: Path, split: str) -> tuple[Path, ...]:
+    root = file.parent
+    bases = [root / path.replace("\\", "/"), root] if isinstance(path, str) else [root]
+    found = []
+    for text in map(str, entry if isinstance(entry, list) else [entry]):
+        place = found_below(text, bases, root)
+        if place is None:
+            looked_for = " or ".join(str(base / text) for base in bases)
+            raise InputError(f"{file}: {split}: {text!r} is not there ({looked_for}); correct it")
+        found.append(place)
+    return tuple(found)
+
+
+def _from_darknet(data: Path) -> dict[str, YoloSplit]:
+    for file in files_in(data, ".data"):
+        if file.stat().st_size > LARGEST_TEXT:
+            continue
+        pairs = (line.partition("=") for line in _lines(file))
+        content = {key.strip(): value.strip() for key, _, value in pairs}
+        places = {
+            split: found_below(content[key], [data], data)
+            for split, key in (("train", "train"), ("val", "valid"))
+            if key in content
+        }
+        listed = found_below(content["names"], [data], data) if "names" in content else None
+        names = _names_in(listed) if listed else _names_beside(data)
+        splits = {
+            split: YoloSplit(file, data, (place,), names)
+            for split, place in places.items()
+            if place is not None
+        }
+        if splits:
+            return splits
+    return {}
+
+
+def _from_folders(data: Path) -> dict[str, YoloSplit]:
+    splits: dict[str, YoloSplit] = {}
+    for split, words in NAMES.items():
+        for word in words:
+            pairs = (
+                (data / "images" / word, data / "labels" / word),
+                (data / word / "images", data / word / "labels"),
+                (data / word, data / word),
+            )
+            for images, labels in pairs:
+                if split not in splits and _is_pair(images, labels):
+                    names = _names_beside(data) or _names_beside(data / word)
+                    splits[split] = YoloSplit(labels, data, (images,), names)
+    return splits
+
+
+def _is_pair(images: Path, labels: Path) -> bool:
+    if images != labels:
+        return images.is_dir() and labels.is_dir()
+    return any(label_file(path).is_file() for path in images_in(images))
+
+
+def _undivided(data: Path) -> dict[str, YoloSplit]:
+    names = _names_beside(data)
+    images, labels = data / "images", data / "labels"
+    if images.is_dir() and files_in(labels, ".txt"):
+        return {ALL: YoloSplit(labels, data, (images,), names)}
+    if names is not None and _is_pair(data, data):
+        return {ALL: YoloSplit(data, data, (data,), names)}
+    return {}
+
+
+def _names_beside(folder: Path) -> tuple[str, ...] | None:
+    found = (folder / name for name in CLASS_FILES)
+    return next((_names_in(file) for file in found if file.is_file()), None)
+
+
+def _names_in(file: Path) -> tuple[str, ...]:
+    return tuple(_lines(file))
+
+
+def _lines(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
