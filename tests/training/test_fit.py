@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from od_detr.options import RESOLVED_LATER, OptimizerOptions, TrainOptions
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.optimizer import make_optimizer, make_schedule
+from od_detr.training.plan import assembled, planned
 from od_detr.training.recipe import Recipe
 from od_detr.training.record.state import SECONDS
 from od_detr.training.teacher import Teacher, scaled_decay
@@ -162,6 +165,38 @@ def test_a_resumed_run_refuses_other_options_by_name(options: Options) -> None:
         fit(options(epochs=1, resume=True, devices=2))
 
 
+def test_a_resumed_run_refuses_other_data_unless_told_so(
+    options: Options, scenes: Path, tmp_path: Path
+) -> None:
+    """Other data means other classes, images or boxes; where the folder is does not matter."""
+    fit(options(epochs=1))
+    moved = tmp_path / "moved"
+    shutil.copytree(scenes, moved)
+    content, val = (json.loads((moved / f"{name}.json").read_text()) for name in ("train", "val"))
+    planned_again = partial(options, epochs=2, resume=True, data=str(moved))
+    assert assembled(planned(planned_again())).state.data
+
+    def refused(name: str, change: Callable[[dict], object]) -> str:
+        changed = copy.deepcopy(content)
+        change(changed)
+        (moved / "train.json").write_text(json.dumps(changed))
+        (moved / "val.json").write_text(json.dumps(val | {"categories": changed["categories"]}))
+        with pytest.raises(InputError, match=name) as caught:
+            assembled(planned(planned_again()))
+        assembled(planned(planned_again(resume_with_other_data=True)))
+        return str(caught.value)
+
+    names = [category["name"] for category in content["categories"]]
+    said = refused("class 2 ", lambda c: c["categories"][1].update(name="a new name"))
+    for part in (names[1], "a new name", "last.ckpt"):
+        assert part in said
+    refused("order", lambda c: c["images"].reverse())
+    refused("boxes", lambda c: c["annotations"][0]["bbox"].__setitem__(2, 7))
+    extra = {"id": 9999, "file_name": content["images"][0]["file_name"], "width": 64, "height": 64}
+    said = refused("number of training images", lambda c: c["images"].append(extra))
+    assert "was 12 and is 13" in said
+
+
 def test_a_resumed_run_refuses_data_of_another_number_of_steps(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +214,7 @@ def test_a_resumed_run_refuses_data_of_another_number_of_steps(
         InputError,
         match=r"last\.ckpt: an epoch had 3 steps and would now have 1; give the training",
     ):
-        fit(options(epochs=2, resume=True, data=str(less)))
+        fit(options(epochs=2, resume=True, data=str(less), resume_with_other_data=True))
 
 
 @pytest.mark.slow

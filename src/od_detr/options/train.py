@@ -62,6 +62,12 @@ class TrainOptions:
         may_change_on_resume=True,
         per_run=True,
     )
+    resume_with_other_data: bool = option(
+        False,
+        "Continue although the data changed since the run began.",
+        may_change_on_resume=True,
+        per_run=True,
+    )
     init: str | None = option(
         None,
         "Fine-tune the detector of this run or folder. Other classes get new output layers.",

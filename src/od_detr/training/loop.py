@@ -117,8 +117,8 @@ class Loop:
             NonFiniteError: the last step was one too many, or a weight is not finite.
         """
         self.training.settle(self.bar.say)
+        contents = self.training.state_dict()
         if self.directory.writes:
-            contents = self.training.state_dict()
             check_finite(contents)
             self.directory.write_last(contents)
         self.stop.anything_saved, self._saved = True, time.monotonic()

@@ -112,17 +112,19 @@ class Training:
             notice(line)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `last.ckpt` holds: from it a run goes on bit for bit."""
+        """All that `last.ckpt` holds: from it a run goes on bit for bit. All ranks call this."""
         return {
             "state_dict": self.network.state_dict(),
             **self.descent.state_dict(),
             "global_step": self.state.step,
-            "run": self.state.state_dict() | {"steps_per_epoch": self.steps_per_epoch},
+            "run": self.state.state_dict()
+            | {"steps_per_epoch": self.steps_per_epoch, "accumulate": self.options.accumulate},
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of the same detector and options."""
         self.network.load_state_dict(saved["state_dict"])
         self.descent.load_state_dict(saved)
-        self.state.load_state_dict(saved["run"], self.fabric.device)
+        times = self.options.accumulate / saved["run"].get("accumulate", self.options.accumulate)
+        self.state.load_state_dict(saved["run"], self.fabric.device, times)
         self.state.step = saved["global_step"]

@@ -32,8 +32,9 @@ from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.opening import open_data, open_detector, say
 from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe
+from od_detr.training.record.fingerprint import fingerprint
 from od_detr.training.record.output import check_free, check_output
-from od_detr.training.record.resume import check_fits, resume_options
+from od_detr.training.record.resume import check_fits, check_same_data, resume_options
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
@@ -146,6 +147,9 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     choose_arithmetic(options)
     seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
+    data = fingerprint(train, val)
+    if plan.checkpoint is not None and not options.resume_with_other_data:
+        check_same_data(plan.checkpoint, data)
     detector = open_detector(options, train, frozen)
     place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
     sampler = BatchSampler(
@@ -175,7 +179,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         train_batches=loader(train, sampler, workers),
         sampler=sampler,
         val_batches=loader(val, val_sampler, workers),
-        state=RunState(Validation(scorers), FiniteGuard(options.nonfinite_limit)),
+        state=RunState(Validation(scorers), FiniteGuard(options.nonfinite_limit), data),
         steps_per_epoch=steps_per_epoch,
     )
 

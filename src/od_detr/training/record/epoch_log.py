@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,11 +55,30 @@ class EpochLog:
         self.sums, self.batches = {}, None
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, as plain data."""
-        return {"sums": dict(self.sums), "batches": self.batches}
+        """The sums so far, the mean over ranks: all of them call this, and go on from the same."""
+        everywhere = ranks.gathered({"batches": self.batches} | self.sums)
+        names = dict.fromkeys(name for rank in everywhere for name in rank)
+        sums = {name: _mean([rank.get(name) for rank in everywhere]) for name in names}
+        return {"batches": sums.pop("batches"), "sums": sums}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
-        """Goes on from the sums of `state_dict`."""
-        self.sums = {name: value.to(device, copy=True) for name, value in state["sums"].items()}
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str = "cpu", times: float = 1.0
+    ) -> None:
+        """Goes on from the sums of `state_dict`.
+
+        Args:
+            state: what was saved.
+            device: where terms are summed from now on.
+            times: batches a step now, for each batch a step then.
+        """
+        self.sums = {name: value.to(device) * times for name, value in state["sums"].items()}
         batches = state["batches"]
-        self.batches = None if batches is None else batches.to(device, copy=True)
+        self.batches = None if batches is None else batches.to(device) * times
+
+
+def _mean(values: Sequence[Tensor | None]) -> Tensor | None:
+    """The mean on the first value's device, where a rank that has none counts as 0."""
+    known = [value for value in values if value is not None]
+    if len(values) == 1 or not known:
+        return values[0]
+    return torch.stack([value.to(known[0].device) for value in known]).sum(0) / len(values)

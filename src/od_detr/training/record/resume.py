@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from od_detr.checkpoints import Checkpoint
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions, flag_name
+from od_detr.training.record.fingerprint import what_changed
 from od_detr.training.record.run_config import plain
+
+# How the images of a step are shared. A resumed run may share them otherwise.
+SHARES = ("batch_size", "accumulate", "devices", "nodes")
 
 
 def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
@@ -37,6 +42,8 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
         for name, value in wanted.items()
         if name.split(".")[0] not in MAY_CHANGE_ON_RESUME
     }
+    if images_a_step(before) == images_a_step(wanted):
+        fixed = {name: value for name, value in fixed.items() if name not in SHARES}
     name = first_difference(before, fixed)
     if name:
         raise InputError(
@@ -45,6 +52,11 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
         )
     left_open = [name for name in RESOLVED_LATER if wanted[name] is None and name in before]
     return with_values(options, {name: before[name] for name in left_open})
+
+
+def images_a_step(options: Mapping[str, Any]) -> int:
+    """Images of an optimizer step, on all devices together; options that are missing count as 1."""
+    return math.prod(options.get(name) or 1 for name in SHARES)
 
 
 def first_difference(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
@@ -56,6 +68,24 @@ def first_difference(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
         if before.get(name, value) != value and not (value is None and name in RESOLVED_LATER):
             return name
     return None
+
+
+def check_same_data(checkpoint: Checkpoint, now: Mapping[str, Any]) -> None:
+    """Refuses to continue on other data than the run began with.
+
+    Args:
+        checkpoint: what the run continues from.
+        now: the fingerprint of the data that is there now.
+
+    Raises:
+        InputError: saying what changed.
+    """
+    changed = what_changed(checkpoint.contents["run"].get("data", {}), now)
+    if changed:
+        raise InputError(
+            f"{checkpoint.file}: {changed} since the run began; give the data it began with, or "
+            "--resume-with-other-data"
+        )
 
 
 def check_fits(checkpoint: Checkpoint, network: torch.nn.Module, steps_per_epoch: int) -> None:

@@ -27,10 +27,12 @@ class RunState:
         validation_due: whether the last whole epoch is still to be validated.
         best_ap: highest validation AP so far, of the online detector or the teacher.
         rows: the rows of `metrics.csv`.
+        data: fingerprint of the data, which a resumed run compares and does not take over.
     """
 
     validation: Validation
     guard: FiniteGuard
+    data: dict[str, Any] = field(default_factory=dict)
     log: EpochLog = field(default_factory=EpochLog)
     watch: Stopwatch = field(default_factory=Stopwatch)
     epoch: int = 0
@@ -56,18 +58,28 @@ class RunState:
         """Plain data and tensors, all but `step`, from which `load_state_dict` goes on."""
         return {name: getattr(self, name) for name in PLAIN} | {
             "rows": [dict(row) for row in self.rows],
+            "data": self.data,
             "seconds": self.watch.seconds,
             "log": self.log.state_dict(),
             "validation": self.validation.state_dict(),
             "guard": self.guard.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
-        """Goes on from the state of `state_dict`, with what is measured on `device`."""
+    def load_state_dict(
+        self, state: dict[str, Any], device: torch.device | str = "cpu", times: float = 1.0
+    ) -> None:
+        """Goes on from the state of `state_dict`.
+
+        Args:
+            state: what was saved, between two steps.
+            device: where losses are measured from now on.
+            times: batches a step now, for each batch a step then.
+        """
         for name in PLAIN:
             setattr(self, name, state[name])
+        self.batch = round(self.batch * times)
         self.rows = [dict(row) for row in state["rows"]]
         self.watch = Stopwatch(state["seconds"])
-        self.log.load_state_dict(state["log"], device)
+        self.log.load_state_dict(state["log"], device, times)
         self.validation.load_state_dict(state["validation"])
         self.guard.load_state_dict(state["guard"])
