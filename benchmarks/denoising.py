@@ -18,7 +18,7 @@ BATCH, QUERIES, DIM, HEADS = 2, 900, 256, 8
 
 
 def measure(rounds: int = 5) -> dict[str, Figure]:
-    """Seconds and bytes saved for backward, of ours and of the peer, at 1 and 7 objects an image."""
+    """Seconds and bytes kept for backward, ours and the peer's, at 1 and 7 objects per image."""
     figures: dict[str, Figure] = {}
     for objects in (1, 7):
         blocks = 100 // objects

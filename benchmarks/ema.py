@@ -1,4 +1,4 @@
-"""The teacher's update against the one that Lightning's `EMAWeightAveraging` makes by default, on a ResNet-50 host."""
+"""The teacher's update against Lightning's `EMAWeightAveraging`, for a ResNet-50 detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from od_detr.training.teacher import PAPER_DECAY, Average
 
 
 def measure(rounds: int = 15, **sizes: Any) -> dict[str, Figure]:
-    """The figure of `od-detr benchmark ema`. Both follow the same student; ours leaves out what is frozen."""
+    """The figure of `od-detr benchmark ema`.
+
+    Both follow the same student; ours leaves out what is frozen.
+    """
     detector = large_detector(**sizes)
     average = Average(detector)
     peer = AveragedModel(copy.deepcopy(detector), **lightning_defaults())

@@ -1,7 +1,8 @@
-"""How the cost of a training step grows with image size, batch, queries and targets, distilled and plain.
+"""How the cost of a training step grows with image size, batch, queries and targets, distilled and
+plain.
 
-One of the four is varied while the others stay at 320 px, 2 images, 300 queries and 7 targets an image. `python -m
-benchmarks.growth FILE` draws the curves.
+One of the four is varied while the others stay at 320 px, 2 images, 300 queries and 7 targets an
+image. `python -m benchmarks.growth FILE` draws the curves.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ Curves = dict[str, dict[str, list[float]]]  # seconds by axis and recipe, along 
 def measure(
     rounds: int = 1, axes: Mapping[str, Sequence[int]] = AXES, **sizes: Any
 ) -> dict[str, Figure]:
-    """The figures of `od-detr benchmark growth`: by how much a step grows from an axis's first point to its last.
+    """The figures of `od-detr benchmark growth`: by how much a step grows from an axis's first
+    point to its last.
 
-    The goal is the growth of what varies, in pixels for image sizes: nothing should cost more than in proportion.
+    The goal is the growth of what varies, in pixels for image sizes: nothing should cost more than
+    in proportion.
     """
     return figures(curves(rounds, axes, **sizes), axes)
 
@@ -66,7 +69,10 @@ def figures(found: Curves, axes: Mapping[str, Sequence[int]]) -> dict[str, Figur
 
 
 def proportion(axis: str, points: Sequence[int]) -> list[float]:
-    """By how much what the axis counts has grown since its first point: pixels, where it is the side of an image."""
+    """Growth of what an axis counts since its first point.
+
+    The side of an image counts as pixels.
+    """
     power = 2 if axis == "image_size" else 1
     return [(point / points[0]) ** power for point in points]
 

@@ -1,10 +1,10 @@
 """Decoding and augmentation against Deformable-DETR's Pillow pipeline, on one core.
 
-Both decode the same JPEG files of 640 x 480 pixels and carry out the same random plans of DETR's policy.
-The peer ends with normalised float images, as its data set does; ours stay uint8, because they are
-normalised on the device. Copying into the padded batch is left out on both sides; it takes about as long
-for interleaved bytes as for planar floats. The two take turns image by image, so that a busy machine
-slows both alike.
+Both decode the same JPEG files of 640 x 480 pixels and carry out the same random plans of DETR's
+policy. The peer ends with normalised float images, as its data set does; ours stay uint8, because
+they are normalised on the device. Copying into the padded batch is left out on both sides; it takes
+about as long for interleaved bytes as for planar floats. The two take turns image by image, so that
+a busy machine slows both alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:
-    """Scenes of 640 x 480 pixels as JPEG of quality 92, about as large as photographs (some 130 kB)."""
+    """Writes scenes of 640 x 480 pixels as JPEG files, about as large as photographs (130 kB)."""
     files = [folder / f"{index}.jpg" for index in range(count)]
     for index, file in enumerate(files):
         pixels = render_scene("train", index, 640).pixels[:480]
@@ -55,7 +55,7 @@ def normalised(image: Image.Image) -> torch.Tensor:
 
 
 def measure(images: int = 40, rounds: int = 3) -> dict[str, Figure]:
-    """The `loader` figures: seconds an image, and the mean difference of the pixels in units of 1/255."""
+    """The `loader` results: seconds per image, and the mean pixel difference in units of 1/255."""
     ours, peer, differences = [], [], []
     transform, rng = Transform(800, "detr"), Random(0)
     with one_thread(), tempfile.TemporaryDirectory() as folder:

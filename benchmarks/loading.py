@@ -1,8 +1,9 @@
 """Opening a data set as large as COCO 2017, and evaluating on its validation set.
 
-The set has 118,287 and 5,000 images and 860,001 boxes, with polygons in the annotation files. Opening reads annotations and
-directory listings, never a pixel, so all images are links to one tiny file. Each opening is a fresh process. Its cost is
-counted above the imports: processor seconds, and the growth of the peak of resident memory.
+The set has 118,287 and 5,000 images and 860,001 boxes, with polygons in the annotation files.
+Opening reads annotations and directory listings, never a pixel, so all images are links to one tiny
+file. Each opening is a fresh process. Its cost is counted above the imports: processor seconds, and
+the growth of the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -88,8 +89,10 @@ def _write_boxes(file, ids: np.ndarray, boxes: int, rng: np.random.Generator) ->
     rows = np.concatenate([corners, sizes], 1).round(2).tolist()
     for n, (owner, label, box) in enumerate(zip(owners, labels, rows, strict=True)):
         file.write(
-            f'{", " if n else ""}{{"segmentation": {polygons[n % 5_000]}, "area": {box[2] * box[3] / 2:.4f}, '
-            f'"iscrowd": 0, "image_id": {owner}, "bbox": {box}, "category_id": {label}, "id": {n + 1}}}'
+            f'{", " if n else ""}{{"segmentation": {polygons[n % 5_000]}, "area": '
+            f'{box[2] * box[3] / 2:.4f}, "iscrowd": 0, "image_id": {owner}, "bbox": {box}, '
+            f'"category_id": {label}, "id": '
+            f"{n + 1}}}"
         )
 
 

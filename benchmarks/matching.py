@@ -1,8 +1,9 @@
-"""All matchings of a distilled step against matching layer by layer and group by group, as the public codes do.
+"""All matchings of a distilled step against matching layer by layer and group by group, as the
+public codes do.
 
-A step on two images: the teacher's six layers and the student's six of 300 queries, and six auxiliary groups of two
-queries a target, each through six layers. Predictions are those of a trained detector in kind: every target has a
-few close queries, the others lie anywhere.
+A step on two images: the teacher's six layers and the student's six of 300 queries, and six
+auxiliary groups of two queries a target, each through six layers. Predictions are those of a
+trained detector in kind: every target has a few close queries, the others lie anywhere.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def measure(
 def trained_like_step(
     layers: int, queries: int, count: int, classes: int
 ) -> tuple[list[GroupOutput], Targets]:
-    """Teacher's and student's main group and the auxiliary groups, with `count` targets in each of two images."""
+    """Main groups of teacher and student, and auxiliary groups, of two images.
+
+    Each image has `count` targets.
+    """
     generator = torch.Generator().manual_seed(0)
     truth = make_batch(2, 1, classes, count).targets
     sizes = {"teacher": queries, "main": queries, "auxiliary": layers * 2 * count}
@@ -84,7 +88,10 @@ def trained_like_step(
 def predict(
     name: str, layers: int, queries: int, truth: Targets, classes: int, generator: torch.Generator
 ) -> GroupOutput:
-    """Every target's box thrice in turn among the queries, at varying distance and confidence; the rest is noise."""
+    """Every target's box thrice in turn among the queries, at varying distance and confidence.
+
+    The rest is noise.
+    """
     images, count = len(truth.counts), truth.most
     blocks = layers if name == "auxiliary" else 1
     place = torch.arange(queries // blocks).repeat(blocks)
@@ -105,7 +112,10 @@ def predict(
 
 
 def whole_step(groups: list[GroupOutput], truth: Targets) -> dict[str, Matched]:
-    """The teacher's matching in a thread, then everything else at once; of targets not seen before."""
+    """The teacher's matching in a thread, then everything else at once.
+
+    Of targets not seen before.
+    """
     truth = replace(truth)
     teacher = Matches(groups[:1], truth, COST)
     return match(groups[1:], truth, COST) | teacher.result()
@@ -115,7 +125,10 @@ def whole_step(groups: list[GroupOutput], truth: Targets) -> dict[str, Matched]:
 def by_layer(
     groups: list[GroupOutput], truth: Targets
 ) -> list[tuple[Tensor, np.ndarray, np.ndarray]]:
-    """One layer of one group after the other. Per image, cost matrix (queries, its targets) and what was assigned."""
+    """One layer of one group after the other.
+
+    Per image, cost matrix (queries, its targets) and what was assigned.
+    """
     assigned = []
     for output in groups:
         blocks = output.group.blocks
@@ -130,7 +143,7 @@ def by_layer(
 
 
 def layer_costs(logits: Tensor, boxes: Tensor, truth: Targets) -> Tensor:
-    """Cost of every query against the targets of all images: (images, queries, targets of the batch)."""
+    """Cost of every query against all targets of the batch: (images, queries, targets)."""
     scores, flat = logits.flatten(0, 1).sigmoid(), boxes.flatten(0, 1)
     negative = 0.75 * scores**2 * -(1 - scores + 1e-8).log()
     positive = 0.25 * (1 - scores) ** 2 * -(scores + 1e-8).log()
@@ -161,8 +174,9 @@ def check_costs(groups: list[GroupOutput], truth: Targets) -> None:
 class Waits(TorchDispatchMode):
     """Counts what makes the host wait for an accelerator, told from operators on the CPU.
 
-    Counted are operators whose result the host needs (a number, a size), and solved matchings that are asked for
-    when nothing has been queued since their costs were: then the copy of these costs is exposed.
+    Counted are operators whose result the host needs (a number, a size), and solved matchings that
+    are asked for when nothing has been queued since their costs were: then the copy of these costs
+    is exposed.
     """
 
     def __init__(self) -> None:

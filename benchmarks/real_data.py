@@ -1,8 +1,8 @@
 """`od-detr` with one more backbone: MobileNetV1 of width 0.75, small enough to fine-tune on a CPU.
 
-    python benchmarks/real_data.py train --backbone mobilenetv1_075 --backbone-weights WEIGHTS.safetensors --data …
+    python benchmarks/real_data.py train --backbone mobilenetv1_075 --backbone-weights FILE --data …
 
-timm has no preset of that width; everything after the verb is what `od-detr` takes.
+timm has no preset of that width. The arguments are those of `od-detr`.
 """
 
 from __future__ import annotations

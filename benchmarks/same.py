@@ -1,10 +1,11 @@
-"""Whether two commits compute the same numbers, bit for bit: ``python -m benchmarks.same BASE [HEAD]``.
+"""Whether two commits compute the same numbers, bit for bit: ``python -m benchmarks.same BASE
+[HEAD]``.
 
-A refactoring must not change a number. Each commit is checked out into a temporary worktree and trains all six
-recipes on all four presets for 20 steps, small and on one CPU thread, through its own command line. Every loss term
-of every step, the metrics of the last epoch, the weights and the teacher's average must be equal to the last bit.
-Without HEAD the working tree is compared. ``--demo`` also compares the metrics of `od-detr demo` (about ten minutes
-a side).
+A refactoring must not change a number. Each commit is checked out into a temporary worktree and
+trains all six recipes on all four presets for 20 steps, small and on one CPU thread, through its
+own command line. Every loss term of every step, the metrics of the last epoch, the weights and the
+teacher's average must be equal to the last bit. Without HEAD the working tree is compared.
+``--demo`` also compares the metrics of `od-detr demo` (about ten minutes a side).
 
 Exit status 0: the same; 1: something differs, and is listed.
 """
@@ -133,7 +134,7 @@ def recorded(only: str, demo: bool) -> Record:
 
 
 def figures_of(run: Path) -> dict[str, str]:
-    """Every column of every row of metrics.csv, and digests of the weights: all of them, and the teacher's."""
+    """All numbers of metrics.csv, and digests of the weights and of the teacher."""
     import torch
 
     found = {}

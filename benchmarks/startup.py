@@ -1,6 +1,8 @@
-"""How long it takes to be of use: importing the package against importing torch, and `od-detr --help`.
+"""How long it takes to be of use: importing the package against importing torch, and `od-detr
+--help`.
 
-Each is a fresh process, timed on the wall. What they share is in the file system's cache after an uncounted round.
+Each is a fresh process, timed on the wall. What they share is in the file system's cache after an
+uncounted round.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ COMMANDS = {
 
 
 def measure(rounds: int = 5) -> dict[str, Figure]:
-    """The figures of `od-detr benchmark startup`; the help's peer is the bare interpreter, its ratio is in seconds."""
+    """The figures of `od-detr benchmark startup`.
+
+    The help's peer is the bare interpreter, its ratio is in seconds.
+    """
     seconds = dict.fromkeys(COMMANDS, float("inf"))
     for turn in range(rounds + 1):
         for name, command in COMMANDS.items():

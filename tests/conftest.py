@@ -1,4 +1,4 @@
-"""What every room's tests share: one thread, small scenes, and the options of a run that takes seconds."""
+"""Shared by all tests: one thread, small scenes, and the options of a run of seconds."""
 
 from __future__ import annotations
 

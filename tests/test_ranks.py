@@ -100,7 +100,7 @@ def test_other_numbers_are_refused_in_one_line(launcher, devices, nodes, named: 
     ],
 )
 def test_a_process_without_others_starts_its_own(environment: dict[str, str]) -> None:
-    """Alone, as the script of a batch job, as a single task, and in a shell inside an allocation."""
+    """Alone, as a batch script, as a single task, and in a shell inside an allocation."""
     assert current(environment) == Ranks() == settled(None, None, environment)
     ranks = settled(2, None, environment)
     assert (ranks.rank, ranks.world_size, ranks.launcher) == (0, 2, "own launch")
@@ -148,5 +148,8 @@ def test_a_single_process_agrees_with_itself() -> None:
 
 
 def test_asking_for_ranks_does_not_import_torch() -> None:
-    code = "import sys, od_detr.ranks as r; r.current(); r.gathered(1); assert 'torch' not in sys.modules"
+    code = (
+        "import sys, od_detr.ranks as r; r.current(); r.gathered(1); "
+        "assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

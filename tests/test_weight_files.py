@@ -1,4 +1,4 @@
-"""Weights are told from other files by what they are, not by how a number in them happens to begin."""
+"""Weights are recognised by what they are, not by how a number in them happens to begin."""
 
 from __future__ import annotations
 

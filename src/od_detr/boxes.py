@@ -1,7 +1,7 @@
 """Boxes: conversions, overlaps, and the logit they are refined in.
 
-Unlike those of torchvision.ops, these functions broadcast over leading axes and can add the small `eps` of
-the DAB-DETR and DINO code. Two empty boxes have overlap 0, never NaN.
+Unlike those of torchvision.ops, these functions broadcast over leading axes and can add the small
+`eps` of the DAB-DETR and DINO code. Two empty boxes have overlap 0, never NaN.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def overlaps(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """IoU in [0, 1] and generalised IoU in [-1, 1] of boxes that broadcast against each other.
 
-    `eps` is added to the areas that divide, as DAB-DETR and DINO do (1e-6); Deformable-DETR has none.
+    `eps` is added to the areas that divide, as DAB-DETR and DINO do (1e-6); Deformable-DETR has
+    none.
     """
     x1, y1, x2, y2 = first_xyxy.unbind(-1)
     u1, v1, u2, v2 = second_xyxy.unbind(-1)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 DETECTOR_CONFIG = "config.json"
-CONFIG_HEAD = "# Written by od-detr train; `od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
+CONFIG_HEAD = (
+    "# Written by od-detr train; "
+    "`od-detr train --config THIS --output ELSEWHERE` repeats the run.\n"
+)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ L     levels of the feature pyramid
 A     coordinates of an anchor: 2 (a point) or 4 (a box)
 ====  =======================================================================================
 
-All layers of a group are matched and supervised at once: layers, images and blocks are folded into the single
-axis of views, in this order.
+All layers of a group are matched and supervised at once: layers, images and blocks are folded into
+the single axis of views, in this order.
 
-Boxes are normalised ``(cx, cy, w, h)`` in [0, 1], relative to the image without its padding. A box of size
-zero is a *point*: an anchor of which only the centre is known.
+Boxes are normalised ``(cx, cy, w, h)`` in [0, 1], relative to the image without its padding. A box
+of size zero is a *point*: an anchor of which only the centre is known.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Batch:
     """Images padded at the bottom and the right to one size, and their targets.
 
     `images` are uint8 RGB as decoded (the detector normalises them on its device) or float already
-    normalised; `padding` is True where a pixel is padding. `sizes` are the original (height, width) in
-    pixels, to which detections are scaled back.
+    normalised; `padding` is True where a pixel is padding. `sizes` are the original (height, width)
+    in pixels, to which detections are scaled back.
     """
 
     images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
@@ -249,8 +249,9 @@ class Predictions:
 class Matching(NamedTuple):
     """Which query predicts which target: one triple (view, query, target) per matched pair.
 
-    `image` indexes views; for a single layer without blocks a view is an image. `query` counts within the view,
-    `target` within the batch. In a multi-target matching a query occurs more than once.
+    `image` indexes views; for a single layer without blocks a view is an image. `query` counts
+    within the view, `target` within the batch. In a multi-target matching a query occurs more than
+    once.
     """
 
     image: Int[Tensor, " M"]
@@ -280,9 +281,11 @@ class Matching(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """The matching of a group over its views, and the cost of every (target slot, query) pair it was solved from.
+    """The matching of a group over its views, and the cost of every (target slot, query) pair it
+    was solved from.
 
-    `costs` is None for a matching known by construction. Slots beyond an image's targets hold arbitrary costs.
+    `costs` is None for a matching known by construction. Slots beyond an image's targets hold
+    arbitrary costs.
     """
 
     matching: Matching
@@ -300,7 +303,8 @@ class QueryGroup:
         sees: names of the groups whose queries this one may see besides its own block.
         padding: True for empty slots.
         origin: index of each query in the set it was taken from.
-        matching: the matching known by construction; without it the group is matched by the Hungarian algorithm.
+        matching: the matching known by construction; without it the group is matched by the
+            Hungarian algorithm.
         matched: False for a group that is supervised without a matching (prediction distillation).
         own: whether the group is the architecture's own, rather than added by an objective.
     """
@@ -320,8 +324,8 @@ class QueryGroup:
 class GroupOutput:
     """A decoded group.
 
-    `queries[0]` entered the first layer and `queries[k]` left layer k (content before any final norm, anchors
-    refined and detached).
+    `queries[0]` entered the first layer and `queries[k]` left layer k (content before any final
+    norm, anchors refined and detached).
     """
 
     group: QueryGroup
@@ -341,7 +345,10 @@ class GroupOutput:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The decoded groups of a batch by name; a two-stage architecture's proposals are the group "encoder"."""
+    """The decoded groups of a batch by name.
+
+    A two-stage architecture's proposals are the group "encoder".
+    """
 
     groups: Mapping[str, GroupOutput] = field(default_factory=lambda: MappingProxyType({}))
 

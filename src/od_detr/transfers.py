@@ -1,7 +1,10 @@
-"""Copies between the host (the CPU) and a device. Nothing else in the package copies without waiting.
+"""Copies between the host (the CPU) and a device.
 
-A copy towards a device may run in the background: whatever uses it queues behind it. A copy towards the host
-may not be read before it is complete, so it goes through `HostCopy`, or through `moved`, which waits.
+Nothing else in the package copies without waiting.
+
+A copy towards a device may run in the background: whatever uses it queues behind it. A copy towards
+the host may not be read before it is complete, so it goes through `HostCopy`, or through `moved`,
+which waits.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ def to_device_of(
 
 
 def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor on `device`: complete if that is the host, perhaps still under way if it is not."""
+    """The tensor on `device`; complete if that is the host, else perhaps still being copied."""
     if torch.device(device).type == "cpu":
         return HostCopy(tensor).wait()
     return tensor.to(device, non_blocking=True)

@@ -55,8 +55,8 @@ def check_kind(file: Path, others: tuple[tuple[bytes, str], ...] = OTHER_KINDS) 
 def read_safetensors(file: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
-    With `expected` (tensors on any device, "meta" included) the names, shapes and types in the file's
-    header are compared with it before a tensor is read.
+    With `expected` (tensors on any device, "meta" included) the names, shapes and types in the
+    file's header are compared with it before a tensor is read.
 
     Raises:
         InputError: another kind of file, a damaged one, tensors that differ from `expected`, or

@@ -1,4 +1,4 @@
-"""The call for a GPU, all of it in miniature on the CPU: nothing in it is tried there for the first time."""
+"""The GPU benchmark in miniature on the CPU, so that nothing in it runs there first."""
 
 from __future__ import annotations
 

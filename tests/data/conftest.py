@@ -18,7 +18,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Public sample data sets, or rendered stand-ins where they do not lie beside the repository."""
+    """Public sample data sets, or rendered stand-ins if they are not beside the repository."""
     if SHARED.is_dir():
         return SHARED
     folder = tmp_path_factory.mktemp("public")
@@ -60,7 +60,10 @@ def sound() -> Document:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[Document | str], Path]:
-    """Writes ``train.json`` (a document, or the file's very text) and the images; returns the folder."""
+    """Writes ``train.json`` (a document, or the file's very text) and the images.
+
+    Returns the folder.
+    """
 
     def written(document: Document | str) -> Path:
         rng = np.random.default_rng(0)

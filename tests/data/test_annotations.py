@@ -207,7 +207,7 @@ def test_boxes_of_a_class_that_is_not_given_are_refused(sound: dict, write) -> N
 
 
 def test_names_that_repeat_are_refused_whoever_gives_the_classes(sound: dict, write) -> None:
-    """Otherwise training would take one of the two for the class, and validation fail on the other's boxes."""
+    """Otherwise training would use one of the two, and validation would fail on the other."""
     sound["categories"].append({"id": 8, "name": "cat"})
     folder = write(sound)
     for classes in (None, ("cat", "zebra")):

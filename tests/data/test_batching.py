@@ -1,4 +1,4 @@
-"""Batches are a pure function of seed and epoch, for any number of ranks, workers and resumptions."""
+"""Batches are a pure function of seed and epoch, for any ranks, workers and resumptions."""
 
 from __future__ import annotations
 
@@ -169,7 +169,10 @@ def test_iterating_draws_nothing_from_torchs_global_generator(sound: dict, write
 
 
 def drain(batches: DataLoader[Batch]) -> None:
-    """Iterates once and sends the workers home at once; left to the garbage collector, that takes seconds."""
+    """Iterates once and sends the workers home at once.
+
+    Left to the garbage collector, that takes seconds.
+    """
     try:
         list(batches)
     finally:

@@ -70,7 +70,8 @@ def voc(images: Path, xmls: Path, stems: str, size: bool = True) -> None:
         high, wide = SIZE[stem] if size else (0, 0)
         objects = "".join(
             f"<object><name>{name}</name><difficult>{int(name == 'dog')}</difficult><bndbox>"
-            f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w + 1}</xmax><ymax>{y + h + 1}</ymax>"
+            f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
+            f"<xmax>{x + w + 1}</xmax><ymax>{y + h + 1}</ymax>"
             "</bndbox></object>"
             for name, x, y, w, h in BOXES[stem]
         )

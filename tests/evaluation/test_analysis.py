@@ -1,4 +1,4 @@
-"""Thresholds, kinds of error, duplicates and confusion, against counting by hand and pycocotools."""
+"""Thresholds, error kinds, duplicates and confusion, against hand counts and pycocotools."""
 
 from __future__ import annotations
 

@@ -30,7 +30,10 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 def random_case(seed: int, most: int = 30) -> tuple[dict, list[dict]]:
-    """Gaps in the ids, crowds, empty images, tied scores; areas that are small, medium, large and not the box's."""
+    """Gaps in the ids, crowds, empty images, tied scores.
+
+    Areas that are small, medium, large and not the box's.
+    """
     rng = np.random.default_rng(seed)
     image_ids, category_ids = [3, 17, 40, 41, 100], [2, 7, 90]
 

@@ -1,4 +1,4 @@
-"""The laws of matching instability and consistency, and a brute-force transcription of their definitions."""
+"""Laws of matching instability and consistency, and a brute-force transcription of both."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def recorded(assignments: np.ndarray, order, tokens: np.ndarray | None = None) -> MatchingRecord:
-    """A record of (layers, images, queries), the images in the given order, with ids that have gaps."""
+    """A record of (layers, images, queries), images in the given order, ids with gaps."""
     record = MatchingRecord()
     for image in order:
         own = None if tokens is None else torch.from_numpy(tokens[image])

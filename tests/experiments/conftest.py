@@ -1,4 +1,4 @@
-"""A training that takes no time: it leaves what a run leaves, with figures made up from its options."""
+"""A stand-in for training: it leaves a run's files, with metrics made up from its options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from od_detr.training.record.run_config import write_config
 
 @dataclass
 class Trainings:
-    """Directory names of the runs in the order they were trained, and of those that were resumed."""
+    """Directory names of the trained runs in order, and of the resumed ones."""
 
     started: list[str] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Trainings:
 
     @staticmethod
     def ap(name: str) -> float:
-        """What a run comes to: for md-cls 40 %, 42 %, 47 % with seeds 0, 1, 2, for any other row something else."""
+        """The AP of a run: 40, 42 and 47 % for seeds 0, 1, 2 of md-cls, another for other rows."""
         row, _, seed = name.rpartition("-seed")
         return (0.40, 0.42, 0.47)[int(seed)] + (crc32(row.encode()) - crc32(b"md-cls")) % 97 / 1000
 

@@ -41,7 +41,7 @@ def mean_and_spread(values: Iterable[float], digits: int = 1) -> str:
 
 
 def row_results() -> str:
-    """Every row with records at scale tiny, and the AP of the detector that it reports, as a table."""
+    """A table of all rows with records at scale tiny, and the AP of the reported detector."""
     lines = ["| row | title | detector | seeds | AP |", "|---|---|---|---|---|"]
     for row in ROWS:
         experiment = row()

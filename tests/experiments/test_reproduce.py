@@ -1,4 +1,4 @@
-"""`od-detr reproduce`: every run once, stopped ones go on, and the table says what the runs came to."""
+"""`od-detr reproduce`: each run once, stopped runs continue, and tables report the results."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(
     assert [run["AP"] for run in row["seeds"].values()] == pytest.approx([40, 42, 47])
     text = (Path(ask.output) / "table3.md").read_text()
     assert (
-        "| QFL MD | md-cls | 46.4 / 64.1 / 50.5 | 43.0 ± 3.5 | 63.0 ± 3.5 | 48.0 ± 3.5 | 2.50 ± 1.00 | 90.0 ± 0.0 |"
-        in text
+        "| QFL MD | md-cls | 46.4 / 64.1 / 50.5 | 43.0 ± 3.5 | 63.0 ± 3.5 | 48.0 ± 3.5 | 2.50 ± "
+        "1.00 | 90.0 ± 0.0 |" in text
     )
     assert "half the range over seeds 0, 1, 2" in text
     assert text in capsys.readouterr().out
@@ -201,7 +201,10 @@ def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings, monkeypatch
 
 
 class Read(HTMLParser):
-    """A page's cells, headings and pictures, and whatever it would have to fetch; every tag must be closed."""
+    """A page's cells, headings and pictures, and whatever it would have to fetch.
+
+    Every tag must be closed.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -360,7 +363,7 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(
     assert rows[0]["mean"]["AP"] == 25
 
 
-# ---- what is refused, in one line -------------------------------------------------------------------------------
+# ---- what is refused, in one line ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -447,7 +450,7 @@ def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(
     assert not output.exists()
 
 
-# ---- side by side -----------------------------------------------------------------------------------------------
+# ---- side by side --------------------------------------------------------------------------------
 
 WORK = """
 import os, signal, sys, time

@@ -1,4 +1,5 @@
-"""Recordings of the official implementations: the reduced set in `recorded/`, or any set at $OD_DETR_GOLDEN.
+"""Recordings of the official implementations: the reduced set in `recorded/`, or any set at
+$OD_DETR_GOLDEN.
 
 Every size is read from the recordings' own `config.json`.
 """
@@ -93,7 +94,7 @@ class Recording:
         ]
 
     def detector(self) -> DetectionTransformer:
-        """Our detector of the recorded sizes with the official weights, fed with the recorded feature maps."""
+        """Our detector with the official weights and sizes, fed with the recorded feature maps."""
         hyper = self.hyper
         assert hyper["enc_n_points"] == hyper["dec_n_points"]
         sizes = {

@@ -1,4 +1,4 @@
-"""Our detectors, losses and gradients against what the official implementations answered to the same inputs."""
+"""Detectors, losses and gradients against the official implementations on the same inputs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ def check_terms(terms: dict[str, Tensor], record: dict, layers: int) -> None:
 
 
 def check_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """To 1e-4 of each tensor's largest entry; gradients that are rounding noise, to that of the largest of all."""
+    """To 1e-4 of each tensor's largest entry.
+
+    Gradients that are rounding noise, to that of the largest of all.
+    """
     pairs = {name: at_sample(ours[name], recorded) for name, recorded in theirs.items()}
     largest = max(wanted.abs().max().item() for _, wanted in pairs.values())
     for name, (mine, wanted) in pairs.items():
@@ -377,7 +380,8 @@ def test_denoising_gradients_agree(dino, denoised) -> None:
         name: torch.tensor([value]) for name, value in denoised.record["grad_norms_l2"].items()
     }
     features = {name: norms.pop(name) for name in list(norms) if name.startswith("input.")}
-    # A name's norm is carried in the shape of its weight, so that names are translated as weights are.
+    # A name's norm is carried in the shape of its weight, so that names are translated as weights
+    # are.
     shapes = dino.tensors("weights")
     placed = dino.ours(
         {name: norm.expand(shapes[name].shape).contiguous() for name, norm in norms.items()}
@@ -387,7 +391,10 @@ def test_denoising_gradients_agree(dino, denoised) -> None:
 
 
 def test_groups_see_what_the_official_mask_shows(denoised) -> None:
-    """What a query sees is what its output depends on. The recorded mask has the denoising queries first."""
+    """What a query sees is what its output depends on.
+
+    The recorded mask has the denoising queries first.
+    """
     blocked = denoised.tensors["attn_mask"]
     size, dim, heads = denoised.record["dn_meta"]["pad_size"], 4, 1
     main = QuerySet(

@@ -32,7 +32,7 @@ MATCHER_CASES = (
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
-# ---- boxes ----------------------------------------------------------------------------------------------------
+# ---- boxes ---------------------------------------------------------------------------------------
 
 
 def test_box_conversions_agree(units: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_inverse_sigmoid_agrees(units: Path, eps: float, name: str) -> None:
     )
 
 
-# ---- losses and detections ------------------------------------------------------------------------------------
+# ---- losses and detections -----------------------------------------------------------------------
 
 
 def test_the_focal_loss_and_its_gradient_agree(units: Path) -> None:
@@ -119,7 +119,7 @@ def test_detections_agree(units: Path) -> None:
             )
 
 
-# ---- matching -------------------------------------------------------------------------------------------------
+# ---- matching ------------------------------------------------------------------------------------
 
 
 def matched(recorded: dict[str, Tensor], case: str, cost: MatchCost) -> tuple[Matched, Targets]:
@@ -166,7 +166,7 @@ def test_costs_and_matchings_agree(units: Path, case: str, repository: str) -> N
         )
 
 
-# ---- positions ------------------------------------------------------------------------------------------------
+# ---- positions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_the_encoding_of_anchors_is_exact(
     assert torch.equal(ours, recorded[f"query_sine.{name}_from{coordinates}"])
 
 
-# ---- attention ------------------------------------------------------------------------------------------------
+# ---- attention -----------------------------------------------------------------------------------
 
 
 def test_attention_starts_on_the_official_rays(units: Path) -> None:

@@ -1,4 +1,4 @@
-"""What must hold on a GPU. `python -m benchmarks.gpu` runs the same laws and keeps their figures."""
+"""Laws that must hold on a GPU; `python -m benchmarks.gpu` runs and records the same ones."""
 
 from __future__ import annotations
 

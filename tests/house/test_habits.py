@@ -1,4 +1,4 @@
-"""Files that other programs read: workflows, forms, hooks and the citation are valid, and agree with the project."""
+"""Files for other programs are valid: workflows, forms, hooks and the citation."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def name(source: Path, line: int | None = None) -> str:
     return str(source.relative_to(ROOT)) + (f":{line}" if line else "")
 
 
-# ---- sizes and names ------------------------------------------------------------------------------------------
+# ---- sizes and names -----------------------------------------------------------------------------
 
 
 def test_a_file_fits_in_400_lines() -> None:
@@ -83,7 +83,7 @@ def test_whatever_is_public_says_what_it_is() -> None:
         assert not public or ast.get_docstring(module), name(source)
 
 
-# ---- what is never written ------------------------------------------------------------------------------------
+# ---- what is never written -----------------------------------------------------------------------
 
 
 def test_no_error_is_swallowed() -> None:
@@ -103,7 +103,7 @@ def test_nothing_is_left_for_later() -> None:
 
 
 def test_no_file_of_a_stranger_is_ever_executed() -> None:
-    """Checkpoints are tensors and plain data: no unpickling, no eval, `torch.load` with `weights_only=True` only."""
+    """No unpickling, no eval, and `torch.load` only with `weights_only=True`."""
     forbidden = {"cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     for source in SOURCES:
         imported = {
@@ -146,7 +146,10 @@ def test_tracked_files_speak_of_the_code_and_not_of_its_making() -> None:
 
     The word `session` as programs use it is fine.
     """
-    words = r"\b(?:sub)?agents?\b|\bco-?founders?\b|\bfounders?\b|\b(?:this|last|next|previous|my|our) session\b"
+    words = (
+        r"\b(?:sub)?agents?\b|\bco-?founders?\b|\bfounders?\b|"
+        r"\b(?:this|last|next|previous|my|our) session\b"
+    )
     paths = r"(?<![\w.])/(?:work|tmp|root|home)/\w"
     forbidden = re.compile(f"{words}|{paths}", re.IGNORECASE)
     found = []
@@ -163,7 +166,7 @@ def test_tracked_files_speak_of_the_code_and_not_of_its_making() -> None:
     assert found == []
 
 
-# ---- layers ---------------------------------------------------------------------------------------------------
+# ---- layers --------------------------------------------------------------------------------------
 
 
 def test_imports_run_downwards() -> None:
@@ -183,7 +186,7 @@ def test_the_command_line_answers_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# ---- docs/paper.md --------------------------------------------------------------------------------------------
+# ---- docs/paper.md -------------------------------------------------------------------------------
 
 
 def paper() -> str:

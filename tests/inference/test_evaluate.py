@@ -44,7 +44,7 @@ def test_a_saved_detector_without_a_run_has_the_defaults(tmp_path: Path) -> None
     assert run_choices(tmp_path, tmp_path) == Choices()
 
 
-# ---- what predict attains -------------------------------------------------------------------------
+# ---- what predict attains ------------------------------------------------------------------------
 
 
 SHAPES = [(60, 80), (80, 60), (64, 64), (60, 80), (50, 90)]

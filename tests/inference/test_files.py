@@ -14,7 +14,10 @@ def test_drawn_copies_of_one_name_are_numbered_and_no_number_is_taken_twice() ->
 
 
 def test_a_great_many_files_of_one_name_are_told_apart() -> None:
-    """As a recorder writes them, a folder for each shot; to try every number for every file would never end."""
+    """As a recorder writes them, a folder for each shot.
+
+    To try every number for every file would never end.
+    """
     names = drawn_names([Path(str(folder), "frame.png") for folder in range(20_000)])
     assert len(set(names)) == 20_000
     assert names[-1] == "frame-20000.jpg"

@@ -1,4 +1,4 @@
-"""Backbones whose modules work on channels last, or insist on a size, give the maps that any other gives."""
+"""Backbones that work channels-last or insist on a size give maps like any other."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def detrex_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
-    """As detrex saves them: the added levels apart, the encoder's heads as one layer more, both copies of the heads."""
+    """The names detrex saves: added levels apart, encoder heads as one more layer, heads twice."""
     theirs, maps = {}, len(detector.settings["strides"])
     for name, tensor in official_weights(detector).items():
         name = re.sub(
@@ -66,7 +66,7 @@ def detrex_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
     return theirs | {name.removeprefix("transformer.decoder."): theirs[name] for name in last}
 
 
-# ---- what is taken --------------------------------------------------------------------------------------------
+# ---- what is taken -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -204,7 +204,7 @@ def test_rows_of_a_larger_label_book_are_never_looked_up(small, save, tmp_path: 
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
 
 
-# ---- detrex ---------------------------------------------------------------------------------------------------
+# ---- detrex --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -227,6 +227,7 @@ def test_a_detrex_checkpoint_becomes_the_detector_it_was(
 def test_detrex_names_are_those_of_its_source() -> None:
     """Read off detrex's modules by hand, not from the table under test."""
     decoder, encoder = "transformer.decoder.layers.3.", "transformer.encoder.layers.2."
+    offsets = "sampling_offsets.bias"
     names = {
         f"{encoder}attentions.0.value_proj.bias": f"{encoder}self_attn.value_proj.bias",
         f"{encoder}ffns.0.layers.0.0.weight": f"{encoder}linear1.weight",
@@ -234,7 +235,7 @@ def test_detrex_names_are_those_of_its_source() -> None:
         f"{encoder}norms.1.weight": f"{encoder}norm2.weight",
         f"{decoder}attentions.0.attn.in_proj_weight": f"{decoder}self_attn.in_proj_weight",
         f"{decoder}attentions.0.attn.out_proj.bias": f"{decoder}self_attn.out_proj.bias",
-        f"{decoder}attentions.1.sampling_offsets.bias": f"{decoder}cross_attn.sampling_offsets.bias",
+        f"{decoder}attentions.1.{offsets}": f"{decoder}cross_attn.{offsets}",
         f"{decoder}norms.0.weight": f"{decoder}norm2.weight",
         f"{decoder}norms.1.weight": f"{decoder}norm1.weight",
         f"{decoder}norms.2.weight": f"{decoder}norm3.weight",
@@ -265,7 +266,7 @@ def test_a_label_embedding_of_one_row_per_class_gets_its_spare_row(
     assert not labels[5].any()
 
 
-# ---- what is refused ------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def refusal(checkpoint: Path, model: str, **options: object) -> str:

@@ -1,4 +1,4 @@
-"""A converted detector has more classes than a data set has categories, and is evaluated all the same."""
+"""A converted detector with more classes than the data set has categories is evaluated."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def holed(small, request) -> DetectionTransformer:
                 name.startswith("decoder.heads.classes.")
                 or name == "queries.reference_points.weight"
             ):
-                value *= 8  # classes that differ from query to query, and queries that look at different places
+                # Classes that differ from query to query, and queries that look at different
+                # places.
+                value *= 8
             elif (
                 name == "queries.heads.classes.0.bias"
             ):  # or the encoder would propose other places without them
@@ -86,7 +88,7 @@ def cut(holed: DetectionTransformer, small, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(cut: Path, tmp_path: Path) -> Path:
-    """Noise, in which each class has an object that the cut detector finds second, and one that it does not find."""
+    """Noise images: in each class the cut detector finds one object second and misses another."""
     folder, rng = tmp_path / "data", np.random.default_rng(0)
     folder.mkdir()
     content: dict[str, list[dict]] = {

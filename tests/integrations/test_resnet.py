@@ -1,4 +1,4 @@
-"""The ResNet of torchvision, whose weights every DETR starts from, and the sizes its papers state."""
+"""Torchvision's ResNet, from whose weights every DETR starts, and the sizes of the papers."""
 
 from __future__ import annotations
 

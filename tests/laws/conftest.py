@@ -32,7 +32,7 @@ TINY = {"channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)}
 def small_detector(
     model: str, num_classes: int = CLASSES, seed: int = 0, **sizes
 ) -> DetectionTransformer:
-    """A detector with a tiny backbone, whose weights are perturbed so that its predictions differ."""
+    """A detector with a tiny backbone and perturbed weights, so that its predictions differ."""
     torch.manual_seed(seed)
     chosen = SIZES | {"decoder_layers": 3, "queries": 8, "backbone_options": TINY} | sizes
     if model.startswith("dino"):
@@ -83,7 +83,10 @@ def make_targets() -> Callable[..., Targets]:
 
 @pytest.fixture(scope="session")
 def encoded_batches() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
-    """A detector of each architecture and a batch encoded by it, made once; objectives need its queries only."""
+    """A detector of each architecture and a batch encoded by it, made once.
+
+    Objectives need its queries only.
+    """
 
     @cache
     def encoded(model: str):

@@ -1,7 +1,7 @@
 """A step of any recipe without a detector: random predictions, and the same step transcribed.
 
-Targets are crowded, so that queries are matched to two targets of one class and of two, and targets to two
-queries.
+Targets are crowded, so that queries are matched to two targets of one class and of two, and targets
+to two queries.
 """
 
 from __future__ import annotations
@@ -48,12 +48,15 @@ def options(recipe: str, model: str, setting: dict) -> TrainOptions:
     return made
 
 
-# ---- random predictions of every group --------------------------------------------------------------------------
+# ---- random predictions of every group -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Taken:
-    """The outputs of one step and the loss terms of its objectives. `taught` is there even if not distilled."""
+    """The outputs of one step and the loss terms of its objectives.
+
+    `taught` is there even if not distilled.
+    """
 
     options: TrainOptions
     targets: Targets
@@ -108,7 +111,10 @@ def decoded(group: QueryGroup, predictions: Predictions, generator: torch.Genera
 def take_step(
     encoded_batches: Encodeds, options: TrainOptions, seed: int, make_targets: MakeTargets
 ) -> Taken:
-    """Runs the recipe's objectives on random predictions of its groups; the leaves get their gradients."""
+    """Runs the recipe's objectives on random predictions of its groups.
+
+    The leaves get their gradients.
+    """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     targets = make_targets(COUNTS[seed % len(COUNTS)], CLASSES, seed)
@@ -149,11 +155,11 @@ def take_step(
     return Taken(options, targets, taught, step.student.outputs, terms)
 
 
-# ---- the same step, transcribed --------------------------------------------------------------------------------
+# ---- the same step, transcribed ------------------------------------------------------------------
 
 
 class Transcribed:
-    """The terms of a step by the transcription's rules, over float64 twins of the step's predictions."""
+    """The terms of a step by the transcription's rules, on float64 copies of its predictions."""
 
     def __init__(self, step: Taken) -> None:
         self.step, self.options = step, step.options
@@ -329,7 +335,7 @@ class Transcribed:
         return seen, original, [[row[query] for query in slots] for row in teacher.costs]
 
 
-# ---- the comparison ---------------------------------------------------------------------------------------------
+# ---- the comparison ------------------------------------------------------------------------------
 
 
 def compare(step: Taken) -> None:

@@ -33,7 +33,7 @@ def random_boxes(count: int, seed: int, empty_share: float = 0.2) -> Tensor:
     return boxes
 
 
-# ---- boxes ----------------------------------------------------------------------------------------------------
+# ---- boxes ---------------------------------------------------------------------------------------
 
 
 @given(seeds)
@@ -103,7 +103,7 @@ def test_inverse_sigmoid_inverts_and_is_bounded(eps) -> None:
     assert_close(outside, math.log(1 / eps) * torch.tensor([-1.0, -1.0, 1.0, 1.0]))
 
 
-# ---- structures -----------------------------------------------------------------------------------------------
+# ---- structures ----------------------------------------------------------------------------------
 
 
 def query_set(queries: int, position: bool, seed: int = 0) -> QuerySet:

@@ -54,7 +54,10 @@ def taught_step(
     teacher: DetectionTransformer | None = None,
     **switches,
 ) -> tuple[dict, Answer, Answer]:
-    """Terms, the student's answer and the teacher's; the teacher is the student's twin unless another is given."""
+    """Terms, the student's answer and the teacher's.
+
+    The teacher is the student's twin unless another is given.
+    """
     torch.manual_seed(0)
     made = make_recipe(options(recipe, host, switches), student, Teacher(teacher or student))
     step = made.step(student, batch)
@@ -66,7 +69,7 @@ def taught_step(
     )
 
 
-# ---- teacher = student ----------------------------------------------------------------------------------------
+# ---- teacher = student ---------------------------------------------------------------------------
 
 
 @every_host
@@ -96,7 +99,7 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None
             assert abs(value) < 1e-5, name
 
 
-# ---- isolation ------------------------------------------------------------------------------------------------
+# ---- isolation -----------------------------------------------------------------------------------
 
 
 @every_host
@@ -144,8 +147,9 @@ def dino_rule(
 ) -> torch.Tensor:
     """Who sees whom as DINO masks it: [main | denoising blocks | other groups], True where seen.
 
-    Denoising queries see their own block and the main queries, and no one sees them; every other group is blind to
-    the rest, and real queries do not see empty slots, which see at least themselves.
+    Denoising queries see their own block and the main queries, and no one sees them; every other
+    group is blind to the rest, and real queries do not see empty slots, which see at least
+    themselves.
     """
     blocks, size = denoising
     total_size = main + blocks * size + sum(len(holes) for _, holes in others)
@@ -192,7 +196,7 @@ def test_groups_see_what_dinos_mask_shows_for_any_sizes(seed) -> None:
     assert torch.equal(reach > 0, wanted)
 
 
-# ---- labels and weights ---------------------------------------------------------------------------------------
+# ---- labels and weights --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cost", ["student", "teacher", "own", "teacher_pair"])
@@ -257,7 +261,7 @@ def test_a_tie_of_costs_is_the_students() -> None:
 
 @pytest.mark.parametrize("shift", [0.125, 0.0625])
 def test_a_box_as_good_as_the_teachers_is_not_distilled(shift) -> None:
-    """Listen2stu asks for a strictly larger IoU: mirror images around the target tie, unlike a nearer teacher."""
+    """Listen2stu asks for a strictly larger IoU: mirrored boxes tie, a nearer teacher wins."""
     targets = Targets(torch.tensor([[0.5, 0.5, 0.25, 0.25]]), torch.tensor([0]), (1,))
     queries = QuerySet(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4))
 
@@ -299,7 +303,7 @@ def test_labels_are_ious_and_at_most_two_a_query(make_detector, make_batch) -> N
     assert two
 
 
-# ---- what trains ----------------------------------------------------------------------------------------------
+# ---- what trains ---------------------------------------------------------------------------------
 
 BATCHES = {
     "crowd": (3, 0, 5),
@@ -403,14 +407,14 @@ def test_without_the_teacher_every_recipe_is_qfl(make_detector, make_batch) -> N
         assert torch.equal(ours[name], value)
 
 
-# ---- several ranks --------------------------------------------------------------------------------------------
+# ---- several ranks -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ARCHITECTURES[:2])
 def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
     make_detector, make_batch, host, monkeypatch
 ) -> None:
-    """Targets are counted over all ranks, so that their averaged gradients are those of the whole batch."""
+    """Targets are counted over all ranks, so averaged gradients are those of the whole batch."""
     sizes = {"backbone_frozen": True, "hidden_dim": 64, "dropout": 0.0}
     student, teacher = make_detector(host, **sizes), make_detector(host, seed=1, **sizes)
     whole = make_batch((2, 6))
@@ -435,14 +439,20 @@ def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
 def gradient(
     student: DetectionTransformer, teacher: DetectionTransformer, batch: Batch, host: str
 ) -> torch.Tensor:
-    """Of everything behind the neck, whose norm over two values a map has no gradient but rounding errors."""
+    """Gradients behind the neck; the neck's norm over two values has only rounding errors."""
     student.zero_grad()
     total(taught_step(student, batch, host, teacher=teacher)[0]).backward()
-    return torch.cat([weight.grad.flatten() for part in (student.encoder, student.queries, student.decoder)
-                      for weight in part.parameters() if weight.grad is not None])  # fmt: skip
+    return torch.cat(
+        [
+            weight.grad.flatten()
+            for part in (student.encoder, student.queries, student.decoder)
+            for weight in part.parameters()
+            if weight.grad is not None
+        ]
+    )
 
 
-# ---- a teacher in bfloat16 -----------------------------------------------------------------------------------
+# ---- a teacher in bfloat16 -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk"])
@@ -450,7 +460,7 @@ def gradient(
 def test_a_half_precision_teacher_leaves_the_student_exact(
     make_detector, make_batch, host, align
 ) -> None:
-    """Only what is taught is rounded: the main group's predictions are the very bits of a plain run."""
+    """Only what is taught is rounded: the main group predicts exactly as without distillation."""
     student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
     teacher = make_detector(host, seed=1)
     exact, half = (
@@ -473,7 +483,7 @@ def test_a_half_precision_teacher_leaves_the_student_exact(
     )
 
 
-# ---- the tokens of two-stage hosts ----------------------------------------------------------------------------
+# ---- the tokens of two-stage hosts ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ARCHITECTURES[2:])

@@ -51,7 +51,7 @@ def test_quality_focal_loss_is_equation_2(logits, qualities, gamma) -> None:
 
 
 def test_gradient_of_the_quality_focal_loss_is_its_derivative(logits, qualities) -> None:
-    """By hand, and the modulation counts: d/dz [(t - s)^2 BCE] = (s - t)^3 + 2 (s - t) s (1 - s) BCE."""
+    """By hand: d/dz [(t - s)^2 BCE] = (s - t)^3 + 2 (s - t) s (1 - s) BCE."""
     logits.requires_grad_()
     quality_focal_loss(logits, qualities).sum().backward()
     s, t = logits.detach().double().sigmoid(), qualities.double()

@@ -77,7 +77,7 @@ def seen(output: GroupOutput, targets: Targets) -> list[Seen]:
 
 
 def check_matching(matched: Matched, output: GroupOutput, targets: Targets) -> None:
-    """Every view is a least-cost one-to-one matching of its own targets to queries that are no padding."""
+    """Every view is a least-cost one-to-one matching of its own targets to unpadded queries."""
     costs, blocks, images = (
         matched.costs.numpy().astype(float),
         output.group.blocks,
@@ -99,12 +99,15 @@ def check_matching(matched: Matched, output: GroupOutput, targets: Targets) -> N
         )
 
 
-# ---- the solver -----------------------------------------------------------------------------------------------
+# ---- the solver ----------------------------------------------------------------------------------
 
 
 @st.composite
 def cost_cases(draw) -> tuple[np.ndarray, np.ndarray]:
-    """Random, tied, or trained-like costs of several views; some with padded queries, some without targets."""
+    """Random, tied, or trained-like costs of several views.
+
+    Some with padded queries, some without targets.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     views, most, queries = draw(st.integers(1, 5)), draw(st.integers(0, 7)), draw(st.integers(1, 8))
     kind = draw(st.sampled_from(["random", "tied", "trained"]))
@@ -138,7 +141,7 @@ def test_every_view_is_solved_as_scipy_solves_it(case) -> None:
         )
 
 
-# ---- the cost -------------------------------------------------------------------------------------------------
+# ---- the cost ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
@@ -211,7 +214,7 @@ def test_a_sound_prediction_is_preferred_to_a_broken_one(part) -> None:
     assert len(chosen) == 2
 
 
-# ---- whole steps ----------------------------------------------------------------------------------------------
+# ---- whole steps ---------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(1, 3), st.integers(0, 1000))

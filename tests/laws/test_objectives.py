@@ -1,6 +1,8 @@
-"""Every switch of the method against a loop-by-loop transcription of its rule: losses and gradients.
+"""Every switch of the method against a loop-by-loop transcription of its rule: losses and
+gradients.
 
-What is compared is the recipe that the options make, so that the options' way to the objectives is checked too.
+What is compared is the recipe that the options make, so that the options' way to the objectives is
+checked too.
 """
 
 from __future__ import annotations
@@ -134,7 +136,7 @@ def test_every_switch_is_its_rule_and_matters(
 def test_the_students_cost_always_weighs_the_teachers_query_down(
     encoded_batches, make_targets, usual_loss
 ) -> None:
-    """A free query that were cheaper would have been matched: Eq. 4 under the student's cost names no other."""
+    """A cheaper free query would have been matched, so Eq. 4 under the student's cost has none."""
     for seed in range(SEEDS):
         step = take_step(
             encoded_batches,

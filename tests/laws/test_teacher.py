@@ -1,4 +1,4 @@
-"""The teacher is the closed form of its average, never trains, and stands still after Stop Update."""
+"""The teacher follows its closed form, never trains, and stands still after Stop Update."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def decay_at(step: int, decay: float, warmup: str, steps: float) -> float:
     ("warmup", "steps"), [("none", 0.0), ("exp", 3.0), ("mean", 0.0), ("mean", 2.0)]
 )
 def test_the_teacher_is_the_closed_form_of_the_average(student, warmup, steps) -> None:
-    """After n steps: the initial weights times all decays, and each later ones times 1 - d_k and all decays since."""
+    """The average after n steps: weights of step k count (1 - d_k) times all later decays."""
     decay, count = 0.9, 7
     teacher = Teacher(student, decay, warmup, steps)
     history = [weights(student)]
@@ -183,7 +183,10 @@ def test_a_teachers_state_is_restored_whole(
 
 
 def test_the_decay_keeps_its_horizons_share_of_training() -> None:
-    """The paper's 0.9996 is 2500 of the 89,000 steps of 24 epochs at batch 32; a shorter schedule keeps the share."""
+    """The paper's 0.9996 is 2500 of the 89,000 steps of 24 epochs at batch 32.
+
+    A shorter schedule keeps the share.
+    """
     share = 2500 / 89_000
     for steps in (700, 5_000, 40_000):
         assert scaled_decay(steps) == pytest.approx(1 - 1 / (share * steps))

@@ -1,7 +1,8 @@
 """The rules of the method word for word, loop by loop, to hold the implementation against.
 
-Everything is said of one image as one decoder layer sees it (`Seen`), in float64, with a matching as a plain
-dictionary from queries to targets. Nothing of the implementation is used, and nothing is vectorised.
+Everything is said of one image as one decoder layer sees it (`Seen`), in float64, with a matching
+as a plain dictionary from queries to targets. Nothing of the implementation is used, and nothing is
+vectorised.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Seen:
         return self.boxes[query].tolist()
 
 
-# ---- boxes and losses -----------------------------------------------------------------------------------------
+# ---- boxes and losses ----------------------------------------------------------------------------
 
 
 def corners(box: Box) -> tuple[Any, Any, Any, Any]:
@@ -103,7 +104,7 @@ def focal(logit: Tensor, label: float, alpha: float = 0.25, gamma: float = 2.0) 
     return -(1 - alpha) * score**gamma * torch.nn.functional.logsigmoid(-logit)
 
 
-# ---- matching -------------------------------------------------------------------------------------------------
+# ---- matching ------------------------------------------------------------------------------------
 
 
 def class_cost(score: float) -> float:
@@ -149,7 +150,7 @@ def solved(seen: Seen, eps: float, kind: str) -> Seen:
     return seen
 
 
-# ---- matching distillation (section 3.2) ----------------------------------------------------------------------
+# ---- matching distillation (section 3.2) ---------------------------------------------------------
 
 
 def multi_target_labels(seen: Seen, taught: Match, rule: Any, host: Host) -> list[list[float]]:
@@ -206,7 +207,10 @@ def distilled_terms(
     scale: float = 1.0,
     blocks: int = 1,
 ) -> list[dict[str, Tensor]]:
-    """Class, L1 and GIoU loss of every layer; each image comes with the teacher's matching and costs."""
+    """Class, L1 and GIoU loss of every layer.
+
+    Each image comes with the teacher's matching and costs.
+    """
     terms = []
     for views in layers:
         sums = {"class": torch.zeros(()), "l1": torch.zeros(()), "giou": torch.zeros(())}
@@ -284,7 +288,7 @@ def plain_terms(
     return terms
 
 
-# ---- prediction distillation (section 3.3) --------------------------------------------------------------------
+# ---- prediction distillation (section 3.3) -------------------------------------------------------
 
 
 def prediction_terms(
@@ -352,7 +356,7 @@ def box_weight(
     return weights[i] if rule.tood else 1.0
 
 
-# ---- auxiliary groups (section 3.4) ---------------------------------------------------------------------------
+# ---- auxiliary groups (section 3.4) --------------------------------------------------------------
 
 
 def selected_queries(teacher: Seen, rule: Any) -> list[int]:

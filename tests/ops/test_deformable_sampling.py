@@ -1,4 +1,4 @@
-"""Laws of deformable sampling: the fused kernels against the composition of PyTorch's own operators."""
+"""Laws of deformable sampling: fused kernels against a composition of PyTorch's operators."""
 
 from __future__ import annotations
 

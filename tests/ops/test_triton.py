@@ -32,7 +32,10 @@ def compare(batch, shapes, queries, heads, channels, points, dtype=torch.float32
     weights = random(batch, queries, heads, len(shapes), points)
     direction = random(batch, queries, heads * channels)
     results = []
-    runs = (deformable_attention, dtype, torch.float32), (reference_attention, torch.float64, torch.float64)
+    runs = (
+        (deformable_attention, dtype, torch.float32),
+        (reference_attention, torch.float64, torch.float64),
+    )
     for function, kind, precision in runs:
         leaves = [value.to(kind), locations.to(precision), weights.to(precision)]
         leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
@@ -52,7 +55,8 @@ compare(1, ((3, 4),), 3, 2, 8, 2, torch.float16, 2e-3)
 
 locations = torch.full((1, 2, 1, 1, 1, 2), 0.5)
 locations[0, 1] = float("nan")
-output = deformable_attention(torch.ones(1, 4, 1, 8), ((2, 2),), locations, torch.ones(1, 2, 1, 1, 1))
+weights = torch.ones(1, 2, 1, 1, 1)
+output = deformable_attention(torch.ones(1, 4, 1, 8), ((2, 2),), locations, weights)
 assert (output[0, 0] == 1).all() and output[0, 1].isnan().all()
 print("equal")
 """

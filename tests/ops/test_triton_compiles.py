@@ -1,4 +1,7 @@
-"""The Triton kernels become machine code for three generations of GPUs. No GPU is needed to compile."""
+"""The Triton kernels become machine code for three generations of GPUs.
+
+No GPU is needed to compile.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ def test_both_kernels_become_machine_code(
 
 @pytest.mark.slow
 def test_rows_of_channels_are_read_and_added_in_vectors(kernels: ModuleType) -> None:
-    """On Hopper four channels go in one access, also into the float32 gradient of bfloat16 values."""
+    """On Hopper one access moves four channels, also for float32 gradients of bfloat16 values."""
     forward = compiled(kernels._forward_kernel, "fp32", 90).asm["ptx"]
     assert re.search(r"ld\.global\.v4\.b32", forward)
     backward = compiled(kernels._backward_kernel, "bf16", 90).asm["ptx"]

@@ -102,6 +102,6 @@ def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) ->
 def test_evaluation_costs_no_plotting_or_evaluation_library_to_import() -> None:
     modules = "od_detr.evaluation.coco, od_detr.evaluation.stability, od_detr.reporting.curves"
     heavy = "{'matplotlib', 'supervision', 'faster_coco_eval', 'rich', 'scipy', 'torchvision'}"
-    code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    code = f"import sys, {modules}; found = {heavy} & set(sys.modules); sys.exit(str(found or 0))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

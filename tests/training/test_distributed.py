@@ -131,7 +131,7 @@ def test_a_rank_without_targets_trains_with_every_host(
 def trained_by_two(
     scenes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, str]:
-    """Data of which an odd number of training images is evaluated, a run of two processes on it, its output."""
+    """Data with an odd number of images, a run of two processes on it, and its output."""
     data, run = tmp_path_factory.mktemp("odd") / "data", tmp_path_factory.mktemp("two") / "run"
     data.mkdir()
     (data / "images").symlink_to(scenes / "images" / "train")
@@ -143,12 +143,55 @@ def trained_by_two(
     ]
     for split in ("train", "val"):
         (data / f"{split}.json").write_text(json.dumps(content))
-    command = ["-m", "od_detr", "train", "--data", str(data), "--output", str(run), "--devices", "2",
-               "--device", "cpu", "--batch-size", "2", "--epochs", "24", "--eval.every", "12", "--opt.lr", "2e-3",
-               "--augment", "none", "--image-size", "64", "--hidden-dim", "32", "--encoder-layers", "1",
-               "--decoder-layers", "2", "--queries", "20", "--feedforward", "64", "--num-levels", "3", "--dropout", "0",
-               "--backbone", "resnet18", "--backbone-weights", "none", "--workers", "0",
-               "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}', "--json"]  # fmt: skip
+    command = [
+        "-m",
+        "od_detr",
+        "train",
+        "--data",
+        str(data),
+        "--output",
+        str(run),
+        "--devices",
+        "2",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "2",
+        "--epochs",
+        "24",
+        "--eval.every",
+        "12",
+        "--opt.lr",
+        "2e-3",
+        "--augment",
+        "none",
+        "--image-size",
+        "64",
+        "--hidden-dim",
+        "32",
+        "--encoder-layers",
+        "1",
+        "--decoder-layers",
+        "2",
+        "--queries",
+        "20",
+        "--feedforward",
+        "64",
+        "--num-levels",
+        "3",
+        "--dropout",
+        "0",
+        "--backbone",
+        "resnet18",
+        "--backbone-weights",
+        "none",
+        "--workers",
+        "0",
+        # Fmt: skip.
+        "--backbone-options",
+        '{"channels":[8,16,24,32],"layers":[1,1,1,1]}',
+        "--json",
+    ]
     result = launched(command)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stderr == ""

@@ -24,11 +24,20 @@ def test_two_images_overfit(options: Callable[..., TrainOptions], tmp_path: Path
     assert len(json.loads((data / "train.json").read_text())["annotations"]) >= 6
     run = fit(
         options(
-            data=str(data), recipe="od", epochs=110, batch_size=2, augment="none", dropout=0.0, hidden_dim=64,
-            queries=20, feedforward=128, opt=OptimizerOptions(lr=2e-3), eval=EvalOptions(every=110),
+            data=str(data),
+            recipe="od",
+            epochs=110,
+            batch_size=2,
+            augment="none",
+            dropout=0.0,
+            hidden_dim=64,
+            queries=20,
+            feedforward=128,
+            opt=OptimizerOptions(lr=2e-3),
+            eval=EvalOptions(every=110),
             backbone_options={"channels": [16, 24, 32, 48], "layers": [1, 1, 1, 1]},
         )
-    )  # fmt: skip
+    )
     assert run.summaries["online"]["AP"] > 0.9
     assert run.rows[-1]["train/loss"] < run.rows[0]["train/loss"] / 5
     best = max(run.rows[-1]["val/AP"], run.rows[-1]["val/teacher/AP"])

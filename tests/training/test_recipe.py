@@ -1,4 +1,4 @@
-"""A recipe trains detectors it does not know, refuses names that clash, and keeps nothing of a step alive."""
+"""A recipe trains foreign detectors, refuses clashing names, and keeps no step alive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPTIONS = TrainOptions(data="", recipe="od")
 
 
 class Toy(nn.Module):
-    """A detector from outside the package: queries only see the image's mean colour, and no other query."""
+    """A detector from outside the package: each query sees the image's mean colour only."""
 
     num_layers, num_queries, top_k = 2, 6, 3
 
@@ -124,7 +124,7 @@ def test_two_terms_of_one_name_are_refused() -> None:
 
 @pytest.mark.parametrize("model", ["deformable-detr-plus", "dino-4scale"])
 def test_no_step_is_kept_alive_by_a_cycle(model, monkeypatch) -> None:
-    """With the garbage collector off, only the last step's predictions can be reached after 20 steps."""
+    """With the garbage collector off, 20 steps leave only the last one's predictions reachable."""
     torch.manual_seed(0)
     sizes = {"hidden_dim": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 2, "queries": 6}
     backbone = {"channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)}

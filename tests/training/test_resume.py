@@ -92,9 +92,14 @@ def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[T
     ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
-    epoch: int, batch: int, workers: int, accumulate: int, options: Options, whole: Callable[[TrainOptions], Path],
+    epoch: int,
+    batch: int,
+    workers: int,
+    accumulate: int,
+    options: Options,
+    whole: Callable[[TrainOptions], Path],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     make = partial(options, epochs=EPOCHS, workers=workers, accumulate=accumulate, dropout=0.1)
     expected = whole(make())
     with monkeypatch.context() as patch:
@@ -124,12 +129,47 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Path) -> None:
     chosen = options(epochs=200)
     run = Path(chosen.output)
-    flags = ["--hidden-dim", "32", "--encoder-layers", "1", "--decoder-layers", "1", "--queries", "12",
-             "--feedforward", "32", "--num-levels", "3", "--image-size", "64", "--workers", "0", "--device", "cpu",
-             "--backbone", "resnet18", "--backbone-weights", "none", "--batch-size", "4",
-             "--backbone-options", '{"channels":[8,16,24,32],"layers":[1,1,1,1]}']  # fmt: skip
-    command = [sys.executable, "-m", "od_detr", "train", "--data", chosen.data, "--output", chosen.output,
-               "--epochs", "200", *flags]  # fmt: skip
+    flags = [
+        "--hidden-dim",
+        "32",
+        "--encoder-layers",
+        "1",
+        "--decoder-layers",
+        "1",
+        "--queries",
+        "12",
+        "--feedforward",
+        "32",
+        "--num-levels",
+        "3",
+        "--image-size",
+        "64",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--backbone",
+        "resnet18",
+        "--backbone-weights",
+        "none",
+        "--batch-size",
+        "4",
+        "--backbone-options",
+        '{"channels":[8,16,24,32],"layers":[1,1,1,1]}',
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "od_detr",
+        "train",
+        "--data",
+        chosen.data,
+        "--output",
+        chosen.output,
+        "--epochs",
+        "200",
+        *flags,
+    ]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,7 @@
-"""Losses on predictions, element by element and always in float32; the caller sums and normalises."""
+"""Losses on predictions, element by element and always in float32.
+
+The caller sums and normalises.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ def quality_focal_loss(
     alpha: float | None = None,
     gamma: float = 2.0,
 ) -> Float[Tensor, "*shape"]:
-    """Quality focal loss, Eq. 2: cross-entropy to a soft label, modulated by |quality - score| ** gamma.
+    """Quality focal loss, Eq. 2: cross-entropy to a soft label, modulated by |quality - score| **
+    gamma.
 
     Args:
         logits: class logits.

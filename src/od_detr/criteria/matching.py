@@ -1,4 +1,4 @@
-"""Bipartite matching of whole steps: every layer, image and group at once, with one copy to the host."""
+"""Bipartite matching of a whole step: all layers, images and groups with one copy to the host."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PAIRS_AT_ONCE = 2**16
 class MatchCost:
     """Weights of the matching cost: class, L1 and GIoU.
 
-    `cost` "focal" is the cost of every DETR here; "stable" weighs the class score by position as Stable-DINO
-    does. `eps` is added to the areas (1e-6 in DAB-DETR and DINO).
+    `cost` "focal" is the cost of every DETR here; "stable" weighs the class score by position as
+    Stable-DINO does. `eps` is added to the areas (1e-6 in DAB-DETR and DINO).
     """
 
     class_weight: float = 2.0
@@ -42,8 +42,8 @@ def pairwise_costs(
 ) -> Float[Tensor, "I G q"]:
     """Cost of every (target, query) pair of every view, one row per target.
 
-    It is +inf for the padding of a group and nowhere else: a cost that is not finite, because a prediction is not,
-    becomes `UNMATCHABLE`.
+    It is +inf for the padding of a group and nowhere else: a cost that is not finite, because a
+    prediction is not, becomes `UNMATCHABLE`.
     """
     blocks, images = output.group.blocks, len(targets.counts)
     logits = output.views.logits.float().unflatten(0, (-1, images, blocks))
@@ -95,7 +95,7 @@ def _costs(
 
 
 def _planar(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-    """The same boxes stored coordinate by coordinate, so that arithmetic on one runs along memory."""
+    """The same boxes, stored coordinate by coordinate for contiguous arithmetic."""
     return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
 
 
@@ -122,8 +122,9 @@ def _real_pairs(output: GroupOutput, targets: Targets) -> Bool[Tensor, "B #R G #
 def solve(costs: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Solves the assignment of every view.
 
-    Queries of infinite cost are padding and never chosen. If the cheapest queries of a view's targets all differ,
-    they are the optimum already; only the other views need the Hungarian algorithm.
+    Queries of infinite cost are padding and never chosen. If the cheapest queries of a view's
+    targets all differ, they are the optimum already; only the other views need the Hungarian
+    algorithm.
 
     Args:
         costs: (I, G, q).
@@ -165,7 +166,8 @@ class Matches:
         self.costs = {
             name: pairwise_costs(output, targets, cost) for name, output in by_name.items()
         }
-        # One copy to the host for all groups. The thread gets no predictions: it would keep them alive.
+        # One copy to the host for all groups. The thread gets no predictions: it would keep them
+        # alive.
         flat = [costs.flatten() for costs in self.costs.values()] or [targets.boxes.new_zeros(0)]
         copy = HostCopy(torch.cat(flat) if len(flat) != 1 else flat[0])
         shapes = [tuple(costs.shape) for costs in self.costs.values()]
@@ -197,7 +199,7 @@ def _solve_all(
 
 
 def _matching_of(costs: np.ndarray, blocks: int, counts: tuple[int, ...]) -> Matching:
-    """Matches the views of one group: (layer, image, block) folded, all with their image's targets."""
+    """Matches the views of one group, (layer, image, block), with the targets of their image."""
     per_block = np.repeat(np.array(counts, dtype=np.int64), blocks)
     starts = np.repeat(np.cumsum([0, *counts[:-1]], dtype=np.int64)[: len(counts)], blocks)
     layers = len(costs) // max(1, len(per_block))

@@ -1,1 +1,1 @@
-"""Data sets: finding, checking, reading, augmenting and batching them, and drawing the built-in one."""
+"""Data sets: finding, checking, reading, augmenting, batching, and the built-in scenes."""

@@ -19,7 +19,7 @@ ROUNDING = 0.02
 
 
 class Strings:
-    """Texts in two flat arrays, which a cache can map into memory and workers share without copies."""
+    """Texts in two flat arrays, which can be memory-mapped and shared by workers without copies."""
 
     def __init__(self, data: UInt8[np.ndarray, " B"], ends: Int64[np.ndarray, " I"]) -> None:
         self.data, self.ends = data, ends
@@ -52,7 +52,10 @@ class Strings:
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a split by ascending category id; `parents` are COCO's supercategories, or ""."""
+    """The classes of a split by ascending category id.
+
+    `parents` are COCO's supercategories, or "".
+    """
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
@@ -76,11 +79,13 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The images of one split in the order of their source, and every box of theirs as it was written.
+    """The images of one split in the order of their source, and every box of theirs as it was
+    written.
 
-    The boxes of image i are rows ``starts[i]`` to ``starts[i + 1]`` of the flat arrays. Flat arrays, unlike
-    lists of objects, can be mapped from a file and are shared by data-loading workers. Training takes
-    `targets`; an evaluation takes the boxes as written, with crowd and area.
+    The boxes of image i are rows ``starts[i]`` to ``starts[i + 1]`` of the flat arrays. Flat
+    arrays, unlike lists of objects, can be mapped from a file and are shared by data-loading
+    workers. Training takes `targets`; an evaluation takes the boxes as written, with crowd and
+    area.
 
     Attributes:
         file: the annotation file, or the folder of label files; named in messages.
@@ -177,7 +182,8 @@ class Annotations:
         """The images of these indices alone, in their order."""
         counts = np.diff(self.starts)[images]
         firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        # Row k of image i is its first row in the old arrays plus the distance from its first in the new.
+        # Row k of image i is its first row in the old arrays plus the distance from its first in
+        # the new.
         rows = np.arange(firsts[-1]) + np.repeat(self.starts[images] - firsts[:-1], counts)
         return replace(
             self.with_boxes(rows, firsts),

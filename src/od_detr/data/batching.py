@@ -15,7 +15,8 @@ from od_detr.structures import Batch, Targets
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pads images at the bottom and the right to the batch's largest height and width, and joins their targets.
+    """Pads images at the bottom and the right to the batch's largest height and width, and joins
+    their targets.
 
     Pixels stay uint8; padding is 0 in `images` and True in `padding`.
     """
@@ -44,12 +45,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """The batches of (epoch, place) that one rank trains on, a pure function of seed and epoch.
 
-    An epoch is one order of all places, cut into steps of ``world_size * batch_size``, and each step into
-    one batch a rank, so that all ranks take equally many steps. The last step is shared as evenly as it
-    can be, or left out with `drop_last`, as DETR does in training. Only where it has fewer images than
-    there are ranks do some of them repeat an image.
+    An epoch is one order of all places, cut into steps of ``world_size * batch_size``, and each
+    step into one batch a rank, so that all ranks take equally many steps. The last step is shared
+    as evenly as it can be, or left out with `drop_last`, as DETR does in training. Only where it
+    has fewer images than there are ranks do some of them repeat an image.
 
-    `set_epoch` chooses the epoch and `resume` the batch of it to start at, which is all the state there is.
+    `set_epoch` chooses the epoch and `resume` the batch of it to start at, which is all the state
+    there is.
 
     Args:
         length: number of samples of the data set.
@@ -152,13 +154,15 @@ class AlikeBatches(Sampler[list[int]]):
 def loader(
     dataset: Dataset[Sample], sampler: BatchSampler | AlikeBatches, workers: int = 0
 ) -> DataLoader[Batch]:
-    """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this one).
+    """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this
+    one).
 
-    The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader has its
-    own random generator: to iterate draws nothing from torch's global one.
+    The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader
+    has its own random generator: to iterate draws nothing from torch's global one.
 
     Raises:
-        InputError: while iterating, one line on a file that cannot be read, or on a worker that died.
+        InputError: while iterating, one line on a file that cannot be read, or on a worker that
+            died.
     """
     return _Loader(
         dataset,
@@ -191,6 +195,6 @@ def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise InputError(
-            f"one of the {workers} data loading workers died, mostly for want of memory (or of /dev/shm in a "
-            "container); use fewer with --workers, or none with --workers 0"
+            f"one of the {workers} data loading workers died, mostly for want of memory (or of "
+            "/dev/shm in a container); use fewer with --workers, or none with --workers 0"
         ) from error

@@ -20,22 +20,26 @@ from od_detr.errors import InputError
 
 
 class CocoDataset(Dataset[Sample]):
-    """Images with boxes, in any format that `od_detr.data.folders` reads; every index gives a `Sample`.
+    """Images with boxes, in any format that `od_detr.data.folders` reads; every index gives a
+    `Sample`.
 
-    Crowd boxes and boxes without area inside their image are dropped, boxes that reach outside it are clipped, and
-    `dropped` counts them. Images without boxes are kept. Nothing on disk is ever changed.
+    Crowd boxes and boxes without area inside their image are dropped, boxes that reach outside it
+    are clipped, and `dropped` counts them. Images without boxes are kept. Nothing on disk is ever
+    changed.
 
     An index is a pair (epoch, place); a plain place means epoch 0. All randomness of a sample is a
-    `random.Random` keyed by seed, epoch and image id, so that a sample is the same whichever worker, rank
-    or resumed run asks for it.
+    `random.Random` keyed by seed, epoch and image id, so that a sample is the same whichever
+    worker, rank or resumed run asks for it.
 
     Args:
         annotations: images and boxes, with the image files looked up.
-        transform: turns a decoded sample into one of the input size, given that sample's source of randomness.
+        transform: turns a decoded sample into one of the input size, given that sample's source of
+            randomness.
         seed: any integer.
 
     Raises:
-        InputError: with the file, the id, the field and the fix of the first fault, and how many more there are.
+        InputError: with the file, the id, the field and the fix of the first fault, and how many
+            more there are.
     """
 
     def __init__(
@@ -63,7 +67,8 @@ class CocoDataset(Dataset[Sample]):
     ) -> CocoDataset:
         """Opens one split of a data set's folder, in any layout that `open_split` knows.
 
-        `classes` are those of another split or of a detector; categories are matched with them by name.
+        `classes` are those of another split or of a detector; categories are matched with them by
+        name.
         """
         return cls(open_split(Path(data), split, choices, classes), transform, seed=seed)
 
@@ -105,7 +110,7 @@ class CocoDataset(Dataset[Sample]):
         return [self.transform.plan(height, width, Random(0)).size for height, width in sizes]
 
     def described(self, split: str) -> list[str]:
-        """What was found, a line each: format, images, boxes and classes, what was left out and why."""
+        """What was found: format, images, boxes, classes, and what was left out and why."""
         found = self.annotations
         names = ", ".join(self.classes[:8]) + (", …" if len(self.classes) > 8 else "")
         lines = [

@@ -1,8 +1,8 @@
 """The built-in data set: crowded scenes of simple shapes, drawn on the spot.
 
-Every scene is a pure function of seed, split, index and size. Shapes overlap and occlude one another,
-yet at least `LEAST_VISIBLE` of each can be seen; boxes are amodal, tight around the whole shape and
-clipped to the image. Colour, texture, size and rotation say nothing about the class.
+Every scene is a pure function of seed, split, index and size. Shapes overlap and occlude one
+another, yet at least `LEAST_VISIBLE` of each can be seen; boxes are amodal, tight around the whole
+shape and clipped to the image. Colour, texture, size and rotation say nothing about the class.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ MARKER = "scenes.json"
 class Scene:
     """An image being painted, and what is on it, from back to front.
 
-    `owner` is the index of the object seen at a pixel, -1 for the background; `areas` are the areas of
-    the whole shapes in pixels; `boxes_xyxy` are in pixels.
+    `owner` is the index of the object seen at a pixel, -1 for the background; `areas` are the areas
+    of the whole shapes in pixels; `boxes_xyxy` are in pixels.
     """
 
     image: Float[np.ndarray, "H W 3"]
@@ -54,7 +54,8 @@ class Scene:
 def render_scenes(output: Path, train: int, val: int, size: int = 128, seed: int = 0) -> None:
     """Writes a COCO data set: ``train.json``, ``val.json`` and ``images/{train,val}/*.png``.
 
-    An interrupted rendering is completed when called again in the same way, a complete one is left alone.
+    An interrupted rendering is completed when called again in the same way, a complete one is left
+    alone.
 
     Args:
         output: a folder of its own; made if absent.
@@ -64,11 +65,13 @@ def render_scenes(output: Path, train: int, val: int, size: int = 128, seed: int
         seed: any integer from 0.
 
     Raises:
-        InputError: `output` holds anything else, or scenes drawn with other arguments; nothing is overwritten.
+        InputError: `output` holds anything else, or scenes drawn with other arguments; nothing is
+            overwritten.
     """
     if size < 32 or seed < 0 or min(train, val) < 1:
         raise InputError(
-            f"no scenes of size {size}, seed {seed}, train {train}, val {val}; give 32, 0, 1, 1 or more"
+            f"no scenes of size {size}, seed {seed}, train {train}, val {val}; give 32, 0, 1, 1 or "
+            "more"
         )
     output = Path(output)
     made_with = {
@@ -111,7 +114,8 @@ def _claim(output: Path, made_with: dict[str, object]) -> None:
             found = None
         if found != made_with:
             raise InputError(
-                f"{marker}: these scenes were drawn with other settings; give an empty or a new folder"
+                f"{marker}: these scenes were drawn with other settings; give an empty or a new "
+                "folder"
             )
     output.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(made_with))
@@ -151,7 +155,7 @@ def _render_split(output: Path, split: str, count: int, size: int, seed: int) ->
 def _add(
     scene: Scene, label: int, rng: np.random.Generator, ground: Float[np.ndarray, " 3"]
 ) -> bool:
-    """Paints one more shape in front somewhere, unless that would hide it or another one too much."""
+    """Paints one more shape in front, unless that would hide it or another one too much."""
     size = len(scene.owner)
     radius = size * rng.uniform(0.13, 0.24)
     centre = _place(scene, rng, radius)
@@ -194,7 +198,7 @@ def _place(scene: Scene, rng: np.random.Generator, radius: float) -> Float[np.nd
 
 
 def _outlines(name: str, turn: float) -> list[Float[np.ndarray, "P 2"]]:
-    """The corners of a shape of radius 1 around the origin: its outline, and that of its hole if it has one."""
+    """Corners of a shape of radius 1 around the origin: its outline, and its hole's if any."""
     if name == "disc":
         return [_regular(64, 1.0, turn)]
     if name == "ring":
@@ -230,7 +234,10 @@ def _area(outlines: list[Float[np.ndarray, "P 2"]]) -> float:
 def _coverage(
     outlines: list[Float[np.ndarray, "P 2"]], origin: tuple[int, int], size: tuple[int, int]
 ) -> Float[np.ndarray, "H W"]:
-    """The fraction of each pixel of a region, of this (x, y) origin and (width, height), inside the shape."""
+    """The fraction of each pixel of a region that lies inside the shape.
+
+    `origin` is (x, y), and `size` is (width, height).
+    """
     mask = Image.new("L", (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING))
     draw = ImageDraw.Draw(mask)
     for points, fill in zip(outlines, (255, 0), strict=False):

@@ -1,12 +1,12 @@
 """The augmentation of the DETR family, at any image size, on uint8 tensors.
 
-DETR's policy for short sides of 800 pixels (`image_size` s scales every number below by s / 800): flip with
-probability 1/2; then, with probability 1/2 each, resize the short side to one of 480, 512, … 800, the long
-one to at most 1333; or resize the short side to 400, 500 or 600, cut out a window of 384 to 600 pixels each
-way, and resize that like the former.
+DETR's policy for short sides of 800 pixels (`image_size` s scales every number below by s / 800):
+flip with probability 1/2; then, with probability 1/2 each, resize the short side to one of 480,
+512, … 800, the long one to at most 1333; or resize the short side to 400, 500 or 600, cut out a
+window of 384 to 600 pixels each way, and resize that like the former.
 
-What is to be done is drawn first, as a `Plan`, and then done: the plan is cheap to test and to hand to
-another implementation.
+What is to be done is drawn first, as a `Plan`, and then done: the plan is cheap to test and to hand
+to another implementation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ SLIVER = 1e-6
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its objects; `boxes` are normalised (cx, cy, w, h), `size` is the file's (height, width)."""
+    """One image and its objects.
+
+    `boxes` are normalised (cx, cy, w, h), `size` is the file's (height, width).
+    """
 
     image: UInt8[Tensor, "3 H W"]
     boxes: Float[Tensor, "N 4"]
@@ -60,8 +63,9 @@ class Transform:
 
     Attributes:
         image_size: length of the short side, in pixels; 800 is the paper's.
-        augment: `detr` is the policy above, `flip` only flips, `none` is the deterministic transform of
-            evaluation; the latter two resize the short side to `image_size`, the long one to at most 5/3 of it.
+        augment: `detr` is the policy above, `flip` only flips, `none` is the deterministic
+            transform of evaluation; the latter two resize the short side to `image_size`, the long
+            one to at most 5/3 of it.
     """
 
     image_size: int = 800

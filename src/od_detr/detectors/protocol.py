@@ -18,7 +18,8 @@ class Encoded:
         memory: whatever the detector's own decoder attends to; no one else reads it.
         queries: the initial queries of the group "main".
         proposals: a two-stage detector's own predictions from the encoder, as the group "encoder".
-        tokens: which memory tokens the initial queries were selected from, (B, Q); None without a selection.
+        tokens: which memory tokens the initial queries were selected from, (B, Q); None without a
+            selection.
     """
 
     memory: Any
@@ -31,7 +32,8 @@ class Encoded:
 class QueryDetector(Protocol):
     """A detector that decodes groups of queries which do not see one another.
 
-    It must also be a `torch.nn.Module`: the teacher is a copy of it. `DetectionTransformer` is the package's own.
+    It must also be a `torch.nn.Module`: the teacher is a copy of it. `DetectionTransformer` is the
+    package's own.
     """
 
     @property
@@ -79,12 +81,14 @@ class QueryDetector(Protocol):
     def decode(
         self, encoded: Encoded, groups: Iterable[QueryGroup] = (), detach_memory: bool = False
     ) -> Outputs:
-        """Decodes the initial queries as the group "main", and further groups that "main" does not see.
+        """Decodes the initial queries as the group "main", and further groups that "main" does not
+        see.
 
         Args:
             encoded: the result of `encode`.
             groups: further groups.
-            detach_memory: stop the gradient of groups that are not the detector's `own` at the memory.
+            detach_memory: stop the gradient of groups that are not the detector's `own` at the
+                memory.
         """
         ...
 
@@ -95,7 +99,7 @@ class QueryDetector(Protocol):
     def own_objectives(self, supervise: Callable[[str], Objective]) -> list[Objective]:
         """Supervision of the detector's own groups besides "main".
 
-        `supervise` makes the recipe's supervision of the group of that name. A detector may return objectives of
-        its own as well.
+        `supervise` makes the recipe's supervision of the group of that name. A detector may return
+        objectives of its own as well.
         """
         ...

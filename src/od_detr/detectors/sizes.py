@@ -81,12 +81,14 @@ class Sizes:
             )
         if not 1 <= len(self.strides) <= self.num_levels:
             raise InputError(
-                f"num_levels {self.num_levels}: {len(self.strides)} maps, of strides {self.strides}, "
+                f"num_levels {self.num_levels}: {len(self.strides)} maps, of strides "
+                f"{self.strides}, "
                 "need at least as many levels"
             )
         if self.parameters > MAX_PARAMETERS:
             raise InputError(
-                f"hidden_dim {self.hidden_dim} and feedforward {self.feedforward}: such a transformer "
+                f"hidden_dim {self.hidden_dim} and feedforward {self.feedforward}: such a "
+                "transformer "
                 f"has {self.parameters:.1e} parameters; give smaller sizes"
             )
 

@@ -41,7 +41,10 @@ class FeatureExtractor(Protocol):
 
 @dataclass(frozen=True)
 class Detections:
-    """The best detections of every image, best first. Boxes are (x1, y1, x2, y2) in pixels of the original image."""
+    """The best detections of every image, best first.
+
+    Boxes are (x1, y1, x2, y2) in pixels of the original image.
+    """
 
     boxes_xyxy: Float[Tensor, "B X 4"]
     scores: Float[Tensor, "B X"]
@@ -51,7 +54,8 @@ class Detections:
 class DetectionTransformer(nn.Module):
     """Backbone, neck, encoder, queries and decoder, composed by the builders beside this file.
 
-    `settings` are the builder's arguments: with them and the weights the network can be built again.
+    `settings` are the builder's arguments: with them and the weights the network can be built
+    again.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class DetectionTransformer(nn.Module):
         top_k: int = 100,
     ) -> None:
         super().__init__()
-        # Whether norms are frozen is decided by the weights once, and must hold when the detector is built again.
+        # Whether norms are frozen is decided by the weights once, and must hold when the detector
+        # is built again.
         self.settings: dict[str, Any] = settings | {
             "backbone_frozen": getattr(backbone, "frozen", False)
         }
@@ -90,7 +95,10 @@ class DetectionTransformer(nn.Module):
         return len(self.decoder.layers)
 
     def normalise(self, images: Tensor, padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Scales uint8 RGB as the backbone expects and sets padding to 0; float images are normalised already."""
+        """Scales uint8 RGB as the backbone expects and sets padding to 0.
+
+        Float images are normalised already.
+        """
         if images.is_floating_point():
             return images
         statistics = (self.backbone.mean, self.backbone.std)
@@ -98,7 +106,8 @@ class DetectionTransformer(nn.Module):
             to_device_of(values, images, torch.float32)[:, None, None] for values in statistics
         )
         scaled = (images.float() / 255 - mean) / std
-        # Channels last is the fastest layout for convolution and pooling, and that of the flattened tokens.
+        # Channels last is the fastest layout for convolution and pooling, and that of the flattened
+        # tokens.
         return scaled.masked_fill(padding[:, None], 0.0).contiguous(
             memory_format=torch.channels_last
         )
@@ -144,10 +153,11 @@ class DetectionTransformer(nn.Module):
     def decode(
         self, encoded: Encoded, groups: Iterable[QueryGroup] = (), detach_memory: bool = False
     ) -> Outputs:
-        """Decodes the initial queries as the group "main", and further groups that "main" does not see.
+        """Decodes the initial queries as the group "main", and further groups that "main" does not
+        see.
 
-        All groups take one pass. With `detach_memory` the groups that are not the architecture's own take a second
-        one, whose gradient stops at the memory.
+        All groups take one pass. With `detach_memory` the groups that are not the architecture's
+        own take a second one, whose gradient stops at the memory.
         """
         groups = [QueryGroup("main", encoded.queries, own=True), *groups]
         attached = [group for group in groups if group.own or not detach_memory]

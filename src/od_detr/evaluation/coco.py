@@ -1,4 +1,7 @@
-"""Average precision and recall of boxes as COCO defines them; faster-coco-eval does the counting."""
+"""Average precision and recall of boxes as COCO defines them.
+
+Faster-coco-eval does the counting.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,7 @@ class CocoEvaluator:
         self._rows[image] = rows[rows.isfinite().all(1)]
 
     def add_detections(self, batch: Batch, found: Detections) -> None:
-        """Records what a detector found in the images of a batch, clipped to them as in `predict`."""
+        """Records the detections in the images of a batch, clipped to them as in `predict`."""
         for image, (image_id, size) in enumerate(zip(batch.image_ids, batch.sizes, strict=True)):
             boxes = clip_boxes_to_image(found.boxes_xyxy[image], size)
             self.add(image_id, boxes, found.scores[image], found.labels[image])

@@ -24,9 +24,9 @@ ONLY_FOR_TRAINING = ("image-file", "image-size", "image-height", "image-width", 
 class GroundTruth:
     """The objects to find, with images and categories numbered from 0 by ascending id.
 
-    Objects are as written, in pixels, sorted by image: those outside of their image count, too. `names` are the
-    class names of all category numbers, with the id in brackets where several categories share a name. `source`
-    names the annotations in messages.
+    Objects are as written, in pixels, sorted by image: those outside of their image count, too.
+    `names` are the class names of all category numbers, with the id in brackets where several
+    categories share a name. `source` names the annotations in messages.
     """
 
     source: str
@@ -88,8 +88,8 @@ class GroundTruth:
 def ground_truth(annotations: Annotations | str | Path | dict) -> GroundTruth:
     """The ground truth of a split that was read, of a COCO file, or of such a file's content.
 
-    Without `iscrowd` an object is no crowd; without `area` its area is that of its box. Annotation ids do not
-    matter. Nothing is changed.
+    Without `iscrowd` an object is no crowd; without `area` its area is that of its box. Annotation
+    ids do not matter. Nothing is changed.
 
     Raises:
         InputError: with the file, the id and the field of the first fault.
@@ -102,7 +102,8 @@ def ground_truth(annotations: Annotations | str | Path | dict) -> GroundTruth:
         found = read_coco(Path(annotations))
     raise_errors(each for each in found.findings if not each.code.startswith(ONLY_FOR_TRAINING))
     image_rank = _rank(found.image_ids)
-    # A class that the split does not list has no id; it gets a number after all others, for nothing.
+    # A class that the split does not list has no id; it gets a number after all others, for
+    # nothing.
     known = [label for label, identity in enumerate(found.category_ids) if identity >= 0]
     ids = np.array([found.category_ids[label] for label in known], dtype=np.int64)
     number_of_label = np.full(len(found.category_ids), -1, dtype=np.int64)

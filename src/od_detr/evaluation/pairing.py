@@ -1,4 +1,4 @@
-"""Which detection finds which object, by COCO's rule at one IoU: what figures of a threshold count."""
+"""Pairs detections with objects by COCO's rule at one IoU, for the metrics of a threshold."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Does every query keep its ground truth? Matching instability (Fig. 1) and consistency (Fig. 5).
 
-Both compare two matchings of the same images as sets of pairs (query, target): two epochs of one detector for
-the instability, the student and its teacher for the consistency.
+Both compare two matchings of the same images as sets of pairs (query, target): two epochs of one
+detector for the instability, the student and its teacher for the consistency.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from torch import Tensor
 
 from od_detr.structures import Matching, Targets
 
-# A `Matching`, or integers (images, queries) from numpy, torch or nested lists, -1 where a query is unmatched.
+# A `Matching`, or integers (images, queries) from numpy, torch or nested lists, -1 where a query is
+# unmatched.
 Matched = Any
 
 
 def instability(before: Matched, after: Matched, images: int | None = None) -> float:
     """Queries whose target changed, a mean over the images (section 3.2, Fig. 1; DN-DETR's IS).
 
-    A query that loses its target and one that gains it count one each: an image with G targets contributes
-    between 0 (nothing changed) and 2 G. `Matching` values do not know of images behind the last matched one:
-    tell them by `images`. 0 for no image at all. Raises ValueError where the two do not fit together.
+    A query that loses its target and one that gains it count one each: an image with G targets
+    contributes between 0 (nothing changed) and 2 G. `Matching` values do not know of images behind
+    the last matched one: tell them by `images`. 0 for no image at all. Raises ValueError where the
+    two do not fit together.
     """
     first, second, images = _paired(before, after, images)
     return _changes(first, second) / max(images, 1)
 
 
 def consistency(student: Matched, teacher: Matched) -> float:
-    """Fraction of the ground truths that both match to the same query, over all images (section 4.3, Fig. 5).
+    """Fraction of the ground truths that both match to the same query, over all images (section
+    4.3, Fig. 5).
 
     The ground truths are those that either matches. 1 if there are none.
     """
@@ -41,19 +44,23 @@ def consistency(student: Matched, teacher: Matched) -> float:
 
 
 def agreement(student: Matched, teacher: Matched) -> float:
-    """Fraction of the queries matched by either that both match to the same ground truth (Fig. 5, read literally).
+    """Fraction of the queries matched by either that both match to the same ground truth (Fig. 5,
+    read literally).
 
-    Equals c / (2 - c) for a consistency c, as long as no query is matched to different ground truths.
+    Equals c / (2 - c) for a consistency c, as long as no query is matched to different ground
+    truths.
     """
     first, second, _ = _paired(student, teacher, None)
     return _fraction(first, second, [0, 1])
 
 
 class MatchingRecord:
-    """The matchings of one validation pass, image by image and layer by layer, to compare passes with.
+    """The matchings of one validation pass, image by image and layer by layer, to compare passes
+    with.
 
-    Images are known by their id, so their order and their batches do not matter; an image added again (a
-    sampler's padding) replaces its earlier self. Two records are compared over the images they share.
+    Images are known by their id, so their order and their batches do not matter; an image added
+    again (a sampler's padding) replaces its earlier self. Two records are compared over the images
+    they share.
     """
 
     def __init__(self) -> None:
@@ -69,10 +76,11 @@ class MatchingRecord:
     def add(
         self, image_id: int, assignment: Int[Tensor, "K Q"], tokens: Int[Tensor, " Q"] | None = None
     ) -> None:
-        """Records which target of the image (in the data set's order) each query has at each layer, -1 for none.
+        """Records which target of the image (in the data set's order) each query has at each layer,
+        -1 for none.
 
-        `tokens` are the memory tokens a two-stage host made its queries from: a query's index is only its rank
-        there, so queries of different passes are the same if their tokens are.
+        `tokens` are the memory tokens a two-stage host made its queries from: a query's index is
+        only its rank there, so queries of different passes are the same if their tokens are.
         """
         layers, queries = assignment.shape
         self._expect((layers, queries))
@@ -89,7 +97,10 @@ class MatchingRecord:
         shape: tuple[int, int],
         tokens: Int[Tensor, "B Q"] | None = None,
     ) -> None:
-        """Records a group's matching over its views (layers and images folded); `shape` is (layers, queries)."""
+        """Records a group's matching over its views (layers and images folded).
+
+        `shape` is (layers, queries).
+        """
         layers, queries = shape
         views = matching.to("cpu").targets_of_queries(layers * len(image_ids), queries)
         assignments = views.view(layers, len(image_ids), queries)
@@ -105,12 +116,18 @@ class MatchingRecord:
         self._matches.update(other._matches)
 
     def instability(self, previous: MatchingRecord) -> list[float]:
-        """`instability` of every decoder layer since the previous pass; the last one is the paper's metric."""
+        """`instability` of every decoder layer since the previous pass.
+
+        The last one is the paper's metric.
+        """
         images = len(self._shared(previous))
         return [_changes(first, second) / images for first, second in self._layers(previous)]
 
     def consistency(self, other: MatchingRecord) -> list[float]:
-        """`consistency` of every decoder layer with another detector's pass; the last one is the paper's metric."""
+        """`consistency` of every decoder layer with another detector's pass.
+
+        The last one is the paper's metric.
+        """
         return [_fraction(first, second, [0, 2]) for first, second in self._layers(other)]
 
     def agreement(self, other: MatchingRecord) -> list[float]:
@@ -144,7 +161,8 @@ class MatchingRecord:
     def _shared(self, other: MatchingRecord) -> list[int]:
         if self._shape != other._shape:
             raise ValueError(
-                f"records of (layers, queries) = {self._shape} and {other._shape} cannot be compared"
+                f"records of (layers, queries) = {self._shape} and {other._shape} cannot be "
+                "compared"
             )
         shared = [image for image in self._matches if image in other._matches]
         if not shared:
@@ -202,7 +220,8 @@ def _paired(
     arrays = [_integers(values) for values in (first, second)]
     if arrays[0].shape != arrays[1].shape:
         raise ValueError(
-            f"matchings of (images, queries) = {arrays[0].shape} and {arrays[1].shape} cannot be compared"
+            f"matchings of (images, queries) = {arrays[0].shape} and {arrays[1].shape} cannot be "
+            "compared"
         )
     if images not in (None, len(arrays[0])):
         raise ValueError(f"the matchings hold {len(arrays[0])} images, not images={images}")

@@ -50,7 +50,7 @@ def demo_options(data: Path, output: Path, seed: int = 0) -> TrainOptions:
 
 
 def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
-    """Renders scenes, trains, prints what came of it, and draws detections and curves into `output`."""
+    """Renders scenes, trains, prints the result, and draws detections and curves into `output`."""
     from rich.console import Console
     from rich.table import Table
 
@@ -84,10 +84,12 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     Console().print(table)
     consistency = 100 * last["stability/consistency"]
     print(
-        f"consistency: {consistency:.1f} % of objects are matched by the same query of online and teacher"
+        f"consistency: {consistency:.1f} % of objects are matched by the same query of online and "
+        "teacher"
     )
     print(
-        f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: {RunFiles(training).best}"
+        f"pictures: {output / 'predictions.png'}   curves: {output / 'curves.png'}   detector: "
+        f"{RunFiles(training).best}"
     )
     best = json.loads(RunFiles(training).best_config.read_text())
     return {"AP": best["AP"], "weights": best["weights"], "run": str(training), **last}

@@ -1,4 +1,4 @@
-"""What finished runs show: a row's mean and spread beside the paper's figures, and curves averaged over seeds."""
+"""Results of finished runs: mean and spread of each row, and curves averaged over seeds."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ COLUMNS = {
 def summarise(
     experiments: Sequence[Experiment], done: Done, curves: Mapping[str, Curve]
 ) -> list[dict[str, Any]]:
-    """A row an experiment: the paper's figures, ours of every seed, their mean and half their range.
+    """A row an experiment: the paper's figures, ours of every seed, their mean and half their
+    range.
 
-    AP and consistency are in percent, instability in queries an image, seconds those of training alone.
-    `control` is the baseline trained as long with the same seeds, if there is one, and `reaches_control` the share
-    of the epochs after which the mean curve has its final AP, see `reaching`.
+    AP and consistency are in percent, instability in queries an image, seconds those of training
+    alone. `control` is the baseline trained as long with the same seeds, if there is one, and
+    `reaches_control` the share of the epochs after which the mean curve has its final AP, see
+    `reaching`.
     """
     rows = []
     for experiment in experiments:
@@ -89,7 +91,10 @@ def _figures(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]
 
 
 def mean_curves(files: Sequence[Path]) -> Curve:
-    """Several runs' `metrics.csv` as one: epoch by epoch the mean of what all of them recorded, and its range."""
+    """Averages `metrics.csv` of several runs epoch by epoch, with the range of each column.
+
+    Only what all runs recorded is kept.
+    """
     runs = []
     for file in files:
         with file.open(newline="") as stream:
@@ -117,10 +122,12 @@ def _number(text: str | None) -> float:
 
 
 def reaching(curve: Curve, control: Curve, column: str = "val/AP") -> float | None:
-    """The share of the epochs after which a curve has the AP that its control ends with; None if it never has.
+    """The share of the epochs after which a curve has the AP that its control ends with; None if it
+    never has.
 
-    Between validations AP is taken to grow evenly, from 0 at the start. Epochs, because the seconds of runs side by
-    side, on a machine that does other work too, are no measure of what a recipe costs.
+    Between validations AP is taken to grow evenly, from 0 at the start. Epochs, because the seconds
+    of runs side by side, on a machine that does other work too, are no measure of what a recipe
+    costs.
     """
     goal, epochs = control[-1][column], control[-1]["epoch"]
     epoch, before = 0.0, 0.0

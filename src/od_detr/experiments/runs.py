@@ -1,4 +1,7 @@
-"""Training of planned runs: a finished one is never run again, a stopped one goes on, several go side by side."""
+"""Trains planned runs, one by one or several at a time.
+
+A finished run is never repeated, and a stopped run is resumed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ PLACES = ("data", "backbone_weights")  # which may have moved, but not under ano
 
 
 def finished(options: TrainOptions) -> dict[str, Any] | None:
-    """What the run of these options came to, or None if it is still to be trained, from the start or further.
+    """What the run of these options came to, or None if it is still to be trained, from the start
+    or further.
 
     Raises:
         InputError: its directory holds a run of other options.
@@ -42,13 +46,15 @@ def finished(options: TrainOptions) -> dict[str, Any] | None:
         other = _difference(yaml.safe_load(files.config.read_text()), options)
         if other:
             raise InputError(
-                f"{files.directory}: holds a run of other options ({other}); give another --output, or remove it"
+                f"{files.directory}: holds a run of other options ({other}); give another "
+                "--output, or remove it"
             )
     return json.loads(files.done.read_text()) if files.done.exists() else None
 
 
 def train(options: TrainOptions) -> None:
-    """Trains a run, or what is missing of it, and leaves `done.json`: figures, options, commit, seconds.
+    """Trains a run, or what is missing of it, and leaves `done.json`: figures, options, commit,
+    seconds.
 
     Raises:
         InputError: as `fit` does, or another process trains this run.
@@ -169,7 +175,7 @@ def _apart(work: Callable[[TrainOptions], None], options: TrainOptions) -> None:
 
 
 def _leave_with_parent() -> None:
-    """Stops this process, saved, when the one that started it is gone: nothing may train on unseen."""
+    """Saves and stops this process when its parent is gone, so that nothing trains unnoticed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -188,7 +194,10 @@ def _check(status: int | None, log: Path) -> None:
 
 
 def commit() -> str | None:
-    """The commit of this package's source, with -dirty where it was changed; None outside a checkout."""
+    """The commit of this package's source, with -dirty where it was changed.
+
+    None outside a checkout.
+    """
     here = Path(__file__)
     try:
         for arguments in (
@@ -219,7 +228,10 @@ def environment(device: str) -> dict[str, str]:
 
 
 def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
-    """The first option, by its dotted name, that a run's `config.yaml` has otherwise; empty if there is none."""
+    """The first option, by its dotted name, that a run's `config.yaml` has otherwise.
+
+    Empty if there is none.
+    """
     from od_detr.training.record.resume import first_difference
     from od_detr.training.record.run_config import plain
 

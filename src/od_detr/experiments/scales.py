@@ -1,4 +1,7 @@
-"""What all runs of a scale share: data, detector, schedule. Each returns options set for 24 of the paper's epochs."""
+"""What all runs of a scale share: data, detector, schedule.
+
+Each returns options set for 24 of the paper's epochs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ SMALL_BACKBONE = "mobilenetv1_100.ra4_e3600_r224_in1k"
 
 
 def tiny(data: Path | None, output: Path) -> TrainOptions:
-    """The demo's detector, from scratch, on a CPU; its scenes lie in `output` unless there is other `data`."""
+    """The demo's detector, from scratch, on a CPU.
+
+    Its scenes lie in `output` unless there is other `data`.
+    """
     from od_detr.experiments.demo import demo_options
 
     return replace(
@@ -28,7 +34,8 @@ def tiny(data: Path | None, output: Path) -> TrainOptions:
 
 
 def prepare(scale: TrainOptions) -> None:
-    """Renders the built-in scenes, if those are the data of a scale and are not there yet; looks for any other data.
+    """Renders the built-in scenes, if those are the data of a scale and are not there yet; looks
+    for any other data.
 
     Raises:
         InputError: there is no data set in that folder.
@@ -43,7 +50,7 @@ def prepare(scale: TrainOptions) -> None:
 
 
 def small(data: Path | None, output: Path) -> TrainOptions:
-    """Real images at 256 px, a light backbone with ImageNet weights, two encoder and three decoder layers."""
+    """Real images at 256 px on a small detector whose backbone has ImageNet weights."""
     data = _required(data, "small", "a folder with images and COCO annotations")
     return TrainOptions(
         data=str(data),
@@ -63,7 +70,7 @@ def small(data: Path | None, output: Path) -> TrainOptions:
 
 
 def paper(data: Path | None, output: Path) -> TrainOptions:
-    """The paper's own: COCO 2017, ResNet-50, 800 px, 24 epochs, 2 images on each of 8 devices (section 4.1)."""
+    """The paper's setting (section 4.1): COCO 2017, ResNet-50, 800 px, 24 epochs, 8 x 2 images."""
     data = _required(data, "paper", "COCO 2017: annotations/, train2017/ and val2017/")
     return TrainOptions(data=str(data), epochs=SCHEDULE, devices=DEVICES)
 
@@ -76,7 +83,10 @@ SCALES: dict[str, Callable[[Path | None, Path], TrainOptions]] = {
 
 
 def on_devices(scale: TrainOptions, devices: int) -> TrainOptions:
-    """The same total batch on other devices: never more images on one than before, gradients summed instead."""
+    """The same total batch on another number of devices.
+
+    No device gets more images than before; gradients are accumulated instead.
+    """
     images = scale.batch_size * (scale.devices or 1) * scale.accumulate
     if devices < 1 or images % devices:
         raise InputError(

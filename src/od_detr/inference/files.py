@@ -27,10 +27,11 @@ def predict_files(
 ) -> dict[str, Any]:
     """Draws the detections of every image and writes them all to `detections.json`.
 
-    Each row has COCO's `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) and `score`,
-    and `file_name` and `category`. Where all images belong to one split of a COCO data set, `image_id` is the
-    split's, so that pycocotools scores the file; otherwise it is the path. An unreadable image is
-    reported and skipped. Rows are written as they are found; after Ctrl-C the file is still valid JSON.
+    Each row has COCO's `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) and
+    `score`, and `file_name` and `category`. Where all images belong to one split of a COCO data
+    set, `image_id` is the split's, so that pycocotools scores the file; otherwise it is the path.
+    An unreadable image is reported and skipped. Rows are written as they are found; after Ctrl-C
+    the file is still valid JSON.
 
     Returns:
         Numbers of `images` and `detections`, the `output`, and the files that were `skipped`.

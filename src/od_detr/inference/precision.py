@@ -1,4 +1,4 @@
-"""A detector made ready to run and not to train: norms folded into convolutions, matrices in bfloat16."""
+"""Prepares a detector for inference: folds norms into convolutions, multiplies in bfloat16."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def computing(precision: str, device: torch.device) -> torch.autocast:
-    """The context to run a prepared detector in. Boxes, scores and sampling places are float32 in any."""
+    """The context to run a prepared detector in.
+
+    Boxes, scores and sampling places are float32 in any.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -56,7 +59,8 @@ def prepare(detector: DetectionTransformer, precision: str) -> DetectionTransfor
     if precision == "bf16":
         parts = [ready.backbone, ready.neck, ready.encoder, *ready.decoder.layers]
         for module in (module for part in parts for module in part.modules()):
-            # Autocast would convert them at every call; norms stay, for it adds and normalises in float32.
+            # Autocast would convert them at every call; norms stay, for it adds and normalises in
+            # float32.
             for name, weight in module.named_parameters(recurse=False):
                 if isinstance(module, (nn.Conv2d, nn.Linear)) or name.startswith("in_proj"):
                     weight.data = weight.data.to(torch.bfloat16)
@@ -64,7 +68,8 @@ def prepare(detector: DetectionTransformer, precision: str) -> DetectionTransfor
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Multiplies batch norms in eval mode into the convolution before them, where nothing else reads its output.
+    """Multiplies batch norms in eval mode into the convolution before them, where nothing else
+    reads its output.
 
     A network whose program cannot be traced is left as it is.
     """

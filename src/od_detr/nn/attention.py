@@ -17,10 +17,11 @@ Shapes = LevelShapes
 
 
 class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention: a query samples `points` locations per level near its anchor.
+    """Multi-scale deformable attention: a query samples `points` locations per level near its
+    anchor.
 
-    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level. Locations and weights
-    are float32 even under autocast. See `od_detr.ops.deformable_sampling`.
+    Anchors are points (A = 2) or boxes (A = 4) in [0, 1] of each padded level. Locations and
+    weights are float32 even under autocast. See `od_detr.ops.deformable_sampling`.
     """
 
     def __init__(self, dim: int, heads: int, num_levels: int, points: int) -> None:
@@ -34,7 +35,7 @@ class DeformableAttention(nn.Module):
         self.output_proj = nn.Linear(dim, dim)
 
     def reset_parameters(self) -> None:
-        """Initialises one ray of offsets per head, point k at k cells (max-norm), and equal weights."""
+        """Initialises one ray of offsets per head, point k at k cells, and equal weights."""
         angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
         rays = torch.stack([angles.cos(), angles.sin()], -1)
         rays = rays / rays.abs().max(-1, keepdim=True).values
@@ -77,8 +78,8 @@ class _Part:
     """The position of a group among the joined queries, and which keys its queries see.
 
     `folded` is the number of blocks that move into the batch axis. Only a group that sees no other
-    group is folded. A group that sees others stays one sequence, followed by the others' queries, and
-    `visible` separates its blocks: folding it would repeat the others' keys for each block.
+    group is folded. A group that sees others stays one sequence, followed by the others' queries,
+    and `visible` separates its blocks: folding it would repeat the others' keys for each block.
     """
 
     spans: tuple[slice, ...]
@@ -126,10 +127,10 @@ def _visible(group: QueryGroup, folded: int, others: int) -> Bool[Tensor, "V 1 q
 class SelfAttention(nn.Module):
     """Self-attention among the queries of each group, for all groups at once.
 
-    The projections run over all groups together (with the parameters of torch.nn.MultiheadAttention).
-    The attention itself runs group by group, so no mask over all queries is ever built. The blocks of a
-    group are folded into the batch axis, or separated by a mask if the group sees other groups. Groups
-    without padding or mask keep the fused kernel.
+    The projections run over all groups together (with the parameters of
+    torch.nn.MultiheadAttention). The attention itself runs group by group, so no mask over all
+    queries is ever built. The blocks of a group are folded into the batch axis, or separated by a
+    mask if the group sees other groups. Groups without padding or mask keep the fused kernel.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:

@@ -15,7 +15,7 @@ from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention within groups, deformable attention over the memory, feed-forward; post-norm."""
+    """Self-attention within groups, deformable attention to the memory, feed-forward; post-norm."""
 
     def __init__(
         self, dim: int, heads: int, levels: int, points: int, feedforward: int, dropout: float
@@ -57,14 +57,17 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decodes any number of query groups in one pass; each layer projects the memory once for all of them.
+    """Decodes any number of query groups in one pass; each layer projects the memory once for all
+    of them.
 
     Args:
         layers: the decoder layers.
         heads: class and box heads.
-        position: derives positional embeddings from the anchors; None if the queries bring their own.
+        position: derives positional embeddings from the anchors; None if the queries bring their
+            own.
         norm: applied before the heads.
-        look_forward_twice: lets a layer's loss reach the refinement of the layer before it (DINO, section 3.5).
+        look_forward_twice: lets a layer's loss reach the refinement of the layer before it (DINO,
+            section 3.5).
         eps: bounds the logits that boxes are refined in.
     """
 
@@ -100,7 +103,8 @@ class Decoder(nn.Module):
             read = content if self.norm is None else self.norm(content)
             logits.append(self.heads.classify(read, depth))
             boxes.append(self._refine(read, reference, depth))
-            # Looking forward twice, the next box keeps the gradient of this refinement, read off the raw content.
+            # Looking forward twice, the next box keeps the gradient of this refinement, read off
+            # the raw content.
             twice = self.look_forward_twice
             reference = (
                 self._refine(content, queries.anchors, depth) if twice else boxes[-1].detach()

@@ -1,4 +1,4 @@
-"""Contrastive denoising (DINO, section 3.3): noised ground truth as extra queries whose matching is known."""
+"""Contrastive denoising (DINO, section 3.3): noised ground truth as queries of known matching."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ DRAWS = 10  # random numbers a copy: chance and label, then four signs and four 
 class DenoisingQueries(nn.Module):
     """Builds the denoising group of a batch.
 
-    Each block of the group holds, for every image, one positive and one negative copy of each target: slots
-    [0, G) are positives with noise below half the box, slots [G, 2 * G) negatives with noise beyond it. Empty
-    slots stay in: they attend, and are trained as background.
+    Each block of the group holds, for every image, one positive and one negative copy of each
+    target: slots [0, G) are positives with noise below half the box, slots [G, 2 * G) negatives
+    with noise beyond it. Empty slots stay in: they attend, and are trained as background.
 
     Args:
         dim: width of the queries, D.
         num_classes: number of classes, C.
-        number: copies of the fullest image's targets, positives and negatives counted once (DINO: 100).
-        label_noise: share of labels at risk; half of them are replaced by a random class (DINO: 0.5).
+        number: copies of the fullest image's targets, positives and negatives counted once (DINO:
+            100).
+        label_noise: share of labels at risk; half of them are replaced by a random class (DINO:
+            0.5).
         box_noise: noise as a share of half the box (DINO's scripts: 1.0).
     """
 
@@ -44,7 +46,8 @@ class DenoisingQueries(nn.Module):
     def blocks(self, most: int) -> int:
         """Number of blocks for a batch whose fullest image has `most` targets.
 
-        For fewer than 50 copies the official code uses twice their number, whatever the targets; so do we.
+        For fewer than 50 copies the official code uses twice their number, whatever the targets; so
+        do we.
         """
         doubled = 2 * self.number
         return max(1, doubled // (2 * most) if doubled >= 100 else doubled)
@@ -52,8 +55,8 @@ class DenoisingQueries(nn.Module):
     def forward(self, targets: Targets, num_layers: int) -> QueryGroup:
         """The denoising group, matched at each of `num_layers` decoder layers.
 
-        A batch without targets gets a group of padding only. It has no loss, but it keeps the label embedding in
-        the graph; without it other ranks would wait for its gradient.
+        A batch without targets gets a group of padding only. It has no loss, but it keeps the label
+        embedding in the graph; without it other ranks would wait for its gradient.
         """
         most = max(1, targets.most if targets.share is None else targets.share.most)
         blocks = self.blocks(most) if len(targets) else 1
@@ -125,7 +128,10 @@ class DenoisingQueries(nn.Module):
         signs: Float[Tensor, "R 2 N 4"],
         parts: Float[Tensor, "R 2 N 4"],
     ) -> Float[Tensor, "R 2 N 4"]:
-        """Moves every corner by sign (0 or 1) and part (in [0, 1); one more for negatives) of half the box."""
+        """Moves every corner by sign (0 or 1) and part (in [0, 1).
+
+        One more for negatives) of half the box.
+        """
         half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
         parts = parts + to_device_of([0.0, 1.0], parts)[:, None, None]
         corners = cxcywh_to_xyxy(boxes) + (2 * signs - 1) * parts * half * self.box_noise

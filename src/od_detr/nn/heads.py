@@ -15,9 +15,11 @@ PRIOR = 0.01
 
 
 class Heads(nn.Module):
-    """One class head and one box head for each decoder layer, or one of each `shared` by all layers.
+    """One class head and one box head for each decoder layer, or one of each `shared` by all
+    layers.
 
-    Always computed in float32: box refinement works in logits, where half precision loses small boxes.
+    Always computed in float32: box refinement works in logits, where half precision loses small
+    boxes.
     """
 
     def __init__(
@@ -54,7 +56,10 @@ class Heads(nn.Module):
 
 
 def anchor_logits(anchors: Float[Tensor, "*batch 4"], eps: float) -> Float[Tensor, "*batch 4"]:
-    """Logits of the anchors, where refinement starts. The size of a point is unknown and starts at logit 0."""
+    """Logits of the anchors, where refinement starts.
+
+    The size of a point is unknown and starts at logit 0.
+    """
     logits = inverse_sigmoid(anchors, eps)
     sizes = torch.where(anchors[..., 2:] > 0, logits[..., 2:], torch.zeros_like(logits[..., 2:]))
     return torch.cat([logits[..., :2], sizes], -1)

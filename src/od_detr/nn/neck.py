@@ -12,7 +12,8 @@ from torch import Tensor, nn
 class Neck(nn.Module):
     """Projects every backbone map to `dim` channels and adds coarser levels by strided convolution.
 
-    The first added level is made from the last backbone map, each further one from the level before it.
+    The first added level is made from the last backbone map, each further one from the level before
+    it.
     """
 
     def __init__(self, channels: list[int], dim: int, num_levels: int) -> None:
@@ -49,8 +50,9 @@ class Neck(nn.Module):
 class _GroupNorm(nn.GroupNorm):
     """Group normalisation that accepts one image whose map has a single pixel.
 
-    With one channel in a group there is a single value to normalise. The functional form refuses that
-    for a batch of one image, and for no other batch; the operator behind it gives zero for each.
+    With one channel in a group there is a single value to normalise. The functional form refuses
+    that for a batch of one image, and for no other batch; the operator behind it gives zero for
+    each.
     """
 
     def forward(self, input: Float[Tensor, "B D _h _w"]) -> Float[Tensor, "B D _h _w"]:

@@ -28,13 +28,15 @@ def _frequencies(features: int, temperature: float, device: torch.device) -> Flo
 def encode_image(
     padding: Bool[Tensor, "B H W"], dim: int, temperature: float = 10000.0, half_pixel: bool = True
 ) -> Float[Tensor, "B H W D"]:
-    """Sine encoding of every cell, normalised by the valid extent; the first half of the channels encodes y.
+    """Sine encoding of every cell, normalised by the valid extent; the first half of the channels
+    encodes y.
 
     Args:
         padding: True where a cell is padding.
         dim: number of channels, D.
         temperature: of the frequencies (10000 in Deformable-DETR and DAB, 20 in DINO).
-        half_pixel: measure a cell at its middle (Deformable-DETR, DAB) rather than at its far edge (DINO).
+        half_pixel: measure a cell at its middle (Deformable-DETR, DAB) rather than at its far edge
+            (DINO).
     """
     valid = ~padding
     half = dim // 2
@@ -60,7 +62,10 @@ def encode_cells(
 
 
 def encode_anchors(anchors: Float[Tensor, "*batch A"], features: int) -> Float[Tensor, "*batch F"]:
-    """Sine encoding of boxes (A = 4) or points (A = 2): `features` numbers per coordinate, in the order y, x, w, h."""
+    """Sine encoding of boxes (A = 4) or points (A = 2).
+
+    Each coordinate gets `features` numbers, in the order y, x, w, h.
+    """
     # Sliced, because a list of indices would be uploaded, and the host would wait for it.
     ordered = torch.cat([anchors[..., 1:2], anchors[..., :1], anchors[..., 2:]], -1)
     angles = ordered[..., None] * (2 * math.pi) / _frequencies(features, 10000.0, anchors.device)

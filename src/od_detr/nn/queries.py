@@ -12,7 +12,10 @@ from od_detr.structures import GroupOutput, Predictions, QueryGroup, QuerySet
 
 
 class PositionedQueries(nn.Module):
-    """Learned content and position; a linear layer turns the position into an anchor point (Deformable-DETR)."""
+    """Learned content and position.
+
+    A linear layer turns the position into an anchor point (Deformable-DETR).
+    """
 
     def __init__(self, num_queries: int, dim: int) -> None:
         super().__init__()
@@ -46,7 +49,8 @@ class AnchoredQueries(nn.Module):
 
 
 class SelectedQueries(nn.Module):
-    """Mixed query selection: learned content, anchors from the most promising memory tokens (DINO, two-stage).
+    """Mixed query selection: learned content, anchors from the most promising memory tokens (DINO,
+    two-stage).
 
     Every token proposes a box around its own cell; the encoder's heads score and refine it.
     """
@@ -80,10 +84,12 @@ class SelectedQueries(nn.Module):
 
         Args:
             memory: the encoder's tokens.
-            tokens: tokens to select, so that a teacher follows its student; None takes those of best class score.
+            tokens: tokens to select, so that a teacher follows its student; None takes those of
+                best class score.
 
         Returns:
-            The initial queries, the encoder's own predictions (group "encoder"), and the selected tokens.
+            The initial queries, the encoder's own predictions (group "encoder"), and the selected
+            tokens.
         """
         proposals = self.proposals(memory)
         kept = memory.tokens.masked_fill(~proposals[..., :1].isfinite(), 0.0)

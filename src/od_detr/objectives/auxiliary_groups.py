@@ -1,8 +1,10 @@
-"""Auxiliary groups (section 3.4): the teacher's best updated queries become query groups of the student.
+"""Auxiliary groups (section 3.4): the teacher's best updated queries become query groups of the
+student.
 
-Every teacher layer gives a block of queries: the two cheapest of each target, as they left that layer. The
-student decodes each block from its first layer on, and matching distillation supervises it. The other readings
-are small functions in `od_detr.objectives.readings`; they take the place of a field's default.
+Every teacher layer gives a block of queries: the two cheapest of each target, as they left that
+layer. The student decodes each block from its first layer on, and matching distillation supervises
+it. The other readings are small functions in `od_detr.objectives.readings`; they take the place of
+a field's default.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Stages:
-    """The teacher's main group at the layers that queries are taken from (`numbers`, counted from 1)."""
+    """The teacher's main group at the layers that queries are taken from.
+
+    `numbers` counts these layers from 1.
+    """
 
     numbers: tuple[int, ...]
     output: GroupOutput
@@ -60,7 +65,7 @@ class Stages:
 def at_stages(
     values: Shaped[Tensor, "I *s"], numbers: tuple[int, ...], num_layers: int
 ) -> Shaped[Tensor, "B T *s"]:
-    """Selects some layers from values that are stored view by view (I = K * B), and puts images first."""
+    """Selects layers from values stored by view (I = K * B), and puts the image axis first."""
     by_layer = values.unflatten(0, (num_layers, -1))
     layers = to_device_of([number - 1 for number in numbers], values, torch.long)
     return by_layer.index_select(0, layers).transpose(0, 1)
@@ -81,7 +86,10 @@ def without_repeats(candidates: Candidates) -> Candidates:
 
 
 def box_or_point(queries: QuerySet) -> QuerySet:
-    """Boxes as they are; points for architectures that start from points (their queries bring a position)."""
+    """Keeps boxes, or makes points for architectures that start from points.
+
+    Queries of the latter have a position of their own.
+    """
     return queries if queries.position is None else as_points(queries)
 
 
@@ -105,7 +113,8 @@ def by_both_matchings(
 
 @dataclass(frozen=True)
 class AuxiliaryGroups:
-    """One block per teacher layer: the two cheapest queries of every target, decoded from the first layer on.
+    """One block per teacher layer: the two cheapest queries of every target, decoded from the first
+    layer on.
 
     Args:
         distillation: the matching distillation inside each block.
@@ -182,7 +191,8 @@ class AuxiliaryGroups:
     def original_matching(
         self, output: GroupOutput, teacher: Answer, targets: Targets
     ) -> TeacherPairs:
-        """The teacher's matching of each stage among the queries that were taken, for every student layer.
+        """The teacher's matching of each stage among the queries that were taken, for every student
+        layer.
 
         Pairs whose query was not taken are not `kept`.
         """
@@ -196,7 +206,8 @@ class AuxiliaryGroups:
         index = origin.unflatten(1, (blocks, -1))  # (B, R, q), the query in each slot of a block
         empty = padding.unflatten(1, (blocks, -1))
 
-        # The teacher's views are (layer, image). Its layer is the block that was taken there, or none.
+        # The teacher's views are (layer, image). Its layer is the block that was taken there, or
+        # none.
         of_layer = [
             stages.numbers.index(layer) if layer in stages.numbers else -1
             for layer in range(1, twin.num_layers + 1)
@@ -209,7 +220,8 @@ class AuxiliaryGroups:
         hits = (index[image, block] == matching.query[:, None]) & ~empty[image, block]  # (P, q)
         kept, slot = hits.any(-1) & taken, hits.int().argmax(-1)
 
-        # The student's views are (layer, image, block), and all its layers follow the same matching.
+        # The student's views are (layer, image, block), and all its layers follow the same
+        # matching.
         layers = torch.arange(output.num_layers, device=slot.device)[:, None]
         view = ((layers * images + image) * blocks + block).flatten()
         repeats = output.num_layers
@@ -222,5 +234,5 @@ class AuxiliaryGroups:
 
 
 def updated_queries(teacher: GroupOutput, stage: int) -> QuerySet:
-    """What left a teacher layer: the content that enters the next one, and the box predicted with it."""
+    """Output of a teacher layer: the content for the next one, and the box predicted with it."""
     return replace(teacher.queries[stage], anchors=teacher.predictions.boxes[stage - 1])

@@ -1,7 +1,8 @@
-"""Matching distillation (section 3.2): each query also predicts the target that its teacher twin matched.
+"""Matching distillation (section 3.2): each query also predicts the target that its teacher twin
+matched.
 
-Read top to bottom, this is the paper's method: `losses` joins both matchings, `class_targets` is Eq. 3 and
-`box_weights` Eq. 4. The other readings of these sections are small functions in
+Read top to bottom, this is the paper's method: `losses` joins both matchings, `class_targets` is
+Eq. 3 and `box_weights` Eq. 4. The other readings of these sections are small functions in
 `od_detr.objectives.readings`; they take the place of a field's default.
 """
 
@@ -84,7 +85,8 @@ class MatchingDistillation:
     """Supervises a group by the student's matching and the teacher's together (Eqs. 3 and 4).
 
     Args:
-        prediction: names the group, and brings weights and classification loss (the QFL in the paper).
+        prediction: names the group, and brings weights and classification loss (the QFL in the
+            paper).
         align_layers: which layer of the teacher a layer of the student follows.
         same_class: the class target of a query with two targets of one class, from both their IoUs.
         keep_own_targets: factor on the class targets of the student's own pairs; None keeps all.
@@ -92,9 +94,11 @@ class MatchingDistillation:
         down_weight: w_d of Eq. 4, the weight of the costlier of a target's two queries.
         cheaper: whether the teacher's query is the cheaper of the two.
         distil_boxes: whether the teacher's pairs enter box regression.
-        weigh_classes: applies Eq. 4 to classification too: maps (class targets, weights of their entries) to
-            the class targets and entry weights to use. None leaves classification alone.
-        class_count: the normaliser of classification, one per layer; None takes the number of targets.
+        weigh_classes: applies Eq. 4 to classification too: maps (class targets, weights of their
+            entries) to the class targets and entry weights to use. None leaves classification
+            alone.
+        class_count: the normaliser of classification, one per layer; None takes the number of
+            targets.
     """
 
     prediction: SetPrediction = field(
@@ -122,7 +126,10 @@ class MatchingDistillation:
         return []
 
     def losses(self, step: Step) -> Terms:
-        """Terms of the group under both matchings; under its own alone as long as nothing is distilled."""
+        """Terms of the group under both matchings.
+
+        Under its own alone as long as nothing is distilled.
+        """
         if step.teacher is None:
             return self.prediction.losses(step)
         output, own = step.student[self.prediction.group]
@@ -166,10 +173,11 @@ class MatchingDistillation:
         view: PairView,
         targets: Targets,
     ) -> Float[Tensor, "I q C"]:
-        """Class targets of the multi-target QFL, Eq. 3: the IoU of the student's box with each of its targets.
+        """Class targets of the multi-target QFL, Eq. 3: the IoU of the student's box with each of
+        its targets.
 
-        A query without a target of its own takes the teacher's; one with a target of another class has both; one
-        with another target of the same class keeps its own.
+        A query without a target of its own takes the teacher's; one with a target of another class
+        has both; one with another target of the same class keeps its own.
         """
         qualities = self.prediction.qualities(output, own, targets)  # (M,)
         if self.keep_own_targets is not None:
@@ -187,7 +195,8 @@ class MatchingDistillation:
             targets.labels[view.own_target.clamp(min=0)] == label
         )
         chosen = torch.where(same_class, self.same_class(current, offered), offered)
-        # Changes are added rather than written: pairs that are not admitted may share a place with pairs that are.
+        # Changes are added rather than written: pairs that are not admitted may share a place with
+        # pairs that are.
         change = torch.where(admitted, chosen - current, 0.0)
         return class_targets.index_put(place, change, accumulate=True)
 
@@ -201,11 +210,12 @@ class MatchingDistillation:
     ) -> BoxWeights:
         """Weights of the student's and the teacher's pairs in the box losses, Eq. 4.
 
-        A query that only the teacher matched joins its target as the second one. Of a target's two queries the
-        costlier weighs `down_weight`; a tie goes to the student's.
+        A query that only the teacher matched joins its target as the second one. Of a target's two
+        queries the costlier weighs `down_weight`; a tie goes to the student's.
         """
         image, query, target = pairs.matching
-        # Costs are stored by target slot, and the slot is what a target's place in its own image is called there.
+        # Costs are stored by target slot, and the slot is what a target's place in its own image is
+        # called there.
         slot = to_device_of(targets.slot, target)[target]  # (P,)
         contested = view.joins & (view.rival >= 0)
         cheaper = self.cheaper(

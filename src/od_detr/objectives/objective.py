@@ -28,8 +28,8 @@ Terms = dict[str, Tensor]
 class Truth:
     """The ground truth of a step and the normaliser of its losses.
 
-    `count` is the number of targets in the batch, averaged over all ranks and at least 1. Readings that divide by
-    something else replace it by one number per layer.
+    `count` is the number of targets in the batch, averaged over all ranks and at least 1. Readings
+    that divide by something else replace it by one number per layer.
     """
 
     targets: Targets
@@ -52,13 +52,19 @@ class Answer:
     matched: Mapping[str, Matched]
 
     def __getitem__(self, name: str) -> tuple[GroupOutput, Matched]:
-        """A group's output and its matching. KeyError if the group is not there or has no matching."""
+        """A group's output and its matching.
+
+        KeyError if the group is not there or has no matching.
+        """
         return self.outputs[name], self.matched[name]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Everything that losses are computed from. `teacher` is None as long as nothing is distilled."""
+    """Everything that losses are computed from.
+
+    `teacher` is None as long as nothing is distilled.
+    """
 
     student: Answer
     teacher: Answer | None
@@ -97,7 +103,10 @@ class Objective(Protocol):
         ...
 
     def losses(self, step: Step) -> Terms:
-        """Weighted terms named objective/term/layer, layers counted from 1; their plain sum is the loss."""
+        """Weighted terms named objective/term/layer, layers counted from 1.
+
+        Their plain sum is the loss.
+        """
         ...
 
 
@@ -117,7 +126,10 @@ def sum_by_view(values: Float[Tensor, " M"], view: Tensor, views: int) -> Float[
 def gather_pairs(
     boxes: Float[Tensor, "I q 4"], view: Tensor, query: Tensor
 ) -> Float[Tensor, "M 4"]:
-    """Boxes of (view, query) pairs. Unlike that of plain indexing, its gradient is one scatter: cheap for few pairs."""
+    """Boxes of (view, query) pairs.
+
+    Unlike that of plain indexing, its gradient is one scatter: cheap for few pairs.
+    """
     return boxes.flatten(0, 1).index_select(0, view * boxes.shape[1] + query)
 
 

@@ -1,7 +1,9 @@
-"""Prediction distillation (section 3.3): the student decodes the teacher's queries and learns its predictions.
+"""Prediction distillation (section 3.3): the student decodes the teacher's queries and learns its
+predictions.
 
-`pair_weights` is Eq. 5 and `_better_boxes` the indicator of Eq. 6. The other readings of these sections are
-small functions in `od_detr.objectives.readings`; they take the place of a field's default.
+`pair_weights` is Eq. 5 and `_better_boxes` the indicator of Eq. 6. The other readings of these
+sections are small functions in `od_detr.objectives.readings`; they take the place of a field's
+default.
 """
 
 from __future__ import annotations
@@ -64,21 +66,23 @@ class ClassCase:
 
 @dataclass(frozen=True)
 class PredictionDistillation:
-    """Supervises the teacher's queries by the teacher's predictions instead of a matching (Eqs. 5 and 6).
+    """Supervises the teacher's queries by the teacher's predictions instead of a matching (Eqs. 5
+    and 6).
 
     Args:
         weights: weights of the three losses.
         gamma: exponent of the quality focal loss.
         start: the group's queries, from the student's and the teacher's initial ones.
-        pair_weight: class target and box weight of a matched pair, from the teacher's score and IoU.
-        other_entries: class targets of all other entries, from the teacher's scores; the scores themselves
-            if None.
+        pair_weight: class target and box weight of a matched pair, from the teacher's score and
+            IoU.
+        other_entries: class targets of all other entries, from the teacher's scores; the scores
+            themselves if None.
         scope: factor on the classification loss of every query; None classifies all.
         class_count: the normaliser of classification; None takes the number of targets.
-        compare_with: the student's group whose boxes the teacher's must beat to be distilled (Listen2stu);
-            None distils every box.
-        unmatched: box weight of queries that the teacher did not match, from their best score; None leaves
-            them out.
+        compare_with: the student's group whose boxes the teacher's must beat to be distilled
+            (Listen2stu); None distils every box.
+        unmatched: box weight of queries that the teacher did not match, from their best score; None
+            leaves them out.
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
@@ -123,7 +127,7 @@ class PredictionDistillation:
     def pair_weights(
         self, teacher: GroupOutput, matching: Matching, targets: Targets
     ) -> PairWeights:
-        """Eq. 5: the weight of each matched pair, from the teacher's score s and the IoU u of its box."""
+        """Eq. 5: the weight of each matched pair, from the teacher's score s and IoU u."""
         view, query, target = matching
         scores = teacher.views.logits[view, query, targets.labels[target]].sigmoid()
         boxes = gather_pairs(teacher.views.boxes, view, query)
@@ -132,7 +136,7 @@ class PredictionDistillation:
     def _better_boxes(
         self, student: GroupOutput, teacher: GroupOutput, matching: Matching, targets: Targets
     ) -> Bool[Tensor, " P"]:
-        """The indicator of Eq. 6 (Listen2stu): whether the teacher's box is strictly better than the student's."""
+        """The indicator of Eq. 6 (Listen2stu): the teacher's box beats the student's strictly."""
         view, query, target = matching
         truth, eps = targets.boxes[target], self.weights.eps
         students = gather_pairs(student.views.boxes.detach(), view, query)
@@ -147,7 +151,7 @@ class PredictionDistillation:
         weights: PairWeights,
         truth: Truth,
     ) -> Terms:
-        """Quality focal loss to the teacher's scores, with the weight at the class of a matched target."""
+        """Quality focal loss towards the teacher's scores, or the pair's weight where matched."""
         scores = teacher.views.logits.sigmoid()  # (I, q, C)
         entries = scores if self.other_entries is None else self.other_entries(scores)
         place = (matching.image, matching.query, truth.targets.labels[matching.target])
@@ -190,7 +194,8 @@ class PredictionDistillation:
 
 @dataclass(frozen=True)
 class QueryPriorAssignment:
-    """DETRDistill's use of the same group (Table 5, last row): ground truth, assigned as the teacher assigned it.
+    """DETRDistill's use of the same group (Table 5, last row): ground truth, assigned as the
+    teacher assigned it.
 
     With `rematch` the student's own matching of the group takes the place of the teacher's.
     """
@@ -228,6 +233,6 @@ def teacher_group(
     start: Callable[[QuerySet, QuerySet], QuerySet] = teacher_queries,
     matched: bool = False,
 ) -> QueryGroup:
-    """The teacher's initial queries as a group of the student, whose own initial queries are `queries`."""
+    """The teacher's initial queries as a group of the student, whose own are `queries`."""
     teacher = taught.outputs["main"].queries[0]
     return QueryGroup(GROUP, start(queries.detach(), teacher.detach()), matched=matched)

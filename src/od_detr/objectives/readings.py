@@ -1,4 +1,5 @@
-"""Objectives as the options choose them: each switch of the paper's readings becomes a small function.
+"""Objectives as the options choose them: each switch of the paper's readings becomes a small
+function.
 
 docs/paper.md says which sentence of the paper each switch reads, and what was chosen by default.
 """
@@ -62,7 +63,7 @@ from od_detr.transfers import moved
 def matching_distillation(
     switches: MatchingSwitches, prediction: SetPrediction
 ) -> MatchingDistillation:
-    """Matching distillation of the group that `prediction` supervises, as `switches` read section 3.2."""
+    """Matching distillation (section 3.2) of the group that `prediction` supervises."""
     threshold = switches.cond_iou
     weigh = {"loss": weigh_loss, "target": weigh_target}[switches.wd_cls_mode]
     return MatchingDistillation(
@@ -104,7 +105,8 @@ def last_layer(teacher: Answer, student: GroupOutput, group: str) -> TeacherPair
     per_layer = len(pairs.costs) // num_layers
     first = len(pairs.costs) - per_layer  # the first view of the last layer
     layers = torch.arange(num_layers, device=image.device)[:, None] * per_layer
-    # Pairs of earlier layers are repeated as well, to keep their number a fixed one; they are not kept.
+    # Pairs of earlier layers are repeated as well, to keep their number a fixed one; they are not
+    # kept.
     view = (image - first + layers).clamp(min=0).flatten()
     return TeacherPairs(
         Matching(view, query.repeat(num_layers), target.repeat(num_layers)),
@@ -146,7 +148,10 @@ def admitted(
     view: PairView,
     targets: Targets,
 ) -> Bool[Tensor, " P"]:
-    """Teacher pairs above the IoU threshold; without `teacher_only` their query must be positive already."""
+    """Teacher pairs above the IoU threshold.
+
+    Without `teacher_only` their query must be positive already.
+    """
     accepted = torch.ones_like(view.joins) if teacher_only else view.own_target >= 0
     if threshold is None:
         return accepted
@@ -159,7 +164,7 @@ def by_teacher_cost(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple)
 
 
 def by_own_cost(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple) -> Tensor:
-    """Whether the teacher's query is cheaper to the teacher than the student's is to the student."""
+    """Whether the teacher's query costs the teacher less than the student's costs the student."""
     return teacher[pair] < student[rival]
 
 
@@ -220,7 +225,7 @@ def mixed_queries(position: str, anchors: str, student: QuerySet, teacher: Query
 
 
 def plain_score(scores: Tensor, ious: Tensor) -> PairWeights:
-    """Without the TOOD weight: the teacher's score is the class target, and every box counts alike."""
+    """No TOOD weight: the teacher's score is the class target, and all boxes count alike."""
     return PairWeights(scores, torch.ones_like(scores))
 
 
@@ -290,7 +295,10 @@ def auxiliary_groups(
 
 
 def two_distinct(stages: Stages, targets: Targets, taught: Taught) -> Int[Tensor, "B T G 2"]:
-    """Two queries for every target such that no query serves twice, at least total cost; solved on the host."""
+    """Two queries for every target such that no query serves twice, at least total cost.
+
+    Solved on the host.
+    """
     images, num_stages, most, _ = stages.costs.shape
     doubled = moved(stages.costs.repeat(1, 1, 2, 1).flatten(0, 1), "cpu")  # (B * T, 2 * G, q)
     counts = [count for count in targets.counts for _ in range(num_stages)]

@@ -27,7 +27,8 @@ from od_detr.structures import GroupOutput, Matching, QueryGroup, QuerySet, Targ
 class ClassLoss:
     """Classification loss: "qfl" with soft targets (Eq. 2) or "focal" with hard ones.
 
-    `alpha` weighs positives against negatives; None is 0.25 for the focal loss and no weight for the QFL.
+    `alpha` weighs positives against negatives; None is 0.25 for the focal loss and no weight for
+    the QFL.
     """
 
     loss: str = "qfl"
@@ -53,8 +54,8 @@ class ClassLoss:
 class SetPrediction:
     """Every query of `group` is supervised by the group's own matching, as in every DETR.
 
-    The matching may be solved or known by construction (denoising). Losses are averaged over the group's blocks.
-    Terms are named `name`/class, l1 and giou.
+    The matching may be solved or known by construction (denoising). Losses are averaged over the
+    group's blocks. Terms are named `name`/class, l1 and giou.
     """
 
     group: str = "main"
@@ -97,7 +98,7 @@ class SetPrediction:
     def qualities(
         self, output: GroupOutput, matching: Matching, targets: Targets
     ) -> Float[Tensor, " M"]:
-        """Class target of each matched pair: the IoU of its box with its target, or 1 under a hard loss."""
+        """Class target of each matched pair: the IoU of box and target, or 1 under a hard loss."""
         boxes = gather_pairs(output.views.boxes.detach(), matching.image, matching.query)
         if self.class_loss.hard:
             return torch.ones_like(boxes[:, 0])

@@ -81,7 +81,7 @@ class _ContiguousGradient(torch.autograd.Function):
 
 
 def bagged(value: Tensor, shapes: LevelShapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """An output row is a bag of weighted cells: nothing of the size of the samples is ever written."""
+    """Sums weighted cells into each output row, without writing the samples to memory."""
     batch, _, heads, channels = value.shape
     queries = locations.shape[1]
     cells, shares = corners(value, shapes, locations, weights)

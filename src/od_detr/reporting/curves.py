@@ -1,4 +1,4 @@
-"""A run's curves as one picture: precision, matching instability (Fig. 1) and consistency (Fig. 5), loss."""
+"""Curves of runs as one picture: AP, instability (Fig. 1), consistency (Fig. 5) and loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAST, MOST = "/least", "/most"  # ends of the names of columns that hold the ra
 
 @dataclass(frozen=True)
 class Panel:
-    """One small plot: the columns of metrics.csv it shows, by who they belong to, against epochs or minutes."""
+    """One plot: columns of metrics.csv by detector, against epochs or minutes."""
 
     title: str
     columns: dict[str, str]
@@ -57,11 +57,12 @@ PANELS = (
 
 
 def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> None:
-    """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its suffix says).
+    """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its
+    suffix says).
 
-    `runs` maps a run's name to its rows of metrics.csv: numbers or their text; what is missing, empty or not
-    finite is left out. Where rows are the mean of several runs and also hold a column's range over them (its name
-    and `LEAST`, `MOST`), that of the online detector is shaded.
+    `runs` maps a run's name to its rows of metrics.csv: numbers or their text; what is missing,
+    empty or not finite is left out. Where rows are the mean of several runs and also hold a
+    column's range over them (its name and `LEAST`, `MOST`), that of the online detector is shaded.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,7 +130,7 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> 
 def _series(
     rows: Sequence[Row], panel: Panel, role: str, end: str = ""
 ) -> tuple[list[float], list[float]]:
-    """Where on the axis and how high a column, or its range's `end`, lies, where both are finite numbers."""
+    """The finite points of a column, or of the `end` of its range: places and heights."""
     column = panel.columns.get(role, "") + end
     axis, unit = AXES[panel.against]
     points = [

@@ -33,7 +33,8 @@ FONT = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 def draw(
     image: Image.Image | np.ndarray, detections: supervision.Detections, classes: Sequence[str]
 ) -> Image.Image:
-    """The image with a box and a label ("class score") for every detection, a colour for every class.
+    """The image with a box and a label ("class score") for every detection, a colour for every
+    class.
 
     Small images come back enlarged by a whole factor. Neither the image nor the detections are
     changed.

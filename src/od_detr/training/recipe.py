@@ -46,7 +46,8 @@ class Recipe:
         teacher: consulted at each step; None for a recipe without distillation.
         cost: the matching cost of teacher and student.
         align: whose memory tokens a two-stage architecture's queries come from: the student's for
-            both ("student_topk"), the teacher's for both ("teacher_topk"), or each its own ("rank").
+            both ("student_topk"), the teacher's for both ("teacher_topk"), or each its own
+            ("rank").
         half_teacher: whether the teacher's forward pass computes in bfloat16 whatever the student
             does.
         detach_memory: whether the gradient of the queries that distillation adds stops at the

@@ -1,4 +1,4 @@
-"""The teacher: an exponential moving average of the student (section 3.2), frozen by Stop Update (section 3.3)."""
+"""The teacher: a moving average of the student (section 3.2), frozen by Stop Update (3.3)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ HORIZON_SHARE = 2500 / 89_000  # the paper's horizon as a share of its 24 epochs
 
 
 def scaled_decay(steps: int) -> float:
-    """The paper's 0.9996, or for a shorter schedule the decay with the same horizon as a share of training."""
+    """The paper's 0.9996, scaled so that its horizon is the same share of a shorter schedule."""
     return min(PAPER_DECAY, 1 - 1 / max(2.0, HORIZON_SHARE * steps))
 
 
 class Average(nn.Module):
     """A detector whose weights are the exponential moving average of another's.
 
-    Only trainable tensors are averaged, in one fused call over cached lists: frozen ones are equal already.
-    Buffers (running statistics of norms) are copied. It stays in eval mode and never has a gradient.
+    Only trainable tensors are averaged, in one fused call over cached lists: frozen ones are equal
+    already. Buffers (running statistics of norms) are copied. It stays in eval mode and never has a
+    gradient.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -67,7 +68,8 @@ class Teacher(nn.Module):
     Args:
         student: the detector to follow; copied as it is at the start.
         decay: weight of the past at each step.
-        warmup: "none", "exp" (decay * (1 - exp(-step / tau))) or "mean" (at most 1 - (1 + w) / (step + 1 + w)).
+        warmup: "none", "exp" (decay * (1 - exp(-step / tau))) or "mean" (at most 1 - (1 + w) /
+            (step + 1 + w)).
         warmup_steps: tau or w.
     """
 
@@ -89,7 +91,7 @@ class Teacher(nn.Module):
         return {"steps": self.steps, "stopped": int(self.stopped)}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Called before the averages are loaded, so that a stopped teacher has its second average in time."""
+        """Creates the second average of a stopped teacher before its weights are loaded."""
         self.steps, self.evaluation = state["steps"], None
         if state["stopped"]:
             self.stop()

@@ -1,4 +1,4 @@
-"""NaN anywhere in a step, at any step: it is skipped and counted, and what is saved stays finite and resumes."""
+"""NaN anywhere in a step: the step is skipped and counted, and saved weights stay finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that stops on values that are not finite leaves a dump, and a replay finds where they began."""
+"""A run that stops on non-finite values leaves a dump, and a replay finds their origin."""
 
 from __future__ import annotations
 

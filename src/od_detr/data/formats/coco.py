@@ -21,8 +21,8 @@ from od_detr.files import read_json
 def read_coco(file: Path) -> Annotations:
     """Reads a COCO file. What is wrong with its records is in the findings of the result.
 
-    A large file is decoded once and kept in the user's cache directory under the digest of its content. Image
-    files are not looked up, see `od_detr.data.preparation.placing`.
+    A large file is decoded once and kept in the user's cache directory under the digest of its
+    content. Image files are not looked up, see `od_detr.data.preparation.placing`.
 
     Raises:
         InputError: the file cannot be read or holds no JSON object.

@@ -1,6 +1,8 @@
-"""The records of a COCO file that was read whole: each is checked, and what is wrong becomes a finding.
+"""The records of a COCO file that was read whole: each is checked, and what is wrong becomes a
+finding.
 
-This is the careful way, taken for files that `coco_stream` does not understand and for content in memory.
+This is the careful way, taken for files that `coco_stream` does not understand and for content in
+memory.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The records of a COCO file of any size, decoded window by window into flat columns.
 
-COCO 2017's training annotations have 448 MB, nearly all of it polygons that a detector does not need. A window of
-one megabyte is cut where one object of the list ends and the next begins, and decoded by a typed decoder that skips
-unknown fields. A cut is only a guess at `}, {`, which also occurs inside of texts and nested lists. The decoder decides:
-a window that ends anywhere but between two objects is not a list of objects, and decoding fails.
+COCO 2017's training annotations have 448 MB, nearly all of it polygons that a detector does not
+need. A window of one megabyte is cut where one object of the list ends and the next begins, and
+decoded by a typed decoder that skips unknown fields. A cut is only a guess at `}, {`, which also
+occurs inside of texts and nested lists. The decoder decides: a window that ends anywhere but
+between two objects is not a list of objects, and decoding fails.
 
-Whatever is unusual (a field of another type, a key that may be there twice, a cut that fails) ends in
-`Unusual`, and the file is read whole by `coco_records`, which knows how to report it.
+Whatever is unusual (a field of another type, a key that may be there twice, a cut that fails) ends
+in `Unusual`, and the file is read whole by `coco_records`, which knows how to report it.
 """
 
 from __future__ import annotations
@@ -208,8 +209,9 @@ def _last_between(buffer: bytearray, end: int) -> tuple[int, int] | None:
 def _repeats_a_key(window: memoryview, batch: Sequence[Any], kind: type[msgspec.Struct]) -> bool:
     """Whether some record may hold a field twice, which the decoder would not notice.
 
-    Keys are distinguished by first letter and length, which is fast; where these do not add up, by counting
-    the key itself. A key inside of a text counts as well, so the answer may be a false alarm, but never misses.
+    Keys are distinguished by first letter and length, which is fast; where these do not add up, by
+    counting the key itself. A key inside of a text counts as well, so the answer may be a false
+    alarm, but never misses.
     """
     fields = kind.__struct_fields__
     required = len(fields) - len(kind.__struct_defaults__)

@@ -15,8 +15,8 @@ from od_detr.errors import InputError
 def own_classes(annotations: Annotations) -> Annotations:
     """The split's own classes by ascending category id.
 
-    A category without boxes that others name as their supercategory is no class: Roboflow exports begin with one
-    for the whole project.
+    A category without boxes that others name as their supercategory is no class: Roboflow exports
+    begin with one for the whole project.
     """
     categories = annotations.categories
     used = set(np.unique(annotations.labels).tolist())
@@ -66,8 +66,8 @@ def given_classes(
 ) -> Annotations:
     """The classes of a training set, matched by name.
 
-    The split may list fewer categories, or further ones that have no boxes. A class that it does not list has
-    category id -1. Where the user has `chosen` classes, boxes of others are left out.
+    The split may list fewer categories, or further ones that have no boxes. A class that it does
+    not list has category id -1. Where the user has `chosen` classes, boxes of others are left out.
     """
     split = own_classes(annotations)
     categories = split.categories
@@ -92,7 +92,10 @@ def given_classes(
 def _relabelled(
     annotations: Annotations, labels: Sequence[int], names: Sequence[str] | None = None
 ) -> Annotations:
-    """Keeps these labels, in this order, and the boxes that have them; -1 stands for a class without boxes."""
+    """Keeps these labels, in this order, and the boxes that have them.
+
+    -1 stands for a class without boxes.
+    """
     categories = annotations.categories
     if list(labels) == list(range(len(categories.ids))):
         return annotations

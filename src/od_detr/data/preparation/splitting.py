@@ -20,15 +20,16 @@ Part = Literal["train", "val"]
 def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotations:
     """The training or validation images of a data set without splits.
 
-    Each image goes where the hash of its name says, so the division stays when images are added and is
-    written nowhere.
+    Each image goes where the hash of its name says, so the division stays when images are added and
+    is written nowhere.
 
     Args:
         annotations: the whole set.
         part: which of the two.
-        choices: `val_fraction` is the expected share of validation images, between 0 and 1. `group` is a regular
-            expression; images whose first group (or whole match) is equal stay together, such as the frames of
-            one video. An image that it does not match is a group of its own.
+        choices: `val_fraction` is the expected share of validation images, between 0 and 1. `group`
+            is a regular expression; images whose first group (or whole match) is equal stay
+            together, such as the frames of one video. An image that it does not match is a group of
+            its own.
 
     Raises:
         InputError: the fraction or the expression makes no sense, or there are too few images.

@@ -1,4 +1,4 @@
-"""Boxes against the size of their images: boxes in another unit than pixels, or outside of any image."""
+"""Checks boxes against image sizes: boxes in another unit than pixels, or outside the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.findings import Finding, error, warning
 
 NEARLY_ALL = 0.95
-# Corners and centres look like boxes that reach outside; so many must do so before it counts as proof.
+# Corners and centres look like boxes that reach outside; so many must do so before it counts as
+# proof.
 TELLING = 0.25
 FEWEST = 4  # boxes from which a unit is concluded
 FAR = 1e6  # pixels: no image that can be decoded is so long
@@ -18,8 +19,8 @@ STEP = 1 << 17  # boxes at a time: bounds the memory
 def box_findings(annotations: Annotations) -> list[Finding]:
     """Counts boxes that look normalised, given as corners or centres, or absurdly far outside.
 
-    The format gives x, y, width and height in pixels. Where nearly all boxes say that they are something else,
-    that is an error; single ones are counted.
+    The format gives x, y, width and height in pixels. Where nearly all boxes say that they are
+    something else, that is an error; single ones are counted.
     """
     total, counts, first_far = 0, np.zeros(5, dtype=np.int64), -1
     for start in range(0, len(annotations.labels), STEP):
@@ -37,7 +38,8 @@ def box_findings(annotations: Annotations) -> list[Finding]:
                 "box-far",
                 annotations.file,
                 annotations.record(first_far),
-                f"bbox {annotations.boxes_xywh[first_far].tolist()} lies more than a million pixels away "
+                f"bbox {annotations.boxes_xywh[first_far].tolist()} lies more than a million "
+                "pixels away "
                 f"({counts[0]} such boxes)",
                 "correct or remove the box",
                 int(counts[0]),
@@ -47,7 +49,7 @@ def box_findings(annotations: Annotations) -> list[Finding]:
 
 
 def _looks(boxes: np.ndarray, sizes: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """Numbers of boxes: far away, smaller than a pixel, overshooting, fitting as corners, as centres."""
+    """Counts boxes: far away, below a pixel, too large, fitting as corners, fitting as centres."""
     height, width = sizes[:, 0].astype(np.float64), sizes[:, 1].astype(np.float64)
     x, y, w, h = boxes.T
     tiny = (boxes >= -0.01).all(1) & (boxes <= 1.01).all(1) & (height > 2) & (width > 2)
@@ -66,7 +68,10 @@ def _judged(
     file, many = annotations.file, total >= FEWEST
 
     def refused(code: str, number: int, unit: str, fix: str) -> list[Finding]:
-        problem = f"bbox of {number} of {total} boxes looks like {unit}, not x, y, width, height in pixels"
+        problem = (
+            f"bbox of {number} of {total} boxes looks like {unit}, "
+            "not x, y, width, height in pixels"
+        )
         return [error(code, file, annotations.record(0), problem, fix)]
 
     if tiny and many and tiny >= NEARLY_ALL * total:
@@ -86,7 +91,8 @@ def _judged(
                 "box-below-pixel",
                 file,
                 "",
-                f"bbox of {tiny} of {total} boxes lies within one pixel, perhaps in normalised coordinates",
+                f"bbox of {tiny} of {total} boxes lies within one pixel, perhaps in normalised "
+                "coordinates",
                 "write pixels",
                 tiny,
             )
@@ -97,7 +103,8 @@ def _judged(
                 "box-outside",
                 file,
                 "",
-                f"bbox of {over} of {total} boxes reaches outside its image, perhaps given as corners or centres",
+                f"bbox of {over} of {total} boxes reaches outside its image, perhaps given as "
+                "corners or centres",
                 "write [x, y, width, height] in pixels",
                 over,
             )

@@ -1,7 +1,8 @@
-"""Figures 1, 5 and 6: curves of rows of the tables, the online detector's solid and its teacher's dashed.
+"""Figures 1, 5 and 6: curves of rows of the tables, the online detector's solid and its teacher's
+dashed.
 
-A row that does not distil has a teacher too, which teaches nothing and is only compared with. DINO's queries are
-compared by memory token.
+A row that does not distil has a teacher too, which teaches nothing and is only compared with.
+DINO's queries are compared by memory token.
 """
 
 from __future__ import annotations

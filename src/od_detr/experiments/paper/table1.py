@@ -28,7 +28,9 @@ def od() -> Experiment:
 
 
 def dab_baseline_50() -> Experiment:
-    """DAB-Def-DETR*: deformable attention in encoder and decoder, 50 epochs. Paper: 48.6 / 67.1 / 52.8.
+    """DAB-Def-DETR*: deformable attention in encoder and decoder, 50 epochs.
+
+    Paper: 48.6 / 67.1 / 52.8.
 
     od-detr train --data COCO --devices 8 --model dab-deformable-detr --recipe baseline --epochs 50
     """

@@ -17,7 +17,9 @@ def without_pd() -> Experiment:
 
 
 def naive() -> Experiment:
-    """Naive distillation: the teacher's scores as they are, every query's box with weight 1. Paper: 44.2 / 62.6 / 47.7.
+    """Naive distillation: the teacher's scores as they are, every query's box with weight 1.
+
+    Paper: 44.2 / 62.6 / 47.7.
 
     od-detr train --data COCO --devices 8 --recipe md+pd --ema.stop off --pd.listen2stu false
         --pd.tood false --pd.reg-unmatched one
@@ -56,7 +58,9 @@ def listen2stu() -> Experiment:
 
 
 def stop_update() -> Experiment:
-    """TOOD-weight + Listen2stu + Stop Update: the method, MD + PD of Table 2. Paper: 47.3 / 65.0 / 51.4.
+    """TOOD-weight + Listen2stu + Stop Update: the method, MD + PD of Table 2.
+
+    Paper: 47.3 / 65.0 / 51.4.
 
     od-detr train --data COCO --devices 8 --recipe md+pd
     """
@@ -64,7 +68,8 @@ def stop_update() -> Experiment:
 
 
 def query_prior() -> Experiment:
-    """Query-prior Assignment Distillation, DETRDistill's; the teacher is not stopped, as the row does not say so.
+    """Query-prior Assignment Distillation, DETRDistill's; the teacher is not stopped, as the row
+    does not say so.
 
         od-detr train --data COCO --devices 8 --recipe md+pd --ema.stop off --query-prior.on true
 

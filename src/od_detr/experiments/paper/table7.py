@@ -22,7 +22,9 @@ def dino_ema() -> Experiment:
 
 
 def od_dino_ema() -> Experiment:
-    """OD-DINO-EMA: the average that goes on for evaluation after Stop Update. Paper: 52.0 / 69.4 / 56.8.
+    """OD-DINO-EMA: the average that goes on for evaluation after Stop Update.
+
+    Paper: 52.0 / 69.4 / 56.8.
 
     od-detr train --data COCO --devices 8 --model dino-4scale --recipe od
     """

@@ -59,7 +59,9 @@ def resembles(weights: Mapping[str, Tensor]) -> str:
 def sizes_of(
     weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source: Path
 ) -> dict[str, Any]:
-    """Builder arguments. Attention heads are not in the weights: those of the `arguments`, or `HEADS`.
+    """Builder arguments.
+
+    Attention heads are not in the weights: those of the `arguments`, or `HEADS`.
 
     Raises:
         InputError: a backbone that is no ResNet, or sizes that contradict each other.
@@ -70,7 +72,8 @@ def sizes_of(
     points, remainder = divmod(sampled, levels * heads)
     if remainder or hidden_dim % heads:
         raise InputError(
-            f"{source}: {heads} heads do not fit {hidden_dim} channels and {sampled} sampled points on {levels} "
+            f"{source}: {heads} heads do not fit {hidden_dim} channels and {sampled} sampled "
+            f"points on {levels} "
             "levels; the checkpoint's own arguments do not describe its weights"
         )
     kernels = [
@@ -100,11 +103,12 @@ def sizes_of(
 
 
 def check_arguments(arguments: Mapping[str, Any], source: Path) -> None:
-    """Raises InputError where the training script's arguments say that the weights mean something else."""
+    """Raises InputError if the training script's arguments give the weights another meaning."""
     for name, allowed in EXPECTED.items():
         if arguments.get(name, allowed[0]) not in allowed:
             raise InputError(
-                f"{source}: was trained with {name} {arguments[name]!r}, this package's detectors have "
+                f"{source}: was trained with {name} {arguments[name]!r}, this package's detectors "
+                "have "
                 f"{allowed[0]!r}; it cannot be converted"
             )
 
@@ -127,6 +131,7 @@ def _backbone(weights: Mapping[str, Tensor], source: Path) -> str:
     bottleneck = "backbone.features.layer1.0.conv3.weight" in weights
     if (bottleneck, blocks) not in RESNETS:
         raise InputError(
-            f"{source}: its backbone is none of {', '.join(RESNETS.values())}; no other can be converted"
+            f"{source}: its backbone is none of {', '.join(RESNETS.values())}; no other can be "
+            "converted"
         )
     return RESNETS[bottleneck, blocks]

@@ -17,7 +17,7 @@ _ENCODER, _DECODER = "transformer.encoder.layers.{}.", "transformer.decoder.laye
 
 
 def _layer(prefix: str, **parts: str) -> tuple[Pair, ...]:
-    """Pairs for a transformer layer: the official part on the left, detrex's numbered one on the right."""
+    """Name pairs for a transformer layer: the official name, and detrex's numbered one."""
     feedforward = {"linear1": "ffns.0.layers.0.0", "linear2": "ffns.0.layers.1"}
     return tuple(
         (f"{prefix}{right}.", f"{prefix}{left}.") for left, right in (parts | feedforward).items()
@@ -64,8 +64,8 @@ NAMES = Renaming(
 def to_official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under the official names; a name detrex does not change stays as it is.
 
-    detrex counts the added levels of the neck on their own, and keeps a two-stage detector's encoder heads as one
-    more decoder layer's.
+    detrex counts the added levels of the neck on their own, and keeps a two-stage detector's
+    encoder heads as one more decoder layer's.
     """
     maps = len({name.split(".")[2] for name in weights if name.startswith("neck.convs.")})
     layers = len(

@@ -1,7 +1,8 @@
-"""Weight names of the official Deformable-DETR (with box refinement), DAB-Deformable-DETR and DINO code.
+"""Weight names of the official Deformable-DETR (with box refinement), DAB-Deformable-DETR and DINO
+code.
 
-Their state dicts hold the per-layer heads twice, under the detector and under its decoder, and DINO's shared
-heads once for every layer.
+Their state dicts hold the per-layer heads twice, under the detector and under its decoder, and
+DINO's shared heads once for every layer.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def from_official(weights: Mapping[str, Tensor], model: str) -> tuple[Weights, l
 
 
 def to_official(weights: Mapping[str, Tensor], model: str) -> Weights:
-    """A detector's weights under the official names, heads repeated as the official state dicts do."""
+    """A detector's weights under the official names, with heads repeated as in official files."""
     official: Weights = {}
     layers = 1 + max(
         int(name.split(".")[2]) for name in weights if name.startswith("decoder.layers.")
@@ -104,7 +105,8 @@ def heads_are_one(weights: Mapping[str, Tensor]) -> bool:
 
 
 def _dino(weights: Weights) -> Weights:
-    """Folds shared heads into one, and brings the label embedding to one row more than there are classes.
+    """Folds shared heads into one, and brings the label embedding to one row more than there are
+    classes.
 
     Rows beyond the classes are never looked up, so nothing is lost.
     """

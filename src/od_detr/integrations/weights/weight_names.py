@@ -10,7 +10,8 @@ Pair = tuple[str, str]
 class Renaming:
     """Pairs of names, left and right, the first that fits being taken.
 
-    In a pair ``{}`` stands for a number, the same on both sides, and a final dot for every name below.
+    In a pair ``{}`` stands for a number, the same on both sides, and a final dot for every name
+    below.
     """
 
     def __init__(self, *pairs: Pair) -> None:
@@ -28,7 +29,7 @@ class Renaming:
 
 
 def mlp_names(left: str, right: str, layers: int) -> tuple[Pair, ...]:
-    """Pairs for a multi-layer perceptron: a list of linear layers on the left, with ReLUs between them on the right."""
+    """Name pairs for an MLP: a list of linear layers, and one with ReLUs between them."""
     return tuple((f"{left}.layers.{layer}.", f"{right}.{2 * layer}.") for layer in range(layers))
 
 

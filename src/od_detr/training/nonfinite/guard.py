@@ -53,7 +53,8 @@ class FiniteGuard:
         stop: bool = False,
         save: bool = False,
     ) -> Tensor:
-        """Whether this step may be taken: 1 where loss and gradient are finite on all ranks, else 0.
+        """Whether this step may be taken: 1 where loss and gradient are finite on all ranks, else
+        0.
 
         Args:
             loss: the sum of the step's losses on this rank, a scalar.
