@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from od_detr.cli.command import DeviceName, json_option
 from od_detr.errors import InputError
-from od_detr.options import check_limits
+from od_detr.options import TrainOptions, check_limits
 from od_detr.options.fields import REQUIRED, option
 
 
@@ -16,7 +16,11 @@ from od_detr.options.fields import REQUIRED, option
 class ReproduceOptions:
     """Train the rows of a table or figure of the paper and compare the results with the paper's."""
 
-    table: str = option(REQUIRED, "table1 to table7, fig1, fig5 or fig6.", positional=True)
+    table: str = option(
+        REQUIRED,
+        "table1 to table7, fig1, fig5, fig6, or frontier (cheaper forms of od).",
+        positional=True,
+    )
     scale: Literal["tiny", "small", "paper"] = option(
         "tiny",
         "Size of the runs. tiny: built-in scenes on a CPU. small: real images on a CPU or a small "
@@ -48,6 +52,11 @@ class ReproduceOptions:
     )
     image_size: int | None = option(
         None, "Short side of the images in pixels.", at_least=16, shown="set by the scale"
+    )
+    equal_time: bool = option(
+        False,
+        "Train every row for as long as its baseline takes, not for as many epochs. What an epoch "
+        "of each costs is measured first. Runs go to the folder equal-time in --output.",
     )
     lr: float | None = option(
         None, "Learning rate of all rows.", at_least=0, shown="set by the scale"
@@ -93,12 +102,25 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     output = Path(options.output)
     if output.is_file():
         raise InputError(f"--output {output}: is a file; give a folder")
+    if options.equal_time:
+        output /= "equal-time"
     data = None if options.data is None else Path(options.data)
     shared = shared_options(options.scale, data, output, options.changes, options.devices)
     check_jobs(options.jobs, shared)
-    plan = Plan(options.table, table, options.scale, shared, output)
+    costs = _costs(rows, shared, output) if options.equal_time else {}
+    plan = Plan(options.table, table, options.scale, shared, output, costs)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return train_table(plan, rows, seeds, options.jobs)
+
+
+def _costs(rows: Any, shared: TrainOptions, output: Path) -> dict[str, float]:
+    """What an epoch of each row costs, as a multiple of its baseline's."""
+    from od_detr.experiments.equal_time import epoch_seconds, relative_cost
+    from od_detr.experiments.scales import prepare
+
+    prepare(shared)
+    seconds = epoch_seconds(rows, shared, output / "epoch_seconds.json")
+    return {row.name: relative_cost(row, seconds) for row in rows}
 
 
 def _list(options: ReproduceOptions, title: str, rows: Any) -> dict[str, Any]:

@@ -50,9 +50,18 @@ class Experiment:
     switches: Mapping[str, Any] = field(default_factory=dict)
     weights: Literal["online", "teacher"] = "online"
 
-    def options(self, scale: TrainOptions, output: str = "", seed: int = 0) -> TrainOptions:
-        """The run at a scale; `scale` holds what all runs share, set for 24 epochs."""
-        epochs = max(1, round(scale.epochs * self.epochs / SCHEDULE))
+    def options(
+        self, scale: TrainOptions, output: str = "", seed: int = 0, cost: float = 1.0
+    ) -> TrainOptions:
+        """The run at a scale.
+
+        Args:
+            scale: what all runs share, set for 24 epochs.
+            output: folder of the run.
+            seed: its seed.
+            cost: divides the number of epochs.
+        """
+        epochs = max(1, round(scale.epochs * self.epochs / SCHEDULE / cost))
         options = replace(
             scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Plan:
         scale: the scale's name.
         shared: options that all runs share, set for 24 epochs of the paper.
         output: folder of the runs and of the report.
+        costs: by how much fewer epochs each row is trained, by its name; 1 for others.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Plan:
     scale: str
     shared: TrainOptions
     output: Path
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def directory(self, row: str, seed: int) -> Path:
         """The folder of one run."""
@@ -38,7 +40,8 @@ class Plan:
 
     def run(self, row: Experiment, seed: int) -> TrainOptions:
         """The options of one run."""
-        return row.options(self.shared, str(self.directory(row.name, seed)), seed)
+        directory, cost = self.directory(row.name, seed), self.costs.get(row.name, 1.0)
+        return row.options(self.shared, str(directory), seed, cost)
 
     def runs(self, rows: Iterable[Experiment], seeds: Iterable[int]) -> list[TrainOptions]:
         """All runs of these rows: every row of a seed before the next seed."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from od_detr.errors import InputError
+from od_detr.experiments import frontier
 from od_detr.experiments.experiment import Experiment, Table
 from od_detr.experiments.paper import (
     figures,
@@ -32,15 +33,16 @@ TABLES: dict[str, Table] = {
     "fig5": figures.FIGURE_5,
     "fig6": figures.FIGURE_6,
 }
+STUDIES: dict[str, Table] = {"frontier": frontier.TABLE}  # which the paper does not have
 
 
 def named_table(name: str) -> Table:
-    """The table or figure of that name.
+    """The table or figure of the paper or the study of our own of that name.
 
     Raises:
         InputError: there is none, with the nearest name.
     """
-    return _named(name, TABLES, f"{name}: no such table")
+    return _named(name, TABLES | STUDIES, f"{name}: no such table")
 
 
 def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
