@@ -102,10 +102,13 @@ def saved_bytes(network: Supervised, size: tuple[int, int]) -> int:
     return sum(nbytes for pointer, nbytes in seen.items() if pointer not in weights)
 
 
-def blank_batch(size: tuple[int, int], objects: int) -> Batch:
-    """One grey image of `size` (height, width) with `objects` objects in its middle."""
+def blank_batch(size: tuple[int, int], objects: int, images: int = 1) -> Batch:
+    """Grey images of `size` (height, width), each with `objects` objects in its middle."""
     targets = Targets(
-        torch.full((objects, 4), 0.5), torch.zeros(objects, dtype=torch.long), (objects,)
+        torch.full((objects * images, 4), 0.5),
+        torch.zeros(objects * images, dtype=torch.long),
+        (objects,) * images,
     )
-    images = torch.full((1, 3, *size), 128, dtype=torch.uint8)
-    return Batch(images, torch.zeros(1, *size, dtype=torch.bool), targets, (0,), (size,))
+    pixels = torch.full((images, 3, *size), 128, dtype=torch.uint8)
+    padding = torch.zeros(images, *size, dtype=torch.bool)
+    return Batch(pixels, padding, targets, tuple(range(images)), (size,) * images)

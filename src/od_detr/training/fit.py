@@ -10,6 +10,8 @@ from typing import Any
 
 from od_detr.device_memory import memory_explained
 from od_detr.options import TrainOptions
+from od_detr.training.display.estimate import estimate
+from od_detr.training.display.start import opening_lines
 from od_detr.training.loop import Loop
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.dump import dumping
@@ -68,6 +70,8 @@ def trained(parts: Parts) -> Run:
             held.enter_context(plan.locked())
             write_config(options, plan.files.config)
             directory.tidy(plan.checkpoint)
+            for line in opening_lines(parts, estimate(parts)):
+                print(line)
         team = start(plan.place)
         stop = held.enter_context(StopSignal().listening())
         with team.reporting(), memory_explained(options), directory:

@@ -12,11 +12,12 @@ from od_detr import ranks
 from od_detr.detectors import DetectionTransformer
 from od_detr.errors import NonFiniteError
 from od_detr.structures import Batch
+from od_detr.training.display.displays import display_of
+from od_detr.training.display.pace import Pace
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.plan import Parts
 from od_detr.training.processes.signals import StopSignal
-from od_detr.training.record.progress import ProgressBar
 from od_detr.training.record.run_directory import RunDirectory
 from od_detr.training.record.validation import ONLINE, TEACHER
 
@@ -40,7 +41,11 @@ class Loop:
         self.parts, self.training, self.directory, self.stop = parts, training, directory, stop
         self.state, self.options = parts.state, parts.options
         self._saved = time.monotonic()
-        self.bar = ProgressBar(shown=directory.writes)
+        epochs, batches = self.options.epochs, len(parts.sampler)
+        left = epochs - self.state.epoch
+        pace = Pace(left * batches - self.state.batch, -(-left // self.options.eval.every))
+        device = training.fabric.device
+        self.display = display_of(epochs, epochs * batches, pace, device, directory.writes)
 
     def run(self) -> None:
         """Trains until the last epoch is validated.
@@ -49,31 +54,33 @@ class Loop:
             Interrupted: the user asked to stop; everything is saved.
             NonFiniteError: values stayed infinite or NaN; the last save is from before.
         """
-        if self.state.validation_due:
-            self.validate()
-        while self.state.epoch < self.options.epochs:
-            self.train_epoch()
+        with self.display:
             if self.state.validation_due:
                 self.validate()
-            if self.stopping and self.state.epoch < self.options.epochs:
-                raise self.stop.interruption
+            while self.state.epoch < self.options.epochs:
+                self.train_epoch()
+                if self.state.validation_due:
+                    self.validate()
+                if self.stopping and self.state.epoch < self.options.epochs:
+                    raise self.stop.interruption
 
     def train_epoch(self) -> None:
         """Trains the rest of an epoch, appends its row and saves."""
         state, options = self.state, self.options
         self.parts.sampler.resume(state.epoch, state.batch)
-        title, total = f"Epoch {state.epoch + 1}/{options.epochs}", len(self.parts.sampler)
-        with self.bar.over(title, total, state.batch), state.watch:
+        self.display.begin(state.epoch + 1)
+        total = len(self.parts.sampler)
+        with state.watch:
             for batches in in_steps(self.parts.train_batches, options.accumulate):
                 due = self.save_due
-                self.training.step(batches, self.stop.asked, due, self.bar.say)
-                self.bar.advance(len(batches), state.guard.last_loss)
+                self.training.step(batches, self.stop.asked, due, self.display.say)
+                self.display.stepped(len(batches), state.guard.last_loss)
                 stopping, saving = self.stopping, self.saving(due)
                 if (stopping or saving) and state.batch < total:
                     self.save()
                 if stopping and state.batch < total:
                     raise self.stop.interruption
-        self.training.settle(self.bar.say)
+        self.training.settle(self.display.say)
         state.close_epoch()
         last = state.epoch == options.epochs
         state.validation_due = last or state.epoch % options.eval.every == 0
@@ -89,7 +96,8 @@ class Loop:
             detectors[TEACHER] = network.teacher.evaluated
         share_buffers(network)
         batches = self.parts.val_batches
-        with self.bar.over("Validation", len(batches)), self.training.descent.autocast():
+        self.display.begin(state.epoch)
+        with self.display.validating(len(batches)), self.training.descent.autocast():
             columns = state.validation.run(detectors, self.shown(batches))
         network.detector.train()
         state.rows[-1].update(columns)
@@ -100,6 +108,7 @@ class Loop:
             summaries = state.validation.summaries
             self.directory.write_best(detectors[name], name, state.epoch, summaries)
         self.directory.write_rows(state.rows)
+        self.display.row(state.rows[-1], state.best_ap)
         self.save()
 
     def shown(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -108,7 +117,7 @@ class Loop:
             if self.stop.asked and self.stop.anything_saved:
                 raise self.stop.interruption
             yield batch.to(self.training.fabric.device)
-            self.bar.advance()
+            self.display.validated()
 
     def save(self) -> None:
         """Writes `last.ckpt`.
@@ -116,7 +125,7 @@ class Loop:
         Raises:
             NonFiniteError: the last step was one too many, or a weight is not finite.
         """
-        self.training.settle(self.bar.say)
+        self.training.settle(self.display.say)
         contents = self.training.state_dict()
         if self.directory.writes:
             check_finite(contents)

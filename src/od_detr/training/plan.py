@@ -81,7 +81,8 @@ class Parts:
         train: training set.
         train_batches: its batches, in the order of `sampler`.
         sampler: order of the training set.
-        val_batches: batches of the validation set.
+        val: validation set.
+        val_batches: its batches, of images of equal size.
         state: progress and measurements.
         steps_per_epoch: optimizer steps an epoch.
     """
@@ -93,9 +94,16 @@ class Parts:
     train: CocoDataset
     train_batches: DataLoader[Any]
     sampler: BatchSampler
+    val: CocoDataset
     val_batches: DataLoader[Any]
     state: RunState
     steps_per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs that were trained before."""
+        checkpoint = self.plan.checkpoint
+        return 0 if checkpoint is None else checkpoint.contents["run"]["epoch"]
 
 
 def planned(options: TrainOptions) -> Plan:
@@ -178,6 +186,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         train=train,
         train_batches=loader(train, sampler, workers),
         sampler=sampler,
+        val=val,
         val_batches=loader(val, val_sampler, workers),
         state=RunState(Validation(scorers), FiniteGuard(options.nonfinite_limit), data),
         steps_per_epoch=steps_per_epoch,

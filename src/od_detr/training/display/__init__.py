@@ -1,0 +1,1 @@
+"""What a person sees of a training: its start, its progress, its validations."""

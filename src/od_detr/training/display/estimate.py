@@ -1,0 +1,117 @@
+"""Estimates the time and the memory of a run before it starts, from a few passes of a copy."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+
+from od_detr.data.dataset import CocoDataset
+from od_detr.data.transforms import Transform
+from od_detr.objectives import total
+from od_detr.options import TrainOptions
+from od_detr.training.descent import HALF
+from od_detr.training.dry_run import ASPECT, OBJECTS, blank_batch, extrapolated, saved_bytes
+from od_detr.training.plan import Parts
+from od_detr.training.supervised import Supervised
+
+SAMPLES = 100  # images whose augmented sizes are averaged
+FORWARD = 1 / 3  # of a training step's time: what a detector takes to validate an image
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes, roughly.
+
+    Attributes:
+        seconds: training and validation of all epochs; loading images is not counted.
+        bytes: weights, gradients, optimizer and what a step keeps.
+    """
+
+    seconds: float
+    bytes: int
+
+
+def estimate(parts: Parts) -> Estimate | None:
+    """Runs a copy of the network on blank images; None if it would have to be compiled first.
+
+    Neither the network nor the state of a random number generator changes. Call it before
+    processes are connected: it is no step of theirs.
+    """
+    options, device = parts.options, parts.fabric.device
+    if options.compile:
+        return None
+    side = options.image_size
+    with torch.random.fork_rng():
+        network = copy.deepcopy(parts.network)
+        with half_precision(options, "cpu"):
+            shape = (side, round(side * ASPECT))
+            saved = extrapolated(lambda size: saved_bytes(network, size), shape)
+        step = step_seconds(network.to(device), options, mean_area(parts.train))
+    steps = parts.steps_per_epoch * options.accumulate * options.epochs
+    validations = -(-options.epochs // options.eval.every)
+    detectors = 1 if network.teacher is None else 2
+    images = len(parts.val) / parts.plan.place.world_size * detectors * validations
+    seconds = step * (steps + FORWARD * images / options.batch_size)
+    return Estimate(seconds, held_bytes(network) + options.batch_size * saved)
+
+
+def held_bytes(network: Supervised) -> int:
+    """Bytes of weights, teacher, gradients and the two moments of the optimizer."""
+    sizes = [(each.numel(), each.requires_grad) for each in network.detector.parameters()]
+    everything = sum(size for size, _ in sizes)
+    trainable = sum(size for size, trains in sizes if trains)
+    copies = 1 if network.teacher is None else 2
+    return 4 * (everything * copies + 3 * trainable)
+
+
+def mean_area(train: CocoDataset) -> float:
+    """Mean area in pixels of the training images after augmentation."""
+    assert isinstance(train.transform, Transform)
+    rng = Random(0)
+    places = [rng.randrange(len(train)) for _ in range(SAMPLES)]
+    files = train.annotations.sizes[places].tolist()
+    sizes = [train.transform.plan(height, width, rng).size for height, width in files]
+    return sum(height * width for height, width in sizes) / len(sizes)
+
+
+def step_seconds(network: Supervised, options: TrainOptions, area: float) -> float:
+    """Seconds for losses and gradients of one batch of images of `area` pixels.
+
+    A GPU does the whole batch at once, so it is timed. On a CPU the time is proportional to the
+    number of images, and about so to their pixels: it is extrapolated from one small image.
+    """
+    width = round((area * ASPECT) ** 0.5)
+    size = (round(width / ASPECT), width)
+    if next(network.parameters()).is_cuda:
+        step_nanoseconds(network, options, size, options.batch_size)  # loads the kernels
+        return step_nanoseconds(network, options, size, options.batch_size) / 1e9
+    one = extrapolated(lambda small: step_nanoseconds(network, options, small, 1), size)
+    return options.batch_size * one / 1e9
+
+
+def half_precision(options: TrainOptions, device: str) -> AbstractContextManager[Any]:
+    """The half precision that the run computes in on a type of device, if it does."""
+    half = HALF.get(options.precision)
+    return torch.autocast(device, half) if half else nullcontext()
+
+
+def step_nanoseconds(
+    network: Supervised, options: TrainOptions, size: tuple[int, int], images: int
+) -> int:
+    """Nanoseconds for losses and gradients of blank images of `size` (height, width)."""
+    parameter = next(network.parameters())
+    batch = blank_batch(size, OBJECTS, images).to(parameter.device)
+    began = time.perf_counter_ns()
+    with half_precision(options, parameter.device.type):
+        loss = total(network(batch))
+    loss.backward()
+    if parameter.is_cuda:
+        torch.cuda.synchronize(parameter.device)
+    network.zero_grad()
+    return time.perf_counter_ns() - began

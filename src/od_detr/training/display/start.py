@@ -1,0 +1,70 @@
+"""What a training says before it starts."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from od_detr.devices import described_arithmetic
+from od_detr.training.display.displays import peak_memory
+from od_detr.training.display.estimate import Estimate
+from od_detr.training.display.pace import duration
+from od_detr.training.plan import Parts
+
+
+def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
+    """Device, network, schedule, estimated cost and where files go, a line each."""
+    options, place, files = parts.options, parts.plan.place, parts.plan.files
+    sizes = [each.numel() for each in parts.network.detector.parameters()]
+    trained = [e.numel() for e in parts.network.detector.parameters() if e.requires_grad]
+    device = parts.fabric.device
+    arithmetic = described_arithmetic(options.precision, options.matmul, device.type)
+    total = parts.steps_per_epoch * options.epochs
+    accumulated = f" x {options.accumulate} accumulated" if options.accumulate > 1 else ""
+    processes = f" x {place.world_size} processes" if place.world_size > 1 else ""
+    start = f"from epoch {parts.epoch + 1}, " if parts.epoch else ""
+    return [
+        f"device:   {described_device(device)}{processes}, {arithmetic}",
+        f"data:     {len(parts.train)} training and {len(parts.val)} validation images, "
+        f"{len(parts.train.classes)} classes, short side {options.image_size} px",
+        f"network:  {options.model} with {options.backbone}, {sum(sizes) / 1e6:.1f} M parameters, "
+        f"{sum(trained) / 1e6:.1f} M of them trained",
+        f"training: {options.recipe}, {start}{options.epochs} epochs x {parts.steps_per_epoch} "
+        f"steps = {total} steps of {options.batch_size} images{accumulated}{processes}",
+        f"rate:     {options.opt.lr:g}, divided by 10 after epoch {options.drop_epoch}",
+        f"cost:     {described_cost(estimate, device)}",
+        f"output:   {files.directory} (config.yaml, metrics.csv, best/, last.ckpt)",
+    ]
+
+
+def described_device(device: torch.device) -> str:
+    """The device and what it is."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def described_cost(estimate: Estimate | None, device: torch.device) -> str:
+    """Time and memory of the whole run, and how much memory there is."""
+    if estimate is None:
+        return "known after the first steps"
+    present = memory_of(device)
+    limit = "" if present is None else f" of {present / 1e9:.0f} GB"
+    # On a CPU, what the process has taken so far counts too.
+    used = estimate.bytes + (peak_memory(device) if device.type == "cpu" else 0)
+    return (
+        f"about {duration(estimate.seconds)} (h:mm:ss) without loading images, "
+        f"{used / 1e9:.1f} GB{limit} memory"
+    )
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory that the device has, if that is known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
