@@ -1,4 +1,7 @@
-"""The architectures by their names on the command line: what each can do, and the paper's settings.
+"""The architectures by their names on the command line.
+
+Each row names the builder, what the architecture can do, and the paper's settings. An architecture
+of your own is a row here and a builder in `od_detr.detectors`.
 
 Only the standard library is imported here, because the options and `--help` need this table.
 """
@@ -16,6 +19,7 @@ class Architecture:
     """One architecture: its capabilities, and what the paper's experiments set for it.
 
     Attributes:
+        builder: where its builder is, as ``"module:function"``. It is imported when it is called.
         lr: learning rate of the transformer.
         offsets_lr: factor on `lr` for sampling offsets and reference points.
         class_weight: weight of the classification losses.
@@ -26,6 +30,7 @@ class Architecture:
         num_levels: number of feature levels where the architecture fixes it, else None.
     """
 
+    builder: str
     lr: float
     offsets_lr: float
     class_weight: float
@@ -38,12 +43,23 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "deformable-detr-plus": Architecture(
-        lr=2e-4, offsets_lr=0.1, class_weight=2.0, eps=0.0, top_k=100
+        "od_detr.detectors.deformable_detr:deformable_detr_plus",
+        lr=2e-4,
+        offsets_lr=0.1,
+        class_weight=2.0,
+        eps=0.0,
+        top_k=100,
     ),
     "dab-deformable-detr": Architecture(
-        lr=1e-4, offsets_lr=1.0, class_weight=1.0, eps=1e-6, top_k=100
+        "od_detr.detectors.dab_deformable_detr:dab_deformable_detr",
+        lr=1e-4,
+        offsets_lr=1.0,
+        class_weight=1.0,
+        eps=1e-6,
+        top_k=100,
     ),
     "dino-4scale": Architecture(
+        "od_detr.detectors.dino:dino",
         lr=1e-4,
         offsets_lr=1.0,
         class_weight=1.0,
@@ -54,6 +70,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         num_levels=4,
     ),
     "dino-5scale": Architecture(
+        "od_detr.detectors.dino:dino",
         lr=1e-4,
         offsets_lr=1.0,
         class_weight=1.0,

@@ -282,3 +282,11 @@ def test_names_that_a_user_changes_in_the_configuration_count(tmp_path: Path) ->
     one, _ = saved_twice(tmp_path)
     edit(one, lambda config: config.update(classes=["cat", "dog"]))
     assert load_detector(one)[1]["classes"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+def test_a_row_of_the_table_is_all_that_names_a_builder(model, monkeypatch) -> None:
+    """An architecture of one's own is a builder and a row: nothing else knows its name."""
+    monkeypatch.setitem(ARCHITECTURES, "mine", ARCHITECTURES[model])
+    mine, theirs = build_detector("mine", 3, **SMALL), build_detector(model, 3, **SMALL)
+    assert mine.state_dict().keys() == theirs.state_dict().keys()

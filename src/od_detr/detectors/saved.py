@@ -13,18 +13,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from od_detr.architectures import ARCHITECTURES
-from od_detr.detectors.dab_deformable_detr import dab_deformable_detr
-from od_detr.detectors.deformable_detr import deformable_detr_plus
-from od_detr.detectors.dino import dino
 from od_detr.detectors.sizes import DinoSizes, Sizes
 from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
@@ -33,12 +30,6 @@ from od_detr.run_files import DETECTOR_CONFIG as CONFIG
 from od_detr.run_files import WEIGHTS
 from od_detr.weight_files import check_weights, read_metadata, read_safetensors
 
-BUILDERS: dict[str, Callable[..., DetectionTransformer]] = {
-    "deformable-detr-plus": deformable_detr_plus,
-    "dab-deformable-detr": dab_deformable_detr,
-    "dino-4scale": partial(dino, num_levels=4),
-    "dino-5scale": partial(dino, num_levels=5),
-}
 OWN = "od_detr"  # entry of the weights' metadata
 MAX_CONFIG_BYTES = 16 * 2**20
 IMAGE_SIZES = range(16, 10_001)
@@ -69,7 +60,9 @@ def build_detector(model: str, num_classes: int, **sizes: Any) -> DetectionTrans
         fitting = [name for name, each in ARCHITECTURES.items() if each.num_levels == levels]
         other = f"; use --model {fitting[0]} for {levels}" if fitting else ""
         raise InputError(f"--num-levels {levels}: {model} always has {fixed} levels{other}")
-    return BUILDERS[model](num_classes, **chosen)
+    if fixed is not None:
+        chosen["num_levels"] = fixed
+    return resolve_name(ARCHITECTURES[model].builder)(num_classes, **chosen)
 
 
 def save_detector(
@@ -268,7 +261,6 @@ def _check_facts(file: Path, config: Mapping[str, Any], num_classes: int) -> Non
 
 
 __all__ = [
-    "BUILDERS",
     "CONFIG",
     "WEIGHTS",
     "build_detector",
