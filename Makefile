@@ -1,12 +1,13 @@
 # make demo    trains on the built-in data
 # make check   linters and all tests but the slow ones, in less than two minutes on two cores
 # make test    linters and all tests, in less than ten minutes on two cores
+# make crash-test   kills processes that save, more than 500 times
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo check test lint clean
+.PHONY: install demo check test lint crash-test clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +30,9 @@ check: install lint
 
 test: install lint
 	$(BIN)/python -m pytest --numprocesses 2
+
+crash-test: install
+	$(BIN)/python -m tests.training.crash
 
 clean:
 	rm -rf $(VENV) runs

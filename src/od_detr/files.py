@@ -116,17 +116,39 @@ def clear_unfinished(path: Path) -> None:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Reports a full disk, a missing permission or a vanished folder as the user's, in one line.
+
+    Args:
+        path: What is written meanwhile.
+
+    Raises:
+        InputError: The system refused; the message gives its reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be written ({reason}); free some space, restore the folder, or give "
+            "another --output"
+        ) from error
+
+
+@contextmanager
 def locked(path: Path, refusal: str) -> Iterator[None]:
     """Holds the lock file `path`; the system releases it when the process ends in any way.
 
     Raises:
-        InputError: With the text `refusal`, when another process holds the lock.
+        InputError: With the text `refusal`, when another process holds the lock, or where the file
+            cannot be written.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with writing(path):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(refusal) from error
     try:

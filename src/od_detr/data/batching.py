@@ -191,8 +191,10 @@ def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
         raise InputError(
             message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
         ) from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A worker is killed while this process waits for a batch, or while it reads one.
+        waited = isinstance(error, RuntimeError)
+        if not workers or (waited and not str(error).startswith("DataLoader worker")):
             raise
         raise InputError(
             f"one of the {workers} data loading workers died, mostly for want of memory (or of "

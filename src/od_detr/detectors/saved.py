@@ -25,7 +25,7 @@ from od_detr.architectures import ARCHITECTURES
 from od_detr.detectors.sizes import DinoSizes, Sizes
 from od_detr.detectors.transformer import DetectionTransformer
 from od_detr.errors import InputError
-from od_detr.files import atomic_write, make_directory, parse_json, read_json
+from od_detr.files import atomic_write, make_directory, parse_json, read_json, writing
 from od_detr.run_files import DETECTOR_CONFIG as CONFIG
 from od_detr.run_files import WEIGHTS
 from od_detr.weight_files import check_weights, read_metadata, read_safetensors
@@ -76,19 +76,24 @@ def save_detector(
         classes: class names in the order of the labels.
         facts: kept in `config.json` beside the architecture: category ids, image size, AP, which
             weights won.
-    """
-    from safetensors.torch import save_file
 
-    make_directory(directory)
+    Raises:
+        InputError: a file cannot be written.
+    """
+    from safetensors.torch import save
+
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()
     }
     config = {"detector": detector.settings, "classes": list(classes), **facts}
     config["sha256"] = digest_of(weights, config)
-    with atomic_write(directory / WEIGHTS) as partial_file:
-        # One entry, since safetensors writes several in an order that changes.
-        save_file(weights, partial_file, metadata={OWN: json.dumps(config)})
-    with atomic_write(directory / CONFIG) as partial_file:
+    # One entry of metadata, since safetensors writes several in an order that changes.
+    content = save(weights, metadata={OWN: json.dumps(config)})
+    with writing(directory):
+        make_directory(directory)
+    with writing(directory / WEIGHTS), atomic_write(directory / WEIGHTS) as partial_file:
+        partial_file.write_bytes(content)
+    with writing(directory / CONFIG), atomic_write(directory / CONFIG) as partial_file:
         partial_file.write_text(json.dumps(config, indent=2) + "\n")
 
 

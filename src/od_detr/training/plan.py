@@ -24,7 +24,7 @@ from od_detr.devices import (
     set_arithmetic,
 )
 from od_detr.evaluation.scoring import Scorer
-from od_detr.files import locked, make_directory
+from od_detr.files import locked, make_directory, writing
 from od_detr.options import TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
@@ -64,7 +64,8 @@ class Plan:
         Raises:
             InputError: another process trains it.
         """
-        make_directory(self.files.directory)
+        with writing(self.files.directory):
+            make_directory(self.files.directory)
         refusal = f"{self.files.directory}: another process trains this run; wait until it ends"
         return locked(self.files.run_lock, refusal)
 

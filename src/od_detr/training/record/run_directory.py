@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from od_detr.checkpoints import Checkpoint, restore_last, save_checkpoint
 from od_detr.detectors import DetectionTransformer, save_detector
-from od_detr.errors import InputError
-from od_detr.files import atomic_write, clear_unfinished
+from od_detr.files import atomic_write, clear_unfinished, writing
 from od_detr.run_files import RunFiles
 
 WITHOUT_TENSORBOARD = "for TensorBoard too, pip install 'od-detr[tensorboard]'"
@@ -45,7 +42,7 @@ class RunDirectory:
         for file in self.files.written:
             clear_unfinished(file)
         if resumed is not None:
-            with _writing(self.files.last):
+            with writing(self.files.last):
                 restore_last(resumed, self.files)
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -54,16 +51,17 @@ class RunDirectory:
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
         with (
-            _writing(self.files.metrics),
+            writing(self.files.metrics),
             atomic_write(self.files.metrics) as partial,
             partial.open("w", newline="") as file,
         ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
-        for name, value in rows[-1].items():
-            if "/" in name and self.events is not None:
-                self.events.add_scalar(name, value, rows[-1]["step"])
+        with writing(self.files.tensorboard):
+            for name, value in rows[-1].items():
+                if "/" in name and self.events is not None:
+                    self.events.add_scalar(name, value, rows[-1]["step"])
 
     def write_best(
         self,
@@ -82,8 +80,7 @@ class RunDirectory:
             facts |= {f"{each}_AP": summary["AP"] for each, summary in summaries.items()}
             facts |= {} if threshold is None else {"threshold": threshold}
             facts |= self.facts
-            with _writing(self.files.best):
-                save_detector(detector, self.files.best, self.classes, **facts)
+            save_detector(detector, self.files.best, self.classes, **facts)
 
     def write_last(self, contents: Mapping[str, Any]) -> None:
         """Saves everything needed to resume."""
@@ -108,21 +105,10 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         """Flushes the event files."""
         if self._events is not None:
-            self._events.close()
+            with writing(self.files.tensorboard):
+                self._events.close()
             self._events = None
 
 
 def _has_tensorboard() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full disk or a missing permission is reported as the user's."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be written ({reason}); free some space or give another --output"
-        ) from error
