@@ -107,20 +107,21 @@ def reproduce(options: ReproduceOptions) -> dict[str, Any]:
     data = None if options.data is None else Path(options.data)
     shared = shared_options(options.scale, data, output, options.changes, options.devices)
     check_jobs(options.jobs, shared)
-    costs = _costs(rows, shared, output) if options.equal_time else {}
+    costs = _costs(table, rows, shared, output) if options.equal_time else {}
     plan = Plan(options.table, table, options.scale, shared, output, costs)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return train_table(plan, rows, seeds, options.jobs)
 
 
-def _costs(rows: Any, shared: TrainOptions, output: Path) -> dict[str, float]:
-    """What an epoch of each row costs, as a multiple of its baseline's."""
+def _costs(table: Any, rows: Any, shared: TrainOptions, output: Path) -> dict[str, float]:
+    """What an epoch of each row costs that was ever measured, as a multiple of its baseline's."""
     from od_detr.experiments.equal_time import epoch_seconds, relative_cost
     from od_detr.experiments.scales import prepare
 
     prepare(shared)
     seconds = epoch_seconds(rows, shared, output / "epoch_seconds.json")
-    return {row.name: relative_cost(row, seconds) for row in rows}
+    known = (row for row in table.experiments() if row.name in seconds)
+    return {row.name: relative_cost(row, seconds) for row in known}
 
 
 def _list(options: ReproduceOptions, title: str, rows: Any) -> dict[str, Any]:
