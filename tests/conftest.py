@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from od_detr.data.scenes import render_scenes
-from od_detr.options import TrainOptions
+from od_detr.options import EvalOptions, TrainOptions
 
 TINY: dict[str, Any] = {
     "backbone": "resnet18",
@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "batch_size": 4,
     "workers": 0,
     "device": "cpu",
+    "eval": EvalOptions(samples=0),  # pictures take longer than the training
 }
 
 
@@ -55,6 +56,9 @@ def tiny() -> list[str]:
     """The options of a tiny run as flags of the command line."""
     flags = []
     for name, value in TINY.items():
+        if name == "eval":
+            flags += ["--eval.samples", str(value.samples)]
+            continue
         text = str(value).replace("'", '"').replace(" ", "")
         flags += [f"--{name.replace('_', '-')}", text]
     return flags

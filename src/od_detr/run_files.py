@@ -70,6 +70,16 @@ class RunFiles:
         return self.directory / "tensorboard"
 
     @property
+    def samples(self) -> Path:
+        """Folder of pictures that show objects and detections, one for each validation."""
+        return self.directory / "samples"
+
+    @property
+    def mlflow(self) -> Path:
+        """Folder of MLflow's records, unless it has a server."""
+        return self.directory / "mlruns"
+
+    @property
     def dump(self) -> Path:
         """The step that made a training stop on values that are not finite."""
         return self.directory / "nonfinite.json"

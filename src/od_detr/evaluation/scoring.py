@@ -28,6 +28,9 @@ class Scorer:
         top_k: detections an image; None keeps the detector's own.
         threshold: score from which a detection counts in figures of a threshold; None takes the
             best one.
+
+    Attributes:
+        last: detections of the last whole pass, as `CocoEvaluator.detections` gives them.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Scorer:
         self.evaluator = CocoEvaluator(annotations, category_ids)
         self.cost, self.top_k, self.threshold = cost, top_k, threshold
         self.record = MatchingRecord()
+        self.last = self.evaluator.detections
 
     @torch.no_grad()
     def add(self, detector: DetectionTransformer, batch: Batch) -> None:
@@ -63,6 +67,7 @@ class Scorer:
                 self.evaluator.merge(detections)
                 self.record.merge(record)
         summary, record = analysed(self.evaluator, self.threshold), self.record
+        self.last = self.evaluator.detections
         self.evaluator.reset()
         self.record = MatchingRecord()
         return summary, record

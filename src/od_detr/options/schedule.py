@@ -65,3 +65,8 @@ class EvalOptions:
         shown="100; DINO: 300",
         known_as=("max_det",),
     )
+    samples: int = option(
+        4,
+        "Validation images that are drawn after each validation, objects beside detections.",
+        at_least=0,
+    )

@@ -258,6 +258,13 @@ class TrainOptions:
         at_least=0,
         may_change_on_resume=True,
     )
+    logger: Literal["auto", "csv", "tensorboard", "wandb", "mlflow"] = option(
+        "auto",
+        "Where metrics go besides metrics.csv. auto is tensorboard if it is installed; csv is "
+        "nowhere else.",
+        may_change_on_resume=True,
+        known_as=("loggers", "wandb", "mlflow", "tensorboard", "tracker"),
+    )
     nonfinite_limit: int = option(
         10,
         "Stop after this many steps in a row whose loss or gradient is infinite or NaN.",

@@ -70,6 +70,10 @@ class Descent:
         self.optimizer.zero_grad()
         self.schedule.step()
 
+    def learning_rate(self, step: int) -> float:
+        """The highest rate of any parameter at optimizer step `step`, counted from 1."""
+        return max(map(float, self.schedule.base_lrs)) * self.schedule.lr_lambdas[0](step - 1)
+
     def state_dict(self) -> dict[str, Any]:
         """Moments, schedule and scale."""
         return {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from od_detr.device_memory import memory_explained
+from od_detr.dotted import flat
 from od_detr.options import TrainOptions
 from od_detr.training.display.estimate import estimate
 from od_detr.training.display.start import opening_lines
@@ -18,7 +20,7 @@ from od_detr.training.nonfinite.dump import dumping
 from od_detr.training.plan import Parts, assembled, planned
 from od_detr.training.processes.launch import start
 from od_detr.training.processes.signals import StopSignal
-from od_detr.training.record.run_config import write_config
+from od_detr.training.record.run_config import plain, write_config
 from od_detr.training.record.run_directory import RunDirectory
 
 
@@ -64,7 +66,9 @@ def trained(parts: Parts) -> Run:
         "image_size": options.image_size,
         "recipe": options.recipe,
     }
-    directory = RunDirectory(plan.files, parts.train.classes, facts, writes=plan.place.is_chief)
+    directory = RunDirectory(
+        plan.files, parts.train.classes, facts, plan.place.is_chief, options.logger
+    )
     with ExitStack() as held:
         if directory.writes:
             held.enter_context(plan.locked())
@@ -75,6 +79,7 @@ def trained(parts: Parts) -> Run:
         team = start(plan.place)
         stop = held.enter_context(StopSignal().listening())
         with team.reporting(), memory_explained(options), directory:
+            directory.logger.log_options(flat(plain(dataclasses.asdict(options))))
             parts.fabric.launch()
             team.connect()
             training = Training(parts.fabric, parts.network, options, parts.steps_per_epoch, state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 
 import torch
@@ -14,12 +15,16 @@ from od_detr.errors import NonFiniteError
 from od_detr.structures import Batch
 from od_detr.training.display.displays import display_of
 from od_detr.training.display.pace import Pace
+from od_detr.training.display.samples import draw_samples, sample_places
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.plan import Parts
 from od_detr.training.processes.signals import StopSignal
 from od_detr.training.record.run_directory import RunDirectory
+from od_detr.training.record.step_log import StepLog
 from od_detr.training.record.validation import ONLINE, TEACHER
+
+STEPS = 50  # between two records of the loss terms
 
 
 class Loop:
@@ -41,6 +46,8 @@ class Loop:
         self.parts, self.training, self.directory, self.stop = parts, training, directory, stop
         self.state, self.options = parts.state, parts.options
         self._saved = time.monotonic()
+        self.steps = StepLog(self.state.log, min(STEPS, parts.steps_per_epoch))
+        self.steps.resumed()
         epochs, batches = self.options.epochs, len(parts.sampler)
         left = epochs - self.state.epoch
         pace = Pace(left * batches - self.state.batch, -(-left // self.options.eval.every))
@@ -75,13 +82,15 @@ class Loop:
                 due = self.save_due
                 self.training.step(batches, self.stop.asked, due, self.display.say)
                 self.display.stepped(len(batches), state.guard.last_loss)
+                self.log_step(self.steps.stepped(state.step))
                 stopping, saving = self.stopping, self.saving(due)
                 if (stopping or saving) and state.batch < total:
                     self.save()
                 if stopping and state.batch < total:
                     raise self.stop.interruption
         self.training.settle(self.display.say)
-        state.close_epoch()
+        self.log_step(self.steps.ended())
+        state.close_epoch().update(self.training.rates())
         last = state.epoch == options.epochs
         state.validation_due = last or state.epoch % options.eval.every == 0
         if not state.validation_due:
@@ -109,7 +118,24 @@ class Loop:
             self.directory.write_best(detectors[name], name, state.epoch, summaries)
         self.directory.write_rows(state.rows)
         self.display.row(state.rows[-1], state.best_ap)
+        self.draw_samples()
         self.save()
+
+    def log_step(self, record: tuple[int, dict[str, float]] | None) -> None:
+        """Hands the means of some steps, if they are complete, to the logger."""
+        if record is not None and self.directory.writes:
+            step, means = record
+            self.directory.logger.log(means | self.training.rates(), step)
+
+    def draw_samples(self) -> None:
+        """Draws some validation images with what the online detector found in them."""
+        state, parts = self.state, self.parts
+        places = sample_places(len(parts.val), self.options.eval.samples)
+        if not (places and self.directory.writes):
+            return
+        scorer, summary = state.validation.scorers[ONLINE], state.validation.summaries[ONLINE]
+        drawing = (parts.val, places, scorer.evaluator.truth, scorer.last, summary["threshold"])
+        self.directory.write_samples(partial(draw_samples, *drawing), state.epoch, state.step)
 
     def shown(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches on this process's device; stops between two of them if the user asks to."""

@@ -105,6 +105,12 @@ class Training:
         keys = tuple(hash((seed, epoch, image)) % 2**63 for image in batch.image_ids)
         return replace(batch.targets, keys=keys, share=share)
 
+    def rates(self) -> dict[str, float]:
+        """The last step's learning rate, the highest of all parameters, and its teacher's decay."""
+        step, teacher = self.state.step, self.network.teacher
+        found = {"opt/lr": self.descent.learning_rate(step)}
+        return found if teacher is None else found | {"ema/decay": teacher.current_decay(step)}
+
     def settle(self, notice: Notice = print) -> None:
         """Waits for the verdict on the last step; a skipped one is shown."""
         line = self.state.guard.settle(self.network.detector.parameters())

@@ -33,6 +33,7 @@ from od_detr.training.opening import open_data, open_detector, say
 from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe
 from od_detr.training.record.fingerprint import fingerprint
+from od_detr.training.record.loggers import chosen_logger
 from od_detr.training.record.output import check_free, check_output
 from od_detr.training.record.resume import check_fits, check_same_data, resume_options
 from od_detr.training.record.run_config import resolved
@@ -118,6 +119,7 @@ def planned(options: TrainOptions) -> Plan:
     place = settled(options.devices, options.nodes)
     options = replace(options, devices=place.devices, nodes=place.nodes)
     kind = check_devices(options)
+    chosen_logger(options.logger)
     if options.compile:
         check_compiles(kind)
     files = RunFiles(Path(options.output))

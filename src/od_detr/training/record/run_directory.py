@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from od_detr.checkpoints import Checkpoint, restore_last, save_checkpoint
 from od_detr.detectors import DetectionTransformer, save_detector
 from od_detr.files import atomic_write, clear_unfinished, writing
 from od_detr.run_files import RunFiles
+from od_detr.training.record.loggers import MetricsLogger, chosen_logger
 
 WITHOUT_TENSORBOARD = "for TensorBoard too, pip install 'od-detr[tensorboard]'"
 
@@ -23,13 +24,19 @@ class RunDirectory:
         classes: class names in order of label.
         facts: what `best/config.json` says besides the architecture.
         writes: whether this process writes; the others do nothing.
+        logger: where metrics go besides `metrics.csv`, as in `--logger`.
     """
 
     def __init__(
-        self, files: RunFiles, classes: Sequence[str], facts: Mapping[str, Any], writes: bool = True
+        self,
+        files: RunFiles,
+        classes: Sequence[str],
+        facts: Mapping[str, Any],
+        writes: bool = True,
+        logger: str = "auto",
     ) -> None:
         self.files, self.classes, self.facts, self.writes = files, list(classes), facts, writes
-        self._events: Any = None
+        self._asked, self.logger = logger, MetricsLogger("csv", files)
 
     def tidy(self, resumed: Checkpoint | None) -> None:
         """Removes what killed processes left half written, and a damaged newest checkpoint.
@@ -46,7 +53,7 @@ class RunDirectory:
                 restore_last(resumed, self.files)
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes `metrics.csv` and adds the last row to the event files."""
+        """Writes `metrics.csv` and hands the last row to the logger."""
         if not self.writes or not rows:
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -58,10 +65,15 @@ class RunDirectory:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
-        with writing(self.files.tensorboard):
-            for name, value in rows[-1].items():
-                if "/" in name and self.events is not None:
-                    self.events.add_scalar(name, value, rows[-1]["step"])
+        measured = {name: value for name, value in rows[-1].items() if "/" in name}
+        self.logger.log(measured, rows[-1]["step"])
+
+    def write_samples(self, draw: Callable[[Path], None], epoch: int, step: int) -> None:
+        """Has `draw` write the picture of a validation, and hands it to the logger."""
+        picture = self.files.samples / f"epoch-{epoch:04}.png"
+        with writing(picture):
+            draw(picture)
+        self.logger.log_picture("samples", picture, step)
 
     def write_best(
         self,
@@ -87,28 +99,14 @@ class RunDirectory:
         if self.writes:
             save_checkpoint(contents, self.files)
 
-    @property
-    def events(self) -> Any:
-        """TensorBoard's writer; None where TensorBoard is not installed."""
-        if self._events is None and _has_tensorboard():
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(self.files.tensorboard))
-        return self._events
-
     def __enter__(self) -> RunDirectory:
-        """Says once where the metrics go if TensorBoard is not installed."""
-        if self.writes and not _has_tensorboard():
-            print(f"metrics: {self.files.metrics} only; {WITHOUT_TENSORBOARD}", flush=True)
+        """Opens the logger, and says once where the metrics go if TensorBoard is not installed."""
+        if self.writes:
+            self.logger = MetricsLogger(chosen_logger(self._asked), self.files)
+            if self._asked == "auto" and self.logger.name == "csv":
+                print(f"metrics: {self.files.metrics} only; {WITHOUT_TENSORBOARD}", flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Flushes the event files."""
-        if self._events is not None:
-            with writing(self.files.tensorboard):
-                self._events.close()
-            self._events = None
-
-
-def _has_tensorboard() -> bool:
-    return importlib.util.find_spec("tensorboard") is not None
+        """Writes what the logger still holds."""
+        self.logger.close()
