@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from od_detr.data.scenes import render_scenes
 from od_detr.options import EvalOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from od_detr.detectors import DetectionTransformer, Encoded
+    from od_detr.structures import Batch, Targets
 
 TINY: dict[str, Any] = {
     "backbone": "resnet18",
@@ -87,3 +91,38 @@ def fingerprint(folder: Path) -> dict[str, str]:
 @pytest.fixture(name="fingerprint")
 def fingerprint_of() -> Callable[[Path], dict[str, str]]:
     return fingerprint
+
+
+# ---- small detectors; imported when a test asks for them, because they take a while to import ------
+
+
+@pytest.fixture(scope="session")
+def make_detector() -> Callable[..., DetectionTransformer]:
+    """Makes detectors with a tiny backbone and perturbed weights."""
+    from tests.small import small_detector
+
+    return small_detector
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    """Makes batches of small images with crowded objects."""
+    from tests.small import small_batch
+
+    return small_batch
+
+
+@pytest.fixture(scope="session")
+def make_targets() -> Callable[..., Targets]:
+    """Makes crowded objects."""
+    from tests.small import crowded_targets
+
+    return crowded_targets
+
+
+@pytest.fixture(scope="session")
+def encoded_batches() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
+    """Gives a detector of each architecture and a batch encoded by it."""
+    from tests.small import encoded_batch
+
+    return encoded_batch

@@ -1,4 +1,4 @@
-"""What online distillation promises on every host, tried on whole detectors."""
+"""What online distillation promises with every architecture, tried on whole detectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import options
+from tests.objectives.steps import options
 from torch.testing import assert_close
 
 from od_detr.criteria.matching import MatchCost, match
@@ -43,13 +43,13 @@ from od_detr.training.teacher import Teacher
 
 ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale", "dino-5scale")
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-every_host = pytest.mark.parametrize("host", ARCHITECTURES)
+every_model = pytest.mark.parametrize("model", ARCHITECTURES)
 
 
 def taught_step(
     student: DetectionTransformer,
     batch: Batch,
-    host: str,
+    model: str,
     recipe: str = "od",
     teacher: DetectionTransformer | None = None,
     **switches,
@@ -59,7 +59,7 @@ def taught_step(
     The teacher is the student's twin unless another is given.
     """
     torch.manual_seed(0)
-    made = make_recipe(options(recipe, host, switches), student, Teacher(teacher or student))
+    made = make_recipe(options(recipe, model, switches), student, Teacher(teacher or student))
     step = made.step(student, batch)
     assert step.teacher is not None
     return (
@@ -72,21 +72,21 @@ def taught_step(
 # ---- teacher = student ---------------------------------------------------------------------------
 
 
-@every_host
-def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None:
+@every_model
+def test_a_twin_teacher_changes_nothing(make_detector, make_batch, model) -> None:
     """Equal weights and no dropout: both matchings agree.
 
     MD is then plain QFL with one-to-one regression, PD repeats the main group, and the strict
     indicator leaves no box to distil.
     """
-    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    terms, answer, taught = taught_step(student, batch, host, "md+pd")
+    student, batch = make_detector(model).eval(), make_batch((3, 0, 5))
+    terms, answer, taught = taught_step(student, batch, model, "md+pd")
     (main, (matching, _)), (_, (twin, _)) = answer["main"], taught["main"]
     echo = answer.outputs["prediction"]
     for ours, theirs in zip(matching, twin, strict=True):
         assert torch.equal(ours, theirs)
     assert len(matching.query) == main.num_layers * len(batch.targets)
-    settings = options("md", host, {})
+    settings = options("md", model, {})
     weights = LossWeights(settings.architecture.class_weight, eps=settings.architecture.eps)
     plain = SetPrediction(weights=weights, class_loss=ClassLoss("qfl"))
     wanted = plain.supervise(main, matching, Truth(batch.targets, float(len(batch.targets))))
@@ -102,13 +102,13 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, host) -> None
 # ---- isolation -----------------------------------------------------------------------------------
 
 
-@every_host
-def test_extra_groups_never_change_the_main_group(make_detector, make_batch, host) -> None:
-    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    _, answer, _ = taught_step(student, batch, host, "od", make_detector(host, seed=1))
+@every_model
+def test_extra_groups_never_change_the_main_group(make_detector, make_batch, model) -> None:
+    student, batch = make_detector(model).eval(), make_batch((3, 0, 5))
+    _, answer, _ = taught_step(student, batch, model, "od", make_detector(model, seed=1))
     outputs = answer.outputs
     names = {"main", "prediction", "auxiliary"} | (
-        {"encoder", "denoising"} if host.startswith("dino") else set()
+        {"encoder", "denoising"} if model.startswith("dino") else set()
     )
     assert set(outputs.groups) == names
     padding = outputs["auxiliary"].group.padding
@@ -125,10 +125,12 @@ def test_extra_groups_never_change_the_main_group(make_detector, make_batch, hos
         )
 
 
-@every_host
-def test_permuting_auxiliary_groups_permutes_their_outputs(make_detector, make_batch, host) -> None:
-    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    _, answer, _ = taught_step(student, batch, host, "md+ag", make_detector(host, seed=1))
+@every_model
+def test_permuting_auxiliary_groups_permutes_their_outputs(
+    make_detector, make_batch, model
+) -> None:
+    student, batch = make_detector(model).eval(), make_batch((3, 0, 5))
+    _, answer, _ = taught_step(student, batch, model, "md+ag", make_detector(model, seed=1))
     outputs = answer.outputs
     group, order = outputs["auxiliary"].group, torch.tensor([2, 0, 1])
     slots = torch.arange(len(group.queries)).view(group.blocks, -1)[order].flatten()
@@ -313,12 +315,12 @@ BATCHES = {
 
 
 @pytest.mark.parametrize("counts", BATCHES.values(), ids=BATCHES)
-@every_host
+@every_model
 def test_every_batch_trains_every_weight_and_none_of_the_teachers(
-    make_detector, make_batch, host, counts
+    make_detector, make_batch, model, counts
 ) -> None:
-    student, teacher = make_detector(host).train(), make_detector(host, seed=1)
-    recipe = make_recipe(options("od", host, {}), student, Teacher(teacher))
+    student, teacher = make_detector(model).train(), make_detector(model, seed=1)
+    recipe = make_recipe(options("od", model, {}), student, Teacher(teacher))
     step = recipe.step(student, make_batch(counts))
     loss = total(joined(objective.losses(step) for objective in recipe.objectives))
     assert loss.isfinite()
@@ -339,16 +341,16 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(
         assert not any(tensor.requires_grad for tensor in tensors if tensor is not None)
 
 
-@every_host
-def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batch, host) -> None:
+@every_model
+def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batch, model) -> None:
     """In a crowd the two cheapest queries of all targets can be the same two."""
     batch = make_batch((5, 0))
     same = Targets(
         batch.targets.boxes[:1].expand(5, 4).contiguous(), torch.zeros(5, dtype=torch.long), (5, 0)
     )
-    student = make_detector(host).train()
+    student = make_detector(model).train()
     terms, answer, _ = taught_step(
-        student, replace(batch, targets=same), host, "od", make_detector(host, seed=1)
+        student, replace(batch, targets=same), model, "od", make_detector(model, seed=1)
     )
     auxiliary, (matching, _) = answer["auxiliary"]
     assert (~auxiliary.group.padding).sum() == 2 * auxiliary.group.blocks
@@ -357,16 +359,16 @@ def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batc
     assert total(terms).isfinite()
 
 
-@pytest.mark.parametrize("host", ARCHITECTURES[1:3])
-def test_a_detached_memory_is_trained_by_the_hosts_own_groups_alone(
-    make_detector, make_batch, host
+@pytest.mark.parametrize("model", ARCHITECTURES[1:3])
+def test_a_detached_memory_is_trained_by_the_detectors_own_groups_alone(
+    make_detector, make_batch, model
 ) -> None:
-    batch, teacher = make_batch((3, 0, 5)), make_detector(host, seed=1)
-    wanted, _ = encoder_gradient(make_detector(host).eval(), batch, host, "md", teacher)
+    batch, teacher = make_batch((3, 0, 5)), make_detector(model, seed=1)
+    wanted, _ = encoder_gradient(make_detector(model).eval(), batch, model, "md", teacher)
     detached, queries = encoder_gradient(
-        make_detector(host).eval(), batch, host, "od", teacher, **{"distill.detach_memory": True}
+        make_detector(model).eval(), batch, model, "od", teacher, **{"distill.detach_memory": True}
     )
-    attached, _ = encoder_gradient(make_detector(host).eval(), batch, host, "od", teacher)
+    attached, _ = encoder_gradient(make_detector(model).eval(), batch, model, "od", teacher)
     assert_close(detached, wanted, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(attached, wanted, rtol=1e-2)
     assert queries  # the added groups still train the decoder
@@ -375,13 +377,13 @@ def test_a_detached_memory_is_trained_by_the_hosts_own_groups_alone(
 def encoder_gradient(
     student: DetectionTransformer,
     batch: Batch,
-    host: str,
+    model: str,
     recipe: str,
     teacher: DetectionTransformer,
     **switches,
 ) -> tuple[torch.Tensor, bool]:
     """Gradient of the encoder's weights, and whether the added groups reach the decoder."""
-    terms, _, _ = taught_step(student, batch, host, recipe, teacher, **switches)
+    terms, _, _ = taught_step(student, batch, model, recipe, teacher, **switches)
     added = [value for name, value in terms.items() if name.startswith(("prediction", "auxiliary"))]
     weight = student.decoder.layers[0].linear1.weight
     reached = bool(added) and bool(
@@ -410,15 +412,15 @@ def test_without_the_teacher_every_recipe_is_qfl(make_detector, make_batch) -> N
 # ---- several ranks -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ARCHITECTURES[:2])
+@pytest.mark.parametrize("model", ARCHITECTURES[:2])
 def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
-    make_detector, make_batch, host, monkeypatch
+    make_detector, make_batch, model, monkeypatch
 ) -> None:
     """Targets are counted over all ranks, so averaged gradients are those of the whole batch."""
     sizes = {"backbone_frozen": True, "hidden_dim": 64, "dropout": 0.0}
-    student, teacher = make_detector(host, **sizes), make_detector(host, seed=1, **sizes)
+    student, teacher = make_detector(model, **sizes), make_detector(model, seed=1, **sizes)
     whole = make_batch((2, 6))
-    wanted = gradient(student, teacher, whole, host)
+    wanted = gradient(student, teacher, whole, model)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(
@@ -431,17 +433,17 @@ def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
         )
         alone = slice(image, image + 1)
         shares.append(Batch(whole.images[alone], whole.padding[alone], targets, (image,)))
-    found = [gradient(student, teacher, share, host) for share in shares]
+    found = [gradient(student, teacher, share, model) for share in shares]
     mean = (found[0] + found[1]) / 2
     assert (mean - wanted).norm() < 0.01 * wanted.norm()
 
 
 def gradient(
-    student: DetectionTransformer, teacher: DetectionTransformer, batch: Batch, host: str
+    student: DetectionTransformer, teacher: DetectionTransformer, batch: Batch, model: str
 ) -> torch.Tensor:
     """Gradients behind the neck; the neck's norm over two values has only rounding errors."""
     student.zero_grad()
-    total(taught_step(student, batch, host, teacher=teacher)[0]).backward()
+    total(taught_step(student, batch, model, teacher=teacher)[0]).backward()
     return torch.cat(
         [
             weight.grad.flatten()
@@ -456,16 +458,16 @@ def gradient(
 
 
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk"])
-@every_host
+@every_model
 def test_a_half_precision_teacher_leaves_the_student_exact(
-    make_detector, make_batch, host, align
+    make_detector, make_batch, model, align
 ) -> None:
     """Only what is taught is rounded: the main group predicts exactly as without distillation."""
-    student, batch = make_detector(host).eval(), make_batch((3, 0, 5))
-    teacher = make_detector(host, seed=1)
+    student, batch = make_detector(model).eval(), make_batch((3, 0, 5))
+    teacher = make_detector(model, seed=1)
     exact, half = (
         taught_step(
-            student, batch, host, teacher=teacher, **{"ema.precision": value, "dino.align": align}
+            student, batch, model, teacher=teacher, **{"ema.precision": value, "dino.align": align}
         )
         for value in ("student", "bf16")
     )
@@ -483,14 +485,14 @@ def test_a_half_precision_teacher_leaves_the_student_exact(
     )
 
 
-# ---- the tokens of two-stage hosts ---------------------------------------------------------------
+# ---- the tokens of two-stage architectures ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ARCHITECTURES[2:])
+@pytest.mark.parametrize("model", ARCHITECTURES[2:])
 def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
-    make_detector, make_batch, host
+    make_detector, make_batch, model
 ) -> None:
-    student, teacher = make_detector(host).eval(), make_detector(host, seed=1).eval()
+    student, teacher = make_detector(model).eval(), make_detector(model, seed=1).eval()
     batch = make_batch((3, 0, 5))
     own, others = student.encode(batch), teacher.encode(batch)
     assert not torch.equal(own.tokens, others.tokens)
@@ -499,7 +501,7 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
         ("teacher_topk", others.tokens, others.tokens),
         ("rank", own.tokens, others.tokens),
     ):
-        recipe = make_recipe(options("md", host, {"dino.align": align}), student, Teacher(teacher))
+        recipe = make_recipe(options("md", model, {"dino.align": align}), student, Teacher(teacher))
         tokens = spied_tokens(recipe.teacher.detector)
         encoded, taught = recipe.consult(student, batch)
         assert torch.equal(encoded.tokens, ours), align

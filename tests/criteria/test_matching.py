@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transcription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from tests.objectives import transcription
+from tests.objectives.transcription import Seen, Truth
 from torch import Tensor
 from torch.testing import assert_close
-from transcription import Seen, Truth
 
 from od_detr.criteria.matching import MatchCost, Matches, match, pairwise_costs, solve
 from od_detr.structures import (

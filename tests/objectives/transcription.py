@@ -31,8 +31,8 @@ class Truth:
 
 
 @dataclass
-class Host:
-    """Loss weights and the areas' eps of a host, and its classification loss."""
+class LossSettings:
+    """Loss weights and the areas' eps of a settings, and its classification loss."""
 
     loss: Callable[[Any, float], Any]
     hard: bool  # a positive's label is 1 instead of the IoU
@@ -153,14 +153,16 @@ def solved(seen: Seen, eps: float, kind: str) -> Seen:
 # ---- matching distillation (section 3.2) ---------------------------------------------------------
 
 
-def multi_target_labels(seen: Seen, taught: Match, rule: Any, host: Host) -> list[list[float]]:
+def multi_target_labels(
+    seen: Seen, taught: Match, rule: Any, settings: LossSettings
+) -> list[list[float]]:
     """Eq. 3 and the switches that bend it."""
     truth = seen.truth
     labels = [[0.0] * seen.logits.shape[1] for _ in range(len(seen.logits))]
     for i in range(len(seen.logits)):
         own, other = seen.match.get(i, -1), taught.get(i, -1)
-        ious = [iou(seen.box(i), box, host.eps) for box in truth.boxes]
-        quality = [1.0 if host.hard else value for value in ious]
+        ious = [iou(seen.box(i), box, settings.eps) for box in truth.boxes]
+        quality = [1.0 if settings.hard else value for value in ious]
         if other >= 0 and rule.cond_iou is not None and not ious[other] > rule.cond_iou:
             other = -1
         if own >= 0:
@@ -202,7 +204,7 @@ def box_weights(
 def distilled_terms(
     layers: list[list[tuple[Seen, Match, Costs]]],
     rule: Any,
-    host: Host,
+    settings: LossSettings,
     nb: float,
     scale: float = 1.0,
     blocks: int = 1,
@@ -216,7 +218,7 @@ def distilled_terms(
         sums = {"class": torch.zeros(()), "l1": torch.zeros(()), "giou": torch.zeros(())}
         positives = 0
         for seen, taught, teacher_costs in views:
-            labels = multi_target_labels(seen, taught, rule, host)
+            labels = multi_target_labels(seen, taught, rule, settings)
             weights = box_weights(seen, taught, teacher_costs, rule)
             entries = {}
             if rule.wd_cls:
@@ -227,19 +229,19 @@ def distilled_terms(
                     labels[i][c] *= weight
                 entries = {}
             positives += sum(label > 0 for row in labels for label in row)
-            sums["class"] = sums["class"] + class_loss(seen, labels, host, entries)
+            sums["class"] = sums["class"] + class_loss(seen, labels, settings, entries)
             kept = weights if rule.reg else {pair: 1.0 for pair in seen.match.items()}
             for (i, j), weight in kept.items():
-                add_box_loss(sums, seen.boxes[i], seen.truth.boxes[j], weight, host)
+                add_box_loss(sums, seen.boxes[i], seen.truth.boxes[j], weight, settings)
         class_norm = max(1, positives / blocks) if rule.cls_norm == "num_pos" else nb
-        terms.append(weighted(sums, host, scale, class_norm, nb))
+        terms.append(weighted(sums, settings, scale, class_norm, nb))
     return terms
 
 
 def class_loss(
     seen: Seen,
     labels: list[list[float]],
-    host: Host,
+    settings: LossSettings,
     entries: dict[tuple[int, int], float] | None = None,
 ) -> Tensor:
     total = torch.zeros(())
@@ -247,29 +249,31 @@ def class_loss(
         if seen.empty and seen.empty[i]:
             continue
         for c in range(seen.logits.shape[1]):
-            total = total + (entries or {}).get((i, c), 1.0) * host.loss(
+            total = total + (entries or {}).get((i, c), 1.0) * settings.loss(
                 seen.logits[i, c], labels[i][c]
             )
     return total
 
 
-def add_box_loss(sums: dict[str, Tensor], box: Box, target: Box, weight: float, host: Host) -> None:
+def add_box_loss(
+    sums: dict[str, Tensor], box: Box, target: Box, weight: float, settings: LossSettings
+) -> None:
     sums["l1"] = sums["l1"] + weight * sum(abs(a - b) for a, b in zip(box, target, strict=True))
-    sums["giou"] = sums["giou"] + weight * (1 - overlap(box, target, host.eps)[1])
+    sums["giou"] = sums["giou"] + weight * (1 - overlap(box, target, settings.eps)[1])
 
 
 def weighted(
-    sums: dict[str, Tensor], host: Host, scale: float, class_norm: float, nb: float
+    sums: dict[str, Tensor], settings: LossSettings, scale: float, class_norm: float, nb: float
 ) -> dict[str, Tensor]:
     return {
-        "class": sums["class"] * host.class_weight * scale / class_norm,
-        "l1": sums["l1"] * host.l1_weight * scale / nb,
-        "giou": sums["giou"] * host.giou_weight * scale / nb,
+        "class": sums["class"] * settings.class_weight * scale / class_norm,
+        "l1": sums["l1"] * settings.l1_weight * scale / nb,
+        "giou": sums["giou"] * settings.giou_weight * scale / nb,
     }
 
 
 def plain_terms(
-    layers: list[list[tuple[Seen, Match]]], host: Host, nb: float, scale: float = 1.0
+    layers: list[list[tuple[Seen, Match]]], settings: LossSettings, nb: float, scale: float = 1.0
 ) -> list[dict[str, Tensor]]:
     """One matching, one target for each query: every DETR's loss."""
     terms = []
@@ -280,11 +284,11 @@ def plain_terms(
             for i, j in match.items():
                 target = seen.truth.boxes[j]
                 labels[i][seen.truth.labels[j]] = (
-                    1.0 if host.hard else iou(seen.box(i), target, host.eps)
+                    1.0 if settings.hard else iou(seen.box(i), target, settings.eps)
                 )
-                add_box_loss(sums, seen.boxes[i], target, 1.0, host)
-            sums["class"] = sums["class"] + class_loss(seen, labels, host)
-        terms.append(weighted(sums, host, scale, nb, nb))
+                add_box_loss(sums, seen.boxes[i], target, 1.0, settings)
+            sums["class"] = sums["class"] + class_loss(seen, labels, settings)
+        terms.append(weighted(sums, settings, scale, nb, nb))
     return terms
 
 
@@ -294,7 +298,7 @@ def plain_terms(
 def prediction_terms(
     layers: list[list[tuple[Seen, Seen, Seen]]],
     rule: Any,
-    host: Host,
+    settings: LossSettings,
     nb: float,
     gamma: float = 2.0,
 ) -> list[dict[str, Tensor]]:
@@ -312,7 +316,7 @@ def prediction_terms(
             weights = {}
             for i, j in teacher.match.items():
                 score = teacher.score(i, teacher.truth.labels[j])
-                quality = iou(teacher.box(i), teacher.truth.boxes[j], host.eps)
+                quality = iou(teacher.box(i), teacher.truth.boxes[j], settings.eps)
                 weights[i] = (
                     (quality if rule.tood_norm else score**0.25 * quality**0.75)
                     if rule.tood
@@ -331,26 +335,31 @@ def prediction_terms(
                         qfl(seen.logits[i, c], labels[c], gamma=gamma) for c in range(classes)
                     )
                 weight = box_weight(
-                    i, teacher, seen if rule.iou_from == "pd" else main, weights, rule, host
+                    i, teacher, seen if rule.iou_from == "pd" else main, weights, rule, settings
                 )
                 if weight:
-                    add_box_loss(sums, seen.boxes[i], teacher.box(i), weight, host)
+                    add_box_loss(sums, seen.boxes[i], teacher.box(i), weight, settings)
             norms["sum_w"] += sum(weights.values())
             norms["queries"] += queries
-        terms.append(weighted(sums, host, 1.0, max(1.0, norms[rule.norm]), nb))
+        terms.append(weighted(sums, settings, 1.0, max(1.0, norms[rule.norm]), nb))
     return terms
 
 
 def box_weight(
-    i: int, teacher: Seen, student: Seen, weights: dict[int, float], rule: Any, host: Host
+    i: int,
+    teacher: Seen,
+    student: Seen,
+    weights: dict[int, float],
+    rule: Any,
+    settings: LossSettings,
 ) -> float:
     """What the box of query i weighs: nothing where the student's is as good (Listen2stu)."""
     if i not in teacher.match:
         best = max(teacher.score(i, c) for c in range(teacher.logits.shape[1]))
         return {"off": 0.0, "max_score": best, "one": 1.0}[rule.reg_unmatched]
     target = teacher.truth.boxes[teacher.match[i]]
-    if rule.listen2stu and not iou(teacher.box(i), target, host.eps) > iou(
-        student.box(i), target, host.eps
+    if rule.listen2stu and not iou(teacher.box(i), target, settings.eps) > iou(
+        student.box(i), target, settings.eps
     ):
         return 0.0
     return weights[i] if rule.tood else 1.0

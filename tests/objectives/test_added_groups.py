@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import transcription
-from steps import (
+from tests.objectives import transcription
+from tests.objectives.steps import (
     CLASSES,
     DAB,
     DEFORMABLE,

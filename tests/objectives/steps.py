@@ -12,9 +12,9 @@ from functools import partial
 from itertools import count
 
 import torch
-import transcription
+from tests.objectives import transcription
+from tests.objectives.transcription import LossSettings, Seen
 from torch.testing import assert_close
-from transcription import Host, Seen
 
 from od_detr.criteria.matching import Matches, match
 from od_detr.detectors import DetectionTransformer, Encoded
@@ -181,7 +181,7 @@ class Transcribed:
             for start, size in zip(step.targets.starts, step.targets.counts, strict=True)
         ]
 
-    def host(self, loss: str = "qfl") -> Host:
+    def settings(self, loss: str = "qfl") -> LossSettings:
         qfl, own = self.options.qfl, self.options.architecture.class_weight
         hard = self.plain or "focal" in (loss, qfl.loss)
         chosen = partial(transcription.qfl, alpha=qfl.alpha, gamma=qfl.gamma)
@@ -194,7 +194,7 @@ class Transcribed:
             )
             chosen = partial(transcription.focal, **shape)
         weight = own if self.plain or qfl.class_weight is None else qfl.class_weight
-        return Host(chosen, hard, weight, 5.0, 2.0, self.eps)
+        return LossSettings(chosen, hard, weight, 5.0, 2.0, self.eps)
 
     def seen(self, logits: torch.Tensor, boxes: torch.Tensor, **known) -> list[list[Seen]]:
         """Every layer's images, matched unless they are known to be otherwise."""
@@ -214,9 +214,9 @@ class Transcribed:
         return self.seen(predictions.logits.double(), predictions.boxes.double())
 
     def terms(self) -> dict[str, torch.Tensor]:
-        named: dict[str, list] = {"matching": self.main("main", self.host())}
+        named: dict[str, list] = {"matching": self.main("main", self.settings())}
         if self.options.model == DINO:
-            proposals = self.host(self.options.encoder.loss)
+            proposals = self.settings(self.options.encoder.loss)
             distilled = self.options.distils and self.options.encoder.md
             named["encoder"] = (
                 self.main("encoder", proposals) if distilled else self.own("encoder", proposals)
@@ -233,14 +233,14 @@ class Transcribed:
             for term, value in terms.items()
         }
 
-    def own(self, name: str, host: Host) -> list[dict]:
+    def own(self, name: str, settings: LossSettings) -> list[dict]:
         return transcription.plain_terms(
-            [[(s, s.match) for s in layer] for layer in self.student(name)], host, self.nb
+            [[(s, s.match) for s in layer] for layer in self.student(name)], settings, self.nb
         )
 
-    def main(self, name: str, host: Host) -> list[dict]:
+    def main(self, name: str, settings: LossSettings) -> list[dict]:
         if not self.options.distils:
-            return self.own(name, host)
+            return self.own(name, settings)
         student, teacher = self.student(name), self.teacher(name)
         layers = []
         for depth, images in enumerate(student):
@@ -251,7 +251,7 @@ class Transcribed:
             layers.append(
                 [(seen, {} if silent else twin.match, twin.costs) for seen, twin in pairs]
             )
-        return transcription.distilled_terms(layers, self.options.md, host, self.nb)
+        return transcription.distilled_terms(layers, self.options.md, settings, self.nb)
 
     def denoising(self) -> list[dict]:
         """Positive slot k of every block answers for target k; averaged over the blocks."""
@@ -271,7 +271,7 @@ class Transcribed:
                     views.append((own, {slot: slot for slot in range(len(truth.labels))}))
             layers.append(views if self.step.targets.most else [])
         return transcription.plain_terms(
-            layers, self.host(self.options.denoising.loss), self.nb, 1 / blocks
+            layers, self.settings(self.options.denoising.loss), self.nb, 1 / blocks
         )
 
     def prediction(self) -> list[dict]:
@@ -286,12 +286,14 @@ class Transcribed:
                 [(s, m.match) for s, m in zip(*layer, strict=True)]
                 for layer in zip(group, source, strict=True)
             ]
-            return transcription.plain_terms(layers, self.host(), self.nb)
+            return transcription.plain_terms(layers, self.settings(), self.nb)
         layers = [
             list(zip(*layer, strict=True)) for layer in zip(group, teacher, main, strict=True)
         ]
         gamma = self.options.qfl.gamma
-        return transcription.prediction_terms(layers, self.options.pd, self.host(), self.nb, gamma)
+        return transcription.prediction_terms(
+            layers, self.options.pd, self.settings(), self.nb, gamma
+        )
 
     def auxiliary(self) -> list[dict]:
         """Groups as they were taken (what is taken has its own test), each an image of its own."""
@@ -314,13 +316,13 @@ class Transcribed:
         scale = rule.weight / (len(stages) if rule.reduce == "mean" else 1)
         if rule.match == "md":
             return transcription.distilled_terms(
-                layers, self.options.md, self.host(), self.nb, scale, blocks=len(stages)
+                layers, self.options.md, self.settings(), self.nb, scale, blocks=len(stages)
             )
         kept = [
             [(s, original if rule.match == "original" else s.match) for s, original, _ in v]
             for v in layers
         ]
-        return transcription.plain_terms(kept, self.host(), self.nb, scale)
+        return transcription.plain_terms(kept, self.settings(), self.nb, scale)
 
     def auxiliary_view(
         self, seen: Seen, slots: list[int], teacher: Seen

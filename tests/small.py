@@ -1,21 +1,13 @@
-"""Small detectors and crowded batches to test the laws on."""
+"""Small detectors and crowded batches to test laws on."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
-import pytest
 import torch
 
 from od_detr.detectors import DetectionTransformer, Encoded, build_detector
 from od_detr.structures import Batch, Targets
-
-sys.path.append(
-    str(Path(__file__).parent)
-)  # so that tests may import the transcription beside them
 
 CLASSES = 3
 SIZES = {
@@ -58,6 +50,7 @@ def small_batch(
 
 
 def crowded_targets(counts: tuple[int, ...], num_classes: int = CLASSES, seed: int = 0) -> Targets:
+    """Objects that crowd around two places."""
     generator = torch.Generator().manual_seed(seed)
     total = sum(counts)
     places = torch.tensor([[0.4, 0.4], [0.6, 0.5]])[torch.randint(2, (total,), generator=generator)]
@@ -66,33 +59,13 @@ def crowded_targets(counts: tuple[int, ...], num_classes: int = CLASSES, seed: i
     return Targets(boxes, torch.randint(num_classes, (total,), generator=generator), counts)
 
 
-@pytest.fixture(scope="session")
-def make_detector() -> Callable[..., DetectionTransformer]:
-    return small_detector
-
-
-@pytest.fixture(scope="session")
-def make_batch() -> Callable[..., Batch]:
-    return small_batch
-
-
-@pytest.fixture(scope="session")
-def make_targets() -> Callable[..., Targets]:
-    return crowded_targets
-
-
-@pytest.fixture(scope="session")
-def encoded_batches() -> Callable[[str], tuple[DetectionTransformer, Encoded]]:
-    """A detector of each architecture and a batch encoded by it, made once.
+@cache
+def encoded_batch(model: str) -> tuple[DetectionTransformer, Encoded]:
+    """A detector of an architecture and a batch encoded by it, made once.
 
     Objectives need its queries only.
     """
-
-    @cache
-    def encoded(model: str):
-        extra = {"denoising": 1} if model.startswith("dino") else {}
-        detector = small_detector(model, 2, decoder_layers=2, queries=6, **extra)
-        with torch.no_grad():
-            return detector, detector.encode(small_batch((1, 1, 1), 2))
-
-    return encoded
+    extra = {"denoising": 1} if model.startswith("dino") else {}
+    detector = small_detector(model, 2, decoder_layers=2, queries=6, **extra)
+    with torch.no_grad():
+        return detector, detector.encode(small_batch((1, 1, 1), 2))

@@ -14,13 +14,13 @@ from torch.testing import assert_close
 from od_detr.detectors import DetectionTransformer
 from od_detr.training.teacher import PAPER_DECAY, Teacher, scaled_decay
 
-HOST = "deformable-detr-plus"
+MODEL = "deformable-detr-plus"
 
 
 @pytest.fixture
 def student(make_detector) -> DetectionTransformer:
     """With live norms in the backbone and a frozen first stage."""
-    detector = make_detector(HOST, decoder_layers=2)
+    detector = make_detector(MODEL, decoder_layers=2)
     for name, parameter in detector.backbone.named_parameters():
         if "layer1" in name or "conv1" in name:
             parameter.requires_grad_(False)
@@ -123,7 +123,7 @@ def test_the_teacher_is_always_in_eval_mode_and_the_student_never_its_part(stude
 
 
 def test_another_student_can_be_followed(student, make_detector) -> None:
-    other, teacher = make_detector(HOST, decoder_layers=2, seed=5), Teacher(student, 0.5)
+    other, teacher = make_detector(MODEL, decoder_layers=2, seed=5), Teacher(student, 0.5)
     teacher.update(student)
     teacher.update(other)
     name = "queries.embedding.weight"
@@ -169,7 +169,7 @@ def test_a_teachers_state_is_restored_whole(
     stored = io.BytesIO()
     torch.save(teacher.state_dict(), stored)
     stored.seek(0)
-    restored = Teacher(make_detector(HOST, decoder_layers=2, seed=9), 0.8, "mean", 2.0)
+    restored = Teacher(make_detector(MODEL, decoder_layers=2, seed=9), 0.8, "mean", 2.0)
     if restored_stopped:
         restored.stop()
     restored.load_state_dict(torch.load(stored, weights_only=True))

@@ -13,7 +13,17 @@ from functools import cache
 
 import pytest
 import torch
-from steps import COUNTS, DAB, DEFORMABLE, DINO, SEEDS, compare, name_of, options, take_step
+from tests.objectives.steps import (
+    COUNTS,
+    DAB,
+    DEFORMABLE,
+    DINO,
+    SEEDS,
+    compare,
+    name_of,
+    options,
+    take_step,
+)
 
 from od_detr.objectives import total
 
