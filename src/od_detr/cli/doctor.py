@@ -54,6 +54,12 @@ class DoctorOptions:
         metavar="OUT",
         shown="none",
     )
+    report: str | None = option(
+        None,
+        "Write a self-contained HTML page with charts and pictures to this file.",
+        metavar="FILE",
+        shown="none",
+    )
     workers: int | None = option(
         None,
         "Number of processes that decode images.",
@@ -69,6 +75,7 @@ def doctor(options: DoctorOptions) -> dict[str, Any]:
     from rich.console import Console
 
     from od_detr.doctor.diagnosis import diagnosed
+    from od_detr.doctor.page import write_page
     from od_detr.doctor.table import summary, table
 
     found = diagnosed(Path(options.data), _examination(options), _progress)
@@ -78,6 +85,9 @@ def doctor(options: DoctorOptions) -> dict[str, Any]:
         Console().print(table(found))
     else:
         print("nothing was found")
+    if options.report is not None:
+        write_page(found, Path(options.report))
+        print(f"report: {options.report}")
     return found.as_json() | (_verdict(found) if options.fix is None else _fixed(found, options))
 
 

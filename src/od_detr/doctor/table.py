@@ -15,7 +15,7 @@ def cost_in_words(problem: Problem) -> str:
     """What a problem costs, such as "stops training" or "3.1 %"."""
     if problem.severity == "error":
         return "stops training"
-    if problem.severity == "note":
+    if not problem.cost:
         return "-"
     return f"{100 * problem.cost:.1f} %" if problem.cost >= 0.0005 else "< 0.1 %"
 

@@ -27,11 +27,10 @@ summary { cursor: pointer; margin: .5rem 0 }
 """
 
 
-def page(title: str, elements: Iterable[str]) -> str:
-    """A whole page: a heading and the elements below it, which are HTML."""
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{_head(title)}'
-    )
+def page(title: str, elements: Iterable[str], style: str = "") -> str:
+    """A whole page: a heading and the elements below it, which are HTML; `style` is more CSS."""
+    viewport = '<meta name="viewport" content="width=device-width">'
+    head = f'<meta charset="utf-8">{viewport}{_head(title, style)}'
     body = f"<h1>{escape(title)}</h1>{''.join(elements)}"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
@@ -64,5 +63,5 @@ def folded(summary: str, items: Iterable[str]) -> str:
     return f"<details><summary>{escape(summary)}</summary><ul>{entries}</ul></details>"
 
 
-def _head(title: str) -> str:
-    return f"<title>{escape(title)}</title><style>{STYLE}</style>"
+def _head(title: str, style: str) -> str:
+    return f"<title>{escape(title)}</title><style>{STYLE}{style}</style>"

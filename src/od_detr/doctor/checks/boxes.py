@@ -23,7 +23,7 @@ OTHER_UNIT = ("box-normalised", "box-corners", "box-centres")
 def box_problems(split: Split) -> list[Problem]:
     """Every check of single boxes and of pairs of boxes."""
     found = split.annotations
-    if any(finding.code in OTHER_UNIT for finding in found.findings):
+    if in_other_unit(found):
         return []
     geometry = Geometry.of(found)
     again, nearly, classes = repeats(found, geometry.sound & ~found.crowd)
@@ -53,6 +53,11 @@ def box_problems(split: Split) -> list[Problem]:
             lambda box, other=other: f"like {_name(found, other[box])}",
         )
     return problems
+
+
+def in_other_unit(found: Annotations) -> bool:
+    """Whether the readers found that all boxes are in another unit than pixels."""
+    return any(finding.code in OTHER_UNIT for finding in found.findings)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from od_detr.architectures import ARCHITECTURES
 from od_detr.data.annotations import Annotations
 from od_detr.data.transforms import Transform, fitted
 from od_detr.detectors.sizes import DinoSizes, Sizes
+from od_detr.doctor.checks.boxes import in_other_unit
 from od_detr.doctor.problem import Problem, Split, of_boxes, of_images
 
 SMALL = 8.0  # pixels: the stride of the finest feature map
@@ -50,6 +51,8 @@ def fit_problems(split: Split, image_size: int, model: Model | None) -> list[Pro
         few = (objects > CROWDED * model.queries) & ~many
         problems += of_images("fit-queries", split, np.flatnonzero(many), detail)
         problems += of_images("fit-queries-few", split, np.flatnonzero(few), detail)
+    if in_other_unit(found):
+        return problems
     sides = trained_sides(found, image_size)
     small = (sides < SMALL) & (sides > 0) & ~found.crowd
     return problems + of_boxes(
