@@ -75,8 +75,8 @@ def doctor(options: DoctorOptions) -> dict[str, Any]:
     from rich.console import Console
 
     from od_detr.doctor.diagnosis import diagnosed
-    from od_detr.doctor.page import write_page
-    from od_detr.doctor.table import summary, table
+    from od_detr.doctor.report.page import write_page
+    from od_detr.doctor.report.table import summary, table
 
     found = diagnosed(Path(options.data), _examination(options), _progress)
     for line in summary(found):
@@ -102,8 +102,8 @@ def _verdict(found: Diagnosis) -> dict[str, Any]:
 
 def _fixed(found: Diagnosis, options: DoctorOptions) -> dict[str, Any]:
     """Writes the cleaned set and examines it."""
+    from od_detr.doctor.cleaning.fix import QUARANTINE, cleaned, write_cleaned
     from od_detr.doctor.diagnosis import diagnosed
-    from od_detr.doctor.fix import QUARANTINE, cleaned, write_cleaned
 
     made, output = cleaned(found), Path(options.fix or "")
     write_cleaned(made, output)

@@ -20,10 +20,10 @@ from od_detr.doctor.checks.boxes import box_problems
 from od_detr.doctor.checks.classes import spelling
 from od_detr.doctor.checks.duplicates import duplicate_problems
 from od_detr.doctor.checks.images import image_problems
+from od_detr.doctor.cleaning.repair import clipped_to_images, repaired, with_joint_classes
 from od_detr.doctor.diagnosis import Diagnosis
 from od_detr.doctor.kind import LEAVES_BOX, LEAVES_IMAGE
 from od_detr.doctor.problem import Problem, Split
-from od_detr.doctor.repair import clipped_to_images, repaired, with_joint_classes
 from od_detr.errors import InputError
 from od_detr.files import atomic_write
 

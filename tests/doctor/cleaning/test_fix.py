@@ -15,9 +15,9 @@ from tests.doctor.faults import FAULTS
 
 from od_detr.data.folders import open_split
 from od_detr.data.headers.header import Header
+from od_detr.doctor.cleaning.fix import QUARANTINE, cleaned, write_cleaned
+from od_detr.doctor.cleaning.repair import turned
 from od_detr.doctor.diagnosis import Examination, diagnosed
-from od_detr.doctor.fix import QUARANTINE, cleaned, write_cleaned
-from od_detr.doctor.repair import turned
 from od_detr.options import TrainOptions
 from od_detr.training.fit import fit
 

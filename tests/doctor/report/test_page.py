@@ -12,8 +12,8 @@ from tests.doctor.conftest import Plants
 from tests.doctor.faults import FAULTS
 
 from od_detr.doctor.diagnosis import Diagnosis, Examination, diagnosed
-from od_detr.doctor.page import as_page, write_page
-from od_detr.doctor.pictures import OF_A_KIND, WORST, worst
+from od_detr.doctor.report.page import as_page, write_page
+from od_detr.doctor.report.pictures import OF_A_KIND, WORST, worst
 from od_detr.errors import InputError
 
 NAMES = ("no width", "over the right edge", "file empty", "few boxes", "same box, another class")

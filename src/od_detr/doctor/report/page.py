@@ -12,9 +12,9 @@ import numpy as np
 from od_detr.doctor.checks.classes import counts_of
 from od_detr.doctor.checks.fit import SMALL, trained_sides
 from od_detr.doctor.diagnosis import Diagnosis
-from od_detr.doctor.pictures import samples, worst
 from od_detr.doctor.problem import Problem, Split
-from od_detr.doctor.table import cost_in_words
+from od_detr.doctor.report.pictures import samples, worst
+from od_detr.doctor.report.table import cost_in_words
 from od_detr.errors import InputError
 from od_detr.files import atomic_write
 from od_detr.reporting import boxed, charts

@@ -1,0 +1,1 @@
+"""What the doctor shows: a table in the terminal, and a page."""
