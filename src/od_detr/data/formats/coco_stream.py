@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -166,7 +168,7 @@ class _Reader:
                 continue
             batch, used, last = found
             self.position += used
-            if _repeats_a_key(memoryview(buffer)[: used + 1], batch, kind):
+            if _repeats_a_key(bytes(memoryview(buffer)[: used + 1]), batch, kind):
                 raise Unusual("a key may be there twice")
             yield batch
 
@@ -206,7 +208,7 @@ def _last_between(buffer: bytearray, end: int) -> tuple[int, int] | None:
     return None
 
 
-def _repeats_a_key(window: memoryview, batch: Sequence[Any], kind: type[msgspec.Struct]) -> bool:
+def _repeats_a_key(window: bytes, batch: Sequence[Any], kind: type[msgspec.Struct]) -> bool:
     """Whether some record may hold a field twice, which the decoder would not notice.
 
     Keys are distinguished by first letter and length, which is fast; where these do not add up, by
@@ -214,22 +216,19 @@ def _repeats_a_key(window: memoryview, batch: Sequence[Any], kind: type[msgspec.
     alarm, but never misses.
     """
     fields = kind.__struct_fields__
-    required = len(fields) - len(kind.__struct_defaults__)
-    expected = dict.fromkeys(fields, len(batch)) | {
-        name: len(batch) - [getattr(record, name) for record in batch].count(None)
-        for name in fields[required:]
-    }
+    optional = fields[len(fields) - len(kind.__struct_defaults__) :]
+    absent = {name: list(map(attrgetter(name), batch)).count(None) for name in optional}
+    expected = {name: len(batch) - absent.get(name, 0) for name in fields}
     data = np.frombuffer(window, np.uint8)
     quotes = np.flatnonzero(data == ord('"'))
-    if len(quotes) % 2 == 0 and b"\\" not in window.tobytes():
+    if len(quotes) % 2 == 0 and b"\\" not in window:
         opening, lengths = quotes[::2], np.minimum(np.diff(quotes)[::2], 64)
         kinds = data[opening + 1].astype(np.int64) * 65 + lengths
         counts = np.bincount(kinds, minlength=256 * 65)
         if all(counts[ord(name[0]) * 65 + len(name) + 1] == expected[name] for name in fields):
             return False
-    text = window.tobytes()
-    return b"\\u" in text or any(
-        text.count(b'"%s"' % name.encode()) != expected[name] for name in fields
+    return b"\\u" in window or any(
+        window.count(b'"%s"' % name.encode()) != expected[name] for name in fields
     )
 
 
@@ -240,7 +239,9 @@ def _image_columns(batch: list[_Image]) -> tuple[np.ndarray, list[str], np.ndarr
 
 
 def _box_columns(batch: list[_Box]) -> tuple[np.ndarray, ...]:
-    boxes = np.array([box.bbox for box in batch], dtype=np.float64)
+    boxes = np.fromiter(
+        chain.from_iterable(map(attrgetter("bbox"), batch)), np.float64, 4 * len(batch)
+    ).reshape(-1, 4)
     crowd = np.array([box.iscrowd or 0 for box in batch], dtype=np.int64)
     area = np.array([box.area for box in batch], dtype=np.float64)  # None becomes NaN
     if not (np.abs(boxes) < 1e300).all() or ((crowd != 0) & (crowd != 1)).any() or (area < 0).any():

@@ -21,20 +21,26 @@ SUSPICIOUS = re.compile(r"^/|\.\.|[:\\]")
 
 
 class Listing:
-    """Names of the files below some folders; each directory is read once, and no file is opened."""
+    """Names of the files below some folders; each directory is read once, and no file is opened.
+
+    Attributes:
+        links: the paths that are symbolic links, of the folders that were read so far.
+    """
 
     def __init__(self) -> None:
-        self._files: dict[str, dict[str, bool]] = {}
+        self._files: dict[str, set[str]] = {}
+        self.links: set[str] = set()
 
-    def files(self, folder: str) -> dict[str, bool]:
-        """The files in a folder, and whether each is a symbolic link."""
+    def files(self, folder: str) -> set[str]:
+        """The names of the files in a folder."""
         if folder not in self._files:
             try:
                 with os.scandir(folder) as entries:
-                    found = {e.name: e.is_symlink() for e in entries if e.is_file()}
+                    found = [entry for entry in entries if entry.is_file()]
             except (OSError, ValueError):
-                found = {}
-            self._files[folder] = found
+                found = []
+            self._files[folder] = {entry.name for entry in found}
+            self.links |= {entry.path for entry in found if entry.is_symlink()}
         return self._files[folder]
 
     def find(self, folder: str, name: str) -> str | None:
@@ -57,8 +63,10 @@ def placed(
     """
     listing, places = Listing(), [str(folder) for folder in folders]
     found: list[Finding] = []
+    # Nearly all names stand in the first folder; a name that is listed there is no path.
+    present, first = listing.files(places[0]), os.path.join(places[0], "")
     paths = [
-        _path(annotations, image, name, places, listing, found)
+        first + name if name in present else _path(annotations, image, name, places, listing, found)
         for image, name in enumerate(annotations.names)
     ]
     found += _sizes(annotations)
@@ -134,6 +142,8 @@ def _sizes(annotations: Annotations) -> list[Finding]:
 
 
 def _listed_twice(annotations: Annotations, paths: Sequence[str]) -> list[Finding]:
+    if len(set(paths)) == len(paths):
+        return []
     first: dict[str, int] = {}
     again = [
         image for image, path in enumerate(paths) if path and first.setdefault(path, image) != image
@@ -158,16 +168,14 @@ def _links(
     annotations: Annotations, paths: Sequence[str], listing: Listing, root: Path | None
 ) -> list[Finding]:
     """Links of single files that lead out of the data set; a whole folder may be linked."""
-    if root is None:
+    if root is None or not listing.links:
         return []
-    inside = [os.path.realpath(root)]
-    inside += {os.path.realpath(os.path.dirname(path)) for path in paths if path}
+    folders = {os.path.dirname(path) for path in paths if path}
+    inside = tuple(os.path.realpath(each) + os.sep for each in (root, *folders))
     out = [
         image
         for image, path in enumerate(paths)
-        if path
-        and listing.files(os.path.dirname(path)).get(os.path.basename(path))
-        and not any(os.path.realpath(path).startswith(each + os.sep) for each in inside)
+        if path in listing.links and not os.path.realpath(path).startswith(inside)
     ]
     if not out:
         return []
