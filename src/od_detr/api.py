@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +13,57 @@ if TYPE_CHECKING:
     from od_detr.inference.predictor import Predictor
 
 
+def train(data: str | Path, **options: Any) -> Detector:
+    """Trains a new detector and returns the best one of the run.
+
+    Args:
+        data: folder of labelled images in COCO, YOLO or Pascal VOC layout.
+        **options: options of `od-detr train`, checked as on the command line: `output="runs/x"`,
+            `epochs=12`, `opt={"lr": 1e-4}` or `opt_lr=1e-4`.
+
+    Example:
+        detector = od_detr.train("data", model="dino-4scale", output="runs/x")
+
+    Raises:
+        InputError: an option or the data is wrong; the message is one line.
+        Interrupted: Ctrl-C; everything is saved, and `resume=True` continues.
+    """
+    from od_detr.options import TrainOptions, from_values
+    from od_detr.training.fit import fit
+
+    run = fit(from_values(TrainOptions, {"data": data} | options))
+    return Detector.from_pretrained(run.directory)
+
+
+@dataclass(frozen=True)
+class NewDetector:
+    """A detector that is not trained yet; `fit` trains it.
+
+    Attributes:
+        options: options of `od-detr train` that it was created with.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def fit(self, data: str | Path, **options: Any) -> Detector:
+        """Trains it and returns the best detector of the run.
+
+        Args:
+            data: folder of labelled images in COCO, YOLO or Pascal VOC layout.
+            **options: as in `od_detr.train`; they come before those of `Detector.create`.
+
+        Raises:
+            InputError: an option or the data is wrong; the message is one line.
+        """
+        return train(data, **{**self.options, **options})
+
+
 class Detector:
     """A trained detector.
+
+    Attributes:
+        source: the run, folder, checkpoint or name on the hub that it was read from.
+        predictor: the network, ready to predict.
 
     Example:
         detector = Detector.from_pretrained("runs/x/best")
@@ -22,47 +72,63 @@ class Detector:
         better = detector.fit("more data", output="runs/y", epochs=24)
     """
 
-    def __init__(self, directory: Path, predictor: Predictor) -> None:
-        self.directory, self.predictor = directory, predictor
+    def __init__(self, source: str | Path, predictor: Predictor) -> None:
+        self.source, self.predictor = source, predictor
 
-    @classmethod
-    def from_pretrained(cls, directory: str | Path, device: str = "auto") -> Detector:
-        """The detector of a run.
+    @staticmethod
+    def create(model: str = "deformable-detr-plus", **options: Any) -> NewDetector:
+        """A new detector, to be trained with `fit`.
 
         Args:
-            directory: folder of the run, or the `best/` folder in it.
-            device: auto, cpu, cuda or mps.
+            model: deformable-detr-plus, dab-deformable-detr, dino-4scale or dino-5scale.
+            **options: options of `od-detr train`, such as `backbone="resnet18"` or `queries=100`.
+
+        Example:
+            detector = Detector.create("dino-4scale").fit("data", output="runs/x")
 
         Raises:
-            InputError: the folder holds no detector.
+            InputError: an option is unknown or wrong; the message is one line.
+        """
+        from od_detr.options import TrainOptions, from_values
+
+        chosen = {"model": model} | options
+        from_values(TrainOptions, {"data": "."} | chosen)
+        return NewDetector(chosen)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str = "auto") -> Detector:
+        """A trained detector.
+
+        Args:
+            source: folder of a run or of a saved detector; a Hugging Face folder; a checkpoint of
+                the official code or of detrex; or a repository of the Hugging Face hub, as
+                "owner/name" or "hf:owner/name".
+            device: auto, cpu, cuda, cuda:0 or mps.
+
+        Raises:
+            InputError: there is no detector, or the device is not present.
         """
         from od_detr.inference.predictor import Predictor
+        from od_detr.integrations.weights.hub import as_source
 
-        return cls(Path(directory), Predictor.from_run(Path(directory), device=device))
+        return cls(source, Predictor.from_run(as_source(source), device=device))
 
     def fit(self, data: str | Path, **options: Any) -> Detector:
         """Fine-tunes the detector and returns the best one of the run.
 
+        Architecture and image size are those of this detector, and classes of the same name keep
+        their weights.
+
         Args:
-            data: folder with images and COCO annotations.
-            **options: options of `od-detr train`, checked as on the command line: `epochs=12`,
-                `opt={"lr": 1e-4}` or `opt_lr=1e-4`. The architecture is that of this detector, and
-                so is the image size unless it is given.
+            data: folder of labelled images in COCO, YOLO or Pascal VOC layout.
+            **options: as in `od_detr.train`.
 
         Raises:
             InputError: an option or the data is wrong; the message is one line.
         """
-        from od_detr.options import TrainOptions, from_values
-        from od_detr.training.fit import fit
+        from od_detr.integrations.weights.hub import as_source
 
-        kept = {
-            "data": data,
-            "init": self.directory,
-            "model": self.predictor.detector.settings["model"],
-            "image_size": self.predictor.transform.image_size,
-        }
-        run = fit(from_values(TrainOptions, kept | options))
-        return self.from_pretrained(run.directory)
+        return train(data, **{"init": as_source(self.source), **options})
 
     @property
     def classes(self) -> Sequence[str]:
@@ -76,15 +142,17 @@ class Detector:
 
         Args:
             source: a path, a PIL image, an RGB array (height, width, 3) of uint8, an RGB tensor
-                (3, height, width) of uint8 or of floats from 0 to 1; a list of these; a folder or
-                a glob. OpenCV reads BGR: turn it with `image[..., ::-1]`.
+                (3, height, width) of uint8 or of floats from 0 to 1; a list or a batch of these; a
+                folder, a glob, a video, or the number of a camera. OpenCV reads BGR: turn it with
+                `image[..., ::-1]`.
             threshold: lowest score that is returned, from 0 to 1. None takes the one with the
                 highest F1 on the validation set of the run, or 0.3 if none was measured.
             batch_size: most images that are computed together.
 
         Returns:
-            supervision.Detections, best first: pixel xyxy inside the image, scores, class ids, class
-            names in `.data["class_name"]`. A list of them for a list, a generator for a folder or glob.
+            supervision.Detections, best first: pixel xyxy inside the image, scores, class ids,
+            class names in `.data["class_name"]`. A list of them for a list, a generator for a
+            folder, a glob, a video or a camera.
 
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.
@@ -99,10 +167,14 @@ class Detector:
         See `od_detr.evaluation.analysis.analysed` for all keys. It adds the `confusion` matrix.
 
         Args:
-            data: folder with images and COCO annotations.
+            data: folder of labelled images in COCO, YOLO or Pascal VOC layout.
             split: part of the data.
             **options: arguments of `od_detr.inference.evaluate.evaluate_run`.
+
+        Raises:
+            InputError: the data cannot be used, or has classes that the detector does not know.
         """
         from od_detr.inference.evaluate import evaluate_run
+        from od_detr.integrations.weights.hub import as_source
 
-        return evaluate_run(self.directory, Path(data), split, **options)
+        return evaluate_run(Path(as_source(self.source)), Path(data), split, **options)

@@ -21,7 +21,7 @@ from od_detr.errors import InputError
 from od_detr.files import also_named, atomic_write
 from od_detr.run_files import RunFiles
 
-NEEDED = ("state_dict", "optimizer", "schedule", "global_step", "run")
+NEEDED = ("state_dict", "detector", "optimizer", "schedule", "global_step", "run")
 MARK = b"sha256:"
 COMMENT_BYTES = len(MARK) + 64
 NO_COMMENT = b"\0\0"  # how an archive without a comment ends: the length of the comment

@@ -36,7 +36,7 @@ def advice(options: TrainOptions) -> str:
     if smaller < options.batch_size:
         accumulate = options.accumulate * options.batch_size // smaller
         ways.append(f"--batch-size {smaller} --accumulate {accumulate}")
-    ways.append(f"--image-size {max(32, round(options.image_size * 0.7 / 32) * 32)}")
+    ways.append(f"--image-size {max(32, round(options.short_side * 0.7 / 32) * 32)}")
     if not options.checkpoint_encoder:
         ways.append("--checkpoint-encoder")
     if options.precision == "32":

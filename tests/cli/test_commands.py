@@ -451,7 +451,7 @@ def test_fit_takes_what_the_command_takes(
         Detector.from_pretrained(trained).fit("data", epochs="1", batch_size=4, **rate)
     expected = OptimizerOptions(lr=1e-3)
     assert (seen[0].epochs, seen[0].batch_size, seen[0].opt) == (1, 4, expected)
-    assert (seen[0].data, seen[0].init, seen[0].image_size) == ("data", str(trained), 64)
+    assert (seen[0].data, seen[0].init, seen[0].image_size) == ("data", str(trained), None)
 
 
 def test_fine_tuning_refuses_another_architecture_and_other_sizes(

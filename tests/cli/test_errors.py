@@ -138,7 +138,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "compiling on a CPU": (["--compile"], r"--compile: on a cpu steps gain 5 % after 80 s .*; leave it out"),
     "fp16 on a CPU": (["--precision", "fp16"], r"--precision fp16: a CPU cannot .* bf16 or 32"),
     "nothing to resume": (["--resume"], r"last\.ckpt: no such checkpoint; give the --output of a run"),
-    "nothing to start from": (["--init", "nowhere"], r"nowhere: has no config\.json; give the best/ folder"),
+    "nothing to start from": (["--init", "nowhere"], r"nowhere: no such file or directory; give a run"),
     "no configuration": (["--config", "none.yaml"], r"--config none\.yaml: No such file .*; give a YAML"),
 }  # fmt: skip
 
@@ -206,8 +206,8 @@ def test_a_wrong_configuration_is_refused_with_its_place(
         (["train"], r"--data missing; usage: od-detr train"),
         (["evaluate"], r"run and --data missing; usage: od-detr evaluate RUN"),
         (["evaluate", "--run", "x"], r"--run: give it without a name"),
-        (["evaluate", "nowhere", "--data", "x"], r"nowhere: no such directory; give the --output"),
-        (["predict", "nowhere", "x.jpg"], r"nowhere: no such directory; give the --output"),
+        (["evaluate", "nowhere", "--data", "x"], r"nowhere: no such file or directory; give a run"),
+        (["predict", "nowhere", "x.jpg"], r"nowhere: no such file or directory; give a run"),
         (["predict", "a", "x.jpg", "--threshold", "2"], r"--threshold must be between 0 and 1"),
         (["evaluate", "a", "--data", "x", "--batch-size", "0"], r"--batch-size must be at least 1"),
         (["evaluate", "a", "--data", "x", "--weights", "worst"], r"--weights must be one of best"),

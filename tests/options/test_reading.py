@@ -147,7 +147,7 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
     )  # fmt: skip
     assert set(RESOLVED_LATER) == {
         *SIZES, "devices", "nodes", "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay", "qfl.class_weight",
-        "eval.topk",
+        "eval.topk", "model", "image_size",
     }  # fmt: skip
     assert PER_RUN == ("resume", "dry_run")
 

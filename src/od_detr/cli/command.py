@@ -41,13 +41,19 @@ def json_option() -> Any:
 
 def device_option() -> Any:
     """`--device`."""
-    return option("auto", "Device to compute on. auto uses a GPU if there is one.")
+    return option(
+        "auto",
+        "Device to compute on: auto, cpu, cuda, cuda:1, mps. auto uses a GPU if there is one.",
+    )
 
 
 def run_option() -> Any:
     """The run that a command reads."""
     return option(
-        REQUIRED, "Folder of a run, or of a saved detector.", positional=True, known_as=("model",)
+        REQUIRED,
+        "Folder of a run or of a saved detector, a checkpoint of other code, or hf:OWNER/NAME.",
+        positional=True,
+        known_as=("model",),
     )
 
 

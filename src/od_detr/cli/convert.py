@@ -17,11 +17,14 @@ class ConvertOptions:
 
     checkpoint: str = option(
         REQUIRED,
-        "A PyTorch or safetensors file, or a Hugging Face folder. With --to huggingface: a run.",
+        "A PyTorch or safetensors file, a Hugging Face folder, or hf:OWNER/NAME. With --to "
+        "huggingface: a run.",
         positional=True,
         known_as=("weights",),
     )
-    model: ModelName = option("deformable-detr-plus", "Architecture of the weights.")
+    model: ModelName | None = option(
+        None, "Architecture that the weights must be of.", shown="the one that the weights show"
+    )
     output: str = option("converted", "Folder to write.", metavar="DIR")
     num_classes: int | None = option(
         None, "Number of classes.", at_least=1, shown="as in the checkpoint", known_as=("nc",)
@@ -34,15 +37,18 @@ class ConvertOptions:
 
 
 def convert(options: ConvertOptions) -> dict[str, Any]:
-    """Converts and reports which tensors were used."""
+    """Converts and reports what the weights are and which tensors were used."""
     from od_detr.integrations.weights.convert import convert as convert_weights
     from od_detr.integrations.weights.convert import convert_to_huggingface
+    from od_detr.integrations.weights.hub import downloaded, is_hub_name
 
-    source, output = Path(options.checkpoint), Path(options.output)
+    named = options.checkpoint
+    source = downloaded(named) if is_hub_name(named) else Path(named)
+    output = Path(options.output)
     if options.to == "huggingface":
         done = convert_to_huggingface(source, output)
     else:
         done = convert_weights(source, options.model, output, options.num_classes, options.classes)
-    print(done)
+    print(f"{done}\nsaved in {output}")
     tensors = {"taken": done.taken, "fresh": done.fresh, "unused": done.unused}
-    return {"output": options.output} | tensors
+    return {"output": options.output, "model": done.model, "origin": done.origin} | tensors

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.cli.command import (
-    DeviceName,
     WeightsName,
     device_option,
     json_option,
@@ -62,7 +61,7 @@ class EvaluateOptions:
     workers: int = option(
         0, "Number of processes that load images.", at_least=0, known_as=("num_workers",)
     )
-    device: DeviceName = device_option()
+    device: str = device_option()
     precision: Literal["auto", "32", "bf16"] = option(
         "32", "Precision of the network. auto is bf16 where the processor supports it."
     )

@@ -12,7 +12,7 @@ from od_detr.cli.help import usage
 from od_detr.errors import InputError
 from od_detr.options.fields import Option, options_of, renamed
 from od_detr.options.names import as_flag, known_name, no_such_option
-from od_detr.options.reading import build, missing
+from od_detr.options.reading import build, missing, with_continued
 from od_detr.run_files import RunFiles
 
 
@@ -61,6 +61,7 @@ def parse(name: str, options: type, arguments: Sequence[str], reads_config: bool
     given = _read(name, options, arguments, reads_config)
     configs = [*_configs_of_runs(options, given), *given.configs]
     values = _from_files(options, configs) | given.values | _positional(options, given.bare)
+    values = with_continued(options, values)
     absent = missing(options, values)
     if absent:
         flags = " and ".join(each.flag for each in absent)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.cli.command import (
-    DeviceName,
     WeightsName,
     device_option,
     json_option,
@@ -44,7 +43,7 @@ class PredictOptions:
         known_as=("conf", "confidence", "score", "conf_thres"),
     )
     weights: WeightsName = weights_option()
-    device: DeviceName = device_option()
+    device: str = device_option()
     precision: Literal["auto", "32", "bf16"] = option(
         "auto",
         "Precision of the network. auto is bf16 where the processor supports it.",
@@ -62,7 +61,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     from od_detr.inference.predictor import Predictor
 
     predictor = Predictor.from_run(
-        Path(options.run), options.weights, options.device, options.precision, options.compile
+        options.run, options.weights, options.device, options.precision, options.compile
     )
     found = predict_files(predictor, options.sources, Path(options.output), options.threshold)
     threshold = predictor.chosen(options.threshold)

@@ -77,10 +77,10 @@ def _dry_run(options: TrainOptions) -> dict[str, Any]:
     for line in (
         f"{cost['images']} training images, {cost['validation_images']} validation images, "
         f"{len(cost['classes'])} classes",
-        f"{options.model} with {options.backbone}: {millions:.1f} M parameters, "
+        f"{cost['model']} with {cost['backbone']}: {millions:.1f} M parameters, "
         f"{trainable:.1f} M trainable",
         f"{cost['flops_per_image'] / 1e9:.1f} GFLOPs for an image with a short side of "
-        f"{options.image_size} px (4:3)",
+        f"{cost['image_size']} px (4:3)",
         f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images in "
         "float32",
         f"{cost['epochs']} epochs, {cost['steps']} steps on {cost['devices']} x {cost['device']}",

@@ -20,7 +20,6 @@ from od_detr.detectors import (
     DetectionTransformer,
     check_compiles,
     compile_backbone,
-    load_detector,
     load_weights,
 )
 from od_detr.devices import choose_device
@@ -28,7 +27,8 @@ from od_detr.errors import InputError
 from od_detr.evaluation.analysis import DEFAULT_THRESHOLD
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.sources import find_images, is_collection, pixels_of
-from od_detr.run_files import RunFiles, saved_detector
+from od_detr.integrations.weights.opening import open_weights
+from od_detr.run_files import RunFiles
 from od_detr.structures import Batch
 
 if TYPE_CHECKING:
@@ -73,18 +73,28 @@ class Predictor:
     @classmethod
     def from_run(
         cls,
-        run: Path,
+        source: str | Path,
         weights: str = "best",
         device: str = "auto",
         precision: str = "auto",
         compile: bool = False,
     ) -> Predictor:
-        """From a run's directory or a saved detector.
+        """From a run, or from anything that `open_weights` takes.
 
-        `weights` "online" and "teacher" are those of the last epoch. The threshold is the one with
-        the highest F1 on the validation set, where the run measured one.
+        The threshold is the one with the highest F1 on the validation set, where the run measured
+        one.
+
+        Args:
+            source: the run, or the detector.
+            weights: best, or "online" or "teacher" for those of a run's last epoch.
+            device: auto, cpu, cuda, cuda:0 or mps.
+            precision: auto, 32 or bf16.
+            compile: whether torch.compile translates the backbone, on a GPU.
+
+        Raises:
+            InputError: there is no detector, or the device is not present.
         """
-        detector, config = open_run(run, weights)
+        detector, config = open_run(source, weights)
         size = config.get("image_size", DEFAULT_SIZE)
         detector = detector.to(choose_device(device))
         return cls(
@@ -207,14 +217,22 @@ def check_threshold(threshold: float) -> None:
         raise InputError(f"threshold {threshold!r}: must be a number from 0 to 1")
 
 
-def open_run(run: Path, weights: str = "best") -> tuple[DetectionTransformer, dict[str, Any]]:
-    """The detector of a run with the weights asked for, and its configuration."""
-    if not run.is_dir():
-        raise InputError(f"{run}: no such directory; give the --output of od-detr train")
-    detector, config = load_detector(saved_detector(run))
+def open_run(
+    source: str | Path, weights: str = "best"
+) -> tuple[DetectionTransformer, dict[str, Any]]:
+    """The detector of a run with the weights asked for, and its configuration.
+
+    Args:
+        source: the run, or anything that `open_weights` takes.
+        weights: best, or "online" or "teacher" for those of a run's last epoch.
+
+    Raises:
+        InputError: there is no detector, or the run has no such weights.
+    """
+    detector, config = open_weights(source)
     if weights == "best":
         return detector, config
-    files = RunFiles.of(run)
+    files = RunFiles.of(source)
     if not files.is_saved:
         raise InputError(
             f"{files.last}: not there, so the last {weights} weights are unknown; use --weights "

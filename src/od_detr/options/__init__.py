@@ -1,6 +1,6 @@
 """Everything a user can choose, as plain data: the command line, `config.yaml` and Python share it.
 
-`train.py` and `method.py` declare the options, `fields.py` says how, `names.py` finds an option by
+`train.py`, `schedule.py` and `method.py` declare the options, `fields.py` says how, `names.py` finds an option by
 any of its names, and `reading.py` turns values into options. Importing this needs only the standard
 library.
 """
@@ -23,6 +23,7 @@ from od_detr.options.reading import check_limits, from_values
 from od_detr.options.schedule import EvalOptions, OptimizerOptions
 from od_detr.options.train import (
     MAY_CHANGE_ON_RESUME,
+    PATHS,
     PER_RUN,
     RESOLVED_LATER,
     SIZES,
@@ -32,6 +33,7 @@ from od_detr.options.train import (
 
 __all__ = [
     "MAY_CHANGE_ON_RESUME",
+    "PATHS",
     "PER_RUN",
     "RESOLVED_LATER",
     "SIZES",

@@ -35,6 +35,7 @@ class About:
         per_run: describes this call and not the run, so that `config.yaml` does not hold it.
         in_run: the value is a file in a run's directory, whose `config.yaml` gives the options that
             the command line does not.
+        is_path: a file or folder; `config.yaml` holds it as an absolute path.
         formerly: the name of version 0.1, still accepted for one release.
         known_as: names of the same thing in other packages, for hints.
     """
@@ -52,6 +53,7 @@ class About:
     may_change_on_resume: bool = False
     per_run: bool = False
     in_run: bool = False
+    is_path: bool = False
     formerly: str = ""
     known_as: tuple[str, ...] = ()
 

@@ -23,7 +23,23 @@ def from_values(options: type[Options], values: Mapping[str, Any]) -> Options:
     Raises:
         InputError: an unknown name, with the nearest known one, or a value out of range.
     """
-    return build(options, flatten(options, values, as_python), as_python)
+    given = flatten(options, values, as_python)
+    return build(options, with_continued(options, given), as_python)
+
+
+def with_continued(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by dotted name, above those of the run that they ask to continue, if they do.
+
+    Raises:
+        InputError: that run's `config.yaml` cannot be read.
+    """
+    find = getattr(options, "continued", None)
+    file = find(values) if find else None
+    if file is None:
+        return dict(values)
+    from od_detr.options.config_file import read_config
+
+    return read_config(options, file) | dict(values)
 
 
 def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.architectures import ARCHITECTURES, Architecture, ModelName
@@ -23,7 +25,10 @@ from od_detr.options.method import (
     QflOptions,
 )
 from od_detr.options.schedule import EvalOptions, OptimizerOptions
+from od_detr.run_files import RunFiles
 
+DEFAULT_MODEL: ModelName = "deformable-detr-plus"
+DEFAULT_SIZE = 800  # pixels
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
 # Epoch after which the originals reduce the learning rate, by length of the schedule.
 DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
@@ -39,10 +44,16 @@ class TrainOptions:
         metavar="DIR",
         everyday=True,
         may_change_on_resume=True,
+        is_path=True,
         known_as=("dataset", "dataset_dir"),
     )
-    model: ModelName = option(
-        "deformable-detr-plus", "Architecture.", everyday=True, known_as=("arch", "architecture")
+    model: ModelName | None = option(
+        None,
+        "Architecture.",
+        everyday=True,
+        resolved=True,
+        shown=f"that of --init, or {DEFAULT_MODEL}",
+        known_as=("arch", "architecture"),
     )
     output: str = option(
         "runs/train",
@@ -50,6 +61,7 @@ class TrainOptions:
         metavar="DIR",
         everyday=True,
         may_change_on_resume=True,
+        is_path=True,
         known_as=("name", "project", "save_dir", "output_dir", "out"),
     )
     recipe: RecipeName = option(
@@ -57,7 +69,7 @@ class TrainOptions:
     )
     resume: bool = option(
         False,
-        "Continue the run in --output where it stopped.",
+        "Continue the run in --output where it stopped, with the options it began with.",
         everyday=True,
         may_change_on_resume=True,
         per_run=True,
@@ -70,9 +82,11 @@ class TrainOptions:
     )
     init: str | None = option(
         None,
-        "Fine-tune the detector of this run or folder. Other classes get new output layers.",
-        metavar="DIR",
+        "Start from a trained detector: a run, a folder, a checkpoint of other code, or "
+        "hf:OWNER/NAME. Classes of the same name keep their weights.",
+        metavar="FROM",
         everyday=True,
+        is_path=True,
         shown="train a new detector",
         known_as=("weights", "pretrained", "checkpoint", "pretrain_weights"),
     )
@@ -104,11 +118,13 @@ class TrainOptions:
         at_least=1,
         known_as=("grad_accum_steps", "accumulate_grad_batches"),
     )
-    image_size: int = option(
-        800,
+    image_size: int | None = option(
+        None,
         "Short side of the images in pixels. Training varies it.",
         at_least=16,
         everyday=True,
+        resolved=True,
+        shown=f"that of --init, or {DEFAULT_SIZE}",
         known_as=("imgsz", "img_size", "size", "resolution"),
     )
     augment: Literal["detr", "flip", "none"] = option(
@@ -122,7 +138,9 @@ class TrainOptions:
         at_least=0.001,
         at_most=0.999,
     )
-    val_data: str | None = option(None, "Another folder to validate on.", shown="that of --data")
+    val_data: str | None = option(
+        None, "Another folder to validate on.", is_path=True, shown="that of --data"
+    )
     classes: str | None = option(
         None, "Names of the classes to train on, separated by commas.", shown="all"
     )
@@ -140,6 +158,7 @@ class TrainOptions:
         "imagenet",
         "Weights of the backbone: imagenet, none, or a safetensors file.",
         everyday=True,
+        is_path=True,
     )
     backbone_options: dict[str, Any] = option(
         {}, "More arguments of the timm model, such as {channels: [32, 64]}.", shown="none"
@@ -298,7 +317,12 @@ class TrainOptions:
     @property
     def architecture(self) -> Architecture:
         """The entry of `model` in the table of architectures."""
-        return ARCHITECTURES[self.model]
+        return ARCHITECTURES[self.model or DEFAULT_MODEL]
+
+    @property
+    def short_side(self) -> int:
+        """`image_size`, or its default where neither the user nor `init` decided it."""
+        return self.image_size or DEFAULT_SIZE
 
     @property
     def drop_epoch(self) -> int:
@@ -330,6 +354,16 @@ class TrainOptions:
             return self.recipe in ("md+pd", "od")
         return self.ema.stop == "on"
 
+    @staticmethod
+    def continued(values: Mapping[str, Any]) -> Path | None:
+        """The `config.yaml` whose options hold where `values` (by dotted name) give none.
+
+        It is that of the run in `output`, if `values` ask to resume it.
+        """
+        files = RunFiles(Path(str(values.get("output", TrainOptions.output))))
+        asked = str(values.get("resume", False)).lower() == "true"
+        return files.config if asked and files.is_run else None
+
     def check_stages(self, layers: int) -> None:
         """Refuses `ag.stages` that a detector with this many decoder layers does not have.
 
@@ -350,10 +384,13 @@ _ALL = options_of(TrainOptions).values()
 MAY_CHANGE_ON_RESUME = tuple(
     dict.fromkeys(each.name.partition(".")[0] for each in _ALL if each.about.may_change_on_resume)
 )
+# Options whose value may be a path.
+PATHS = tuple(each.name for each in _ALL if each.about.is_path)
 # Options that `config.yaml` does not hold.
 PER_RUN = tuple(each.name for each in _ALL if each.about.per_run)
 # Options that may be None until the architecture, the schedule, the launcher or --init decides.
 RESOLVED_LATER = tuple(each.name for each in _ALL if each.about.resolved)
 # Those of them that the launcher decides, and those that are sizes of the detector.
 PROCESSES = ("devices", "nodes")
-SIZES = tuple(name for name in RESOLVED_LATER if "." not in name and name not in PROCESSES)
+_OTHERS = (*PROCESSES, "model", "image_size")
+SIZES = tuple(name for name in RESOLVED_LATER if "." not in name and name not in _OTHERS)

@@ -44,12 +44,16 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
     trainable = [each.numel() for each in network.detector.parameters() if each.requires_grad]
     copies = 1 if network.teacher is None else 2
     held = 4 * (sum(sizes) * copies + 3 * sum(trainable))
-    size = (options.image_size, round(options.image_size * ASPECT))
+    side = plan.options.short_side
+    size = (side, round(side * ASPECT))
     saved = extrapolated(lambda small: saved_bytes(network, small), size)
     return {
         "images": len(parts.train),
         "validation_images": len(parts.val_batches.dataset),  # pyright: ignore[reportArgumentType]
         "classes": list(parts.train.classes),
+        "model": parts.options.model,
+        "backbone": parts.options.backbone,
+        "image_size": side,
         "device": str(parts.fabric.device),
         "devices": plan.place.world_size,
         "epochs": options.epochs,

@@ -121,6 +121,7 @@ class Training:
         """All that `last.ckpt` holds: from it a run goes on bit for bit. All ranks call this."""
         return {
             "state_dict": self.network.state_dict(),
+            "detector": self.network.detector.settings,
             **self.descent.state_dict(),
             "global_step": self.state.step,
             "run": self.state.state_dict()

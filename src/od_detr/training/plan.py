@@ -29,7 +29,6 @@ from od_detr.options import TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.nonfinite.guard import FiniteGuard
-from od_detr.training.opening import open_data, open_detector, say
 from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe
 from od_detr.training.record.fingerprint import fingerprint
@@ -39,6 +38,8 @@ from od_detr.training.record.resume import check_fits, check_same_data, resume_o
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
+from od_detr.training.setup.opening import open_data, open_detector
+from od_detr.training.setup.start import Start, read_start, resumed_start, say, with_start
 from od_detr.training.supervised import Supervised
 from od_detr.training.teacher import Teacher, scaled_decay
 
@@ -52,12 +53,14 @@ class Plan:
         place: this process among those that train together.
         files: the run's files.
         checkpoint: what to resume from, if there is anything.
+        start: the detector to start from, if there is one.
     """
 
     options: TrainOptions
     place: Ranks
     files: RunFiles
     checkpoint: Checkpoint | None = None
+    start: Start | None = None
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes from training the same run meanwhile.
@@ -126,11 +129,11 @@ def planned(options: TrainOptions) -> Plan:
     check_output(files, Path(options.data))
     if not options.resume:
         check_free(files)
-        return Plan(options, place, files)
+        return _from_the_start(options, place, files)
     if files.is_begun and not files.is_saved:
         check_free(files)
         say(f"{files.directory}: nothing was saved yet, so the run starts from the beginning")
-        return Plan(resume_options(options, files.config), place, files)
+        return _from_the_start(resume_options(options, files.config), place, files)
     checkpoint = load_checkpoint(files)
     if checkpoint.notice:
         say(checkpoint.notice)
@@ -140,7 +143,14 @@ def planned(options: TrainOptions) -> Plan:
             f"{files.directory}: the learning rate still drops after epoch {options.opt.drop}, as "
             "when the run began"
         )
-    return Plan(options, place, files, checkpoint)
+    start = resumed_start(checkpoint.contents, str(files.last))
+    return Plan(with_start(options, start), place, files, checkpoint, start)
+
+
+def _from_the_start(options: TrainOptions, place: Ranks, files: RunFiles) -> Plan:
+    """A run that has nothing to resume."""
+    start = read_start(options)
+    return Plan(with_start(options, start), place, files, start=start)
 
 
 def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
@@ -161,7 +171,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     data = fingerprint(train, val)
     if plan.checkpoint is not None and not options.resume_with_other_data:
         check_same_data(plan.checkpoint, data)
-    detector = open_detector(options, train, frozen)
+    detector = open_detector(options, train, plan.start, frozen)
     place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
     sampler = BatchSampler(
         len(train), options.batch_size, seed=options.seed, drop_last=True, **place

@@ -16,7 +16,7 @@ from od_detr.data.headers.checks import with_header_findings
 from od_detr.data.headers.header import read_header
 from od_detr.data.headers.scan import read_headers
 from od_detr.errors import InputError
-from od_detr.training.opening import open_data
+from od_detr.training.setup.opening import open_data
 
 SUFFIXES = ("jpg", "jfif", "png", "webp", "bmp", "tif", "gif", "ppm", "avif", "heic")
 

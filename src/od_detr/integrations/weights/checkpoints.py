@@ -32,6 +32,7 @@ WRAPPERS = (
     "ema",
 )
 SINGLE_FILES = (WEIGHTS, "pytorch_model.bin")
+PROCESSOR = "preprocessor_config.json"
 DAMAGED = "the file is damaged or no checkpoint; download it again"
 
 
@@ -39,14 +40,20 @@ DAMAGED = "the file is damaged or no checkpoint; download it again"
 class Checkpoint:
     """Named weights in float32, and what is known of the model they belong to.
 
-    `arguments` are those of the training script, `config` is a Hugging Face configuration; either may be empty.
-    `notes` tell what else the checkpoint holds and was not taken.
+    Attributes:
+        source: the file or directory that was read.
+        weights: the tensors by name.
+        arguments: those of the training script; may be empty.
+        config: a Hugging Face configuration; may be empty.
+        processor: the Hugging Face image processor's configuration; may be empty.
+        notes: what else the checkpoint holds and was not taken.
     """
 
     source: Path
     weights: dict[str, Tensor]
     arguments: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    processor: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -71,6 +78,7 @@ def read_foreign_checkpoint(source: Path) -> Checkpoint:
         _clean(source, weights),
         vars(arguments) if isinstance(arguments, argparse.Namespace) else dict(arguments or {}),
         _read_json(beside) if source.name in SINGLE_FILES and beside.is_file() else {},
+        _processor(source.parent) if source.name in SINGLE_FILES else {},
         notes,
     )
 
@@ -89,10 +97,16 @@ def _read_directory(directory: Path) -> Checkpoint:
         else:
             continue
         weights = {key: tensor for part in parts for key, tensor in _read_file(part).items()}
-        return Checkpoint(directory, _clean(directory, weights), config=config)
+        weights = _clean(directory, weights)
+        return Checkpoint(directory, weights, config=config, processor=_processor(directory))
     raise InputError(
         f"{directory}: has neither {' nor '.join(SINGLE_FILES)}; give a checkpoint file"
     )
+
+
+def _processor(directory: Path) -> dict[str, Any]:
+    file = directory / PROCESSOR
+    return _read_json(file) if file.is_file() else {}
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -27,34 +27,53 @@ IMAGE_SIZE = 800  # short side all these detectors are evaluated at
 OF_CLASSES = re.compile(r"(decoder|queries)\.heads\.classes\.|denoising\.labels\.")
 # What a detector never computes with.
 IDLE = re.compile(
-    r"(^|\.)num_batches_tracked$|^backbone\.(0\.body\.fc|fc|linear)\.|^criterion\.|^model\.backbone\.model\.fc\."
+    r"(^|\.)num_batches_tracked$|^backbone\.(0\.body\.fc|fc|linear)\."
+    r"|^criterion\.|^model\.backbone\.model\.fc\."
 )
 COMPUTING = re.compile(
-    r"(model|transformer|backbone|input_proj|neck|class_embed|bbox_embed|query_\w+|tgt_embed|refpoint_embed|patterns)\b"
+    r"(model|transformer|backbone|input_proj|neck|class_embed|bbox_embed|query_\w+|tgt_embed"
+    r"|refpoint_embed|patterns)\b"
 )
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done: how many tensors were taken, which start from new values, and what the checkpoint held that was not used."""
+    """What a conversion did.
+
+    Attributes:
+        source: the checkpoint or detector that was read.
+        origin: whose weights these are, such as "official" or "Hugging Face".
+        model: the architecture, or "huggingface" for a folder of that library.
+        taken: number of tensors that were taken over.
+        fresh: names of tensors that start from new values.
+        unused: names in the checkpoint that were not used.
+        notes: what else is worth knowing.
+    """
 
     source: Path
-    output: Path
-    model: str
     origin: str
+    model: str
     taken: int
     fresh: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.source} ({self.origin}) -> {self.output} ({self.model}): {self.taken} tensors"
-        ]
+        lines = [f"{self.source}: {self.origin} weights, {self.model}, {self.taken} tensors taken"]
         lines += [f"newly initialised: {name}" for name in self.fresh]
         lines += [f"not used: {name}" for name in self.unused]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A detector made of a checkpoint, with the facts that its `config.json` holds."""
+
+    detector: DetectionTransformer
+    classes: list[str]
+    facts: dict[str, Any]
+    report: Conversion
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class _Translation:
     """A checkpoint under our names, with the builder's arguments that its origin implies."""
 
     origin: str
+    model: str
     weights: dict[str, Tensor]
     left_over: list[str]
     settings: dict[str, Any]
@@ -70,27 +90,50 @@ class _Translation:
 
 def convert(
     checkpoint: Path,
-    model: str,
+    model: str | None,
     output: Path,
     num_classes: int | None = None,
     classes: list[str] | None = None,
 ) -> Conversion:
     """Saves the detector of a checkpoint in `output`, as `load_detector` reads it.
 
-    Takes checkpoints of the official code, of detrex and of Hugging Face transformers. With another number of
-    classes everything is kept but what belongs to classes.
+    Args:
+        checkpoint: as in `converted`.
+        model: as in `converted`.
+        output: directory to write.
+        num_classes: as in `converted`.
+        classes: as in `converted`.
+
+    Raises:
+        InputError: as `converted`.
+    """
+    done = converted(checkpoint, model, num_classes, classes)
+    save_detector(done.detector, output, done.classes, **done.facts)
+    return done.report
+
+
+def converted(
+    checkpoint: Path,
+    model: str | None = None,
+    num_classes: int | None = None,
+    classes: list[str] | None = None,
+) -> Converted:
+    """The detector of a checkpoint of the official code, of detrex or of Hugging Face transformers.
+
+    With another number of classes everything is kept but what belongs to classes.
 
     Args:
-        checkpoint: a PyTorch or safetensors file, or a Hugging Face directory. Code in it is never run.
-        model: the architecture, by its name on the command line.
-        output: directory to write.
+        checkpoint: a PyTorch or safetensors file, or a Hugging Face directory. Code in it is never
+            run.
+        model: the architecture that it must be, by its name on the command line; None takes the one
+            that the weights show.
         num_classes: classes to detect; by default as many as `classes`, else the checkpoint's.
         classes: their names.
 
     Raises:
         InputError: an unreadable checkpoint, or one of another architecture.
     """
-    if model not in ARCHITECTURES:
+    if model is not None and model not in ARCHITECTURES:
         nearest = difflib.get_close_matches(model, ARCHITECTURES, 1) or list(ARCHITECTURES)
         raise InputError(f"--model {model}: no such model; did you mean {nearest[0]}?")
     if classes is not None and num_classes not in (None, len(classes)):
@@ -99,26 +142,32 @@ def convert(
         )
     found, idle = _without_idle(read_foreign_checkpoint(checkpoint))
     translation = _translate(found, model)
-    unused = (*idle, *_unused(translation, found.source, model))
+    unused = (*idle, *_unused(translation, found.source))
     held = _classes_in(translation.weights, found.source)
     wanted = num_classes or (len(classes) if classes else held)
     weights, notes = translation.weights, [*found.notes, *translation.notes]
     if wanted != held:
         weights = {name: tensor for name, tensor in weights.items() if not OF_CLASSES.match(name)}
         notes.append(f"{wanted} classes instead of {held}: class heads are newly initialised")
-    detector = _build(model, wanted, translation.settings)
+    detector = _build(translation.model, wanted, translation.settings)
     fresh = _load(detector, weights, found.source, renewable=wanted != held)
     names, category_ids = _class_names(found, wanted, held, classes)
     facts = {
         "category_ids": category_ids,
-        "image_size": huggingface.image_size(found.config) or IMAGE_SIZE,
+        "image_size": huggingface.image_size(found.config, found.processor) or IMAGE_SIZE,
         "weights": f"converted from {found.source.name}",
     }
-    save_detector(detector, output, names, **facts)
-    taken = len(weights)
-    return Conversion(
-        found.source, output, model, translation.origin, taken, tuple(fresh), unused, tuple(notes)
+    huggingface.check_processor(found.processor, detector, found.source)
+    report = Conversion(
+        found.source,
+        translation.origin,
+        translation.model,
+        len(weights),
+        tuple(fresh),
+        unused,
+        tuple(notes),
     )
+    return Converted(detector.eval(), names, facts, report)
 
 
 def convert_to_huggingface(source: Path, output: Path) -> Conversion:
@@ -137,24 +186,32 @@ def convert_to_huggingface(source: Path, output: Path) -> Conversion:
     ours = detector.state_dict()
     unused = tuple(name for name in ours if name.endswith("num_batches_tracked"))
     origin = detector.settings["model"]
-    return Conversion(source, output, "huggingface", origin, len(ours) - len(unused), unused=unused)
+    return Conversion(source, origin, "huggingface", len(ours) - len(unused), unused=unused)
 
 
-def _translate(found: Checkpoint, model: str) -> _Translation:
+def _translate(found: Checkpoint, wanted: str | None) -> _Translation:
+    """Recognises whose weights these are and of which architecture, and renames them."""
     if "encoder.level_embed" in found.weights:
         raise InputError(f"{found.source}: is already a detector of this package; use it as it is")
+    if any(name.startswith("bbox_head.") for name in found.weights):
+        raise InputError(
+            f"{found.source}: is a checkpoint of mmdetection, whose weights are not supported; "
+            "docs/weights.md lists official and detrex checkpoints of the same architectures"
+        )
     if found.config or any(name.startswith("model.encoder.layers.") for name in found.weights):
-        return _from_huggingface(found, model)
+        return _from_huggingface(found, wanted)
     if {"transformer.level_embeds", "neck.convs.0.conv.weight"} & found.weights.keys():
-        return _from_official("detrex", found, detrex.to_official_names(found.weights), model)
-    return _from_official("official", found, found.weights, model)
+        return _from_official("detrex", found, detrex.to_official_names(found.weights), wanted)
+    return _from_official("official", found, found.weights, wanted)
 
 
 def _from_official(
-    origin: str, found: Checkpoint, weights: Mapping[str, Tensor], model: str
+    origin: str, found: Checkpoint, weights: Mapping[str, Tensor], wanted: str | None
 ) -> _Translation:
     """Translates weights under the official names; detrex's have been renamed to them."""
-    _check_likeness(weights, found.source, model)
+    model = resembles(weights)
+    if model != (wanted or model) or model not in ARCHITECTURES:
+        raise _other(found.source, model, wanted)
     check_arguments(found.arguments, found.source)
     ours, left_over = official.from_official(weights, model)
     settings = sizes_of(ours, found.arguments, found.source)
@@ -168,19 +225,22 @@ def _from_official(
             "refinement, which is not supported; give a checkpoint trained with box refinement"
         )
     notes = _notes(origin, found, model)
-    return _Translation(origin, ours, left_over, settings, notes)
+    return _Translation(origin, model, ours, left_over, settings, notes)
 
 
-def _check_likeness(weights: Mapping[str, Tensor], source: Path, model: str) -> None:
-    likeness = resembles(weights)
-    if likeness == model:
-        return
+def _other(source: Path, likeness: str, wanted: str | None) -> InputError:
+    """The error for weights of another architecture than the one that was asked for."""
+    if wanted is None:
+        return InputError(
+            f"{source}: looks like {likeness}; give a checkpoint of {', '.join(ARCHITECTURES)}"
+        )
     known = likeness in ARCHITECTURES
-    fix = f"convert it with --model {likeness}" if known else f"give a checkpoint of {model}"
-    raise InputError(f"{source}: looks like {likeness}, not {model}; {fix}")
+    fix = f"convert it with --model {likeness}" if known else f"give a checkpoint of {wanted}"
+    return InputError(f"{source}: looks like {likeness}, not {wanted}; {fix}")
 
 
 def _notes(origin: str, found: Checkpoint, model: str) -> tuple[str, ...]:
+    """What the weights leave open."""
     notes = []
     if "nheads" not in found.arguments:
         notes.append(
@@ -194,20 +254,19 @@ def _notes(origin: str, found: Checkpoint, model: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _from_huggingface(found: Checkpoint, model: str) -> _Translation:
+def _from_huggingface(found: Checkpoint, wanted: str | None) -> _Translation:
     if not found.config:
         raise InputError(
-            f"{found.source}: are Hugging Face weights without their config.json; give the directory"
+            f"{found.source}: are Hugging Face weights without their config.json; give the "
+            "directory"
         )
     settings = huggingface.settings_of(found.config, found.source)
-    if model != huggingface.MODEL:
-        raise InputError(
-            f"{found.source}: looks like {huggingface.MODEL}, not {model}; convert it with --model {huggingface.MODEL}"
-        )
+    model = huggingface.MODEL
+    if wanted not in (None, model):
+        raise _other(found.source, model, wanted)
     ours, left_over = huggingface.from_huggingface(found.weights)
-    return _Translation(
-        "Hugging Face", ours, left_over, sizes_of(ours, settings, found.source) | settings
-    )
+    sizes = sizes_of(ours, settings, found.source) | settings
+    return _Translation("Hugging Face", model, ours, left_over, sizes)
 
 
 def _without_idle(found: Checkpoint) -> tuple[Checkpoint, list[str]]:
@@ -217,18 +276,22 @@ def _without_idle(found: Checkpoint) -> tuple[Checkpoint, list[str]]:
     ), idle
 
 
-def _unused(translation: _Translation, source: Path, model: str) -> tuple[str, ...]:
+def _unused(translation: _Translation, source: Path) -> tuple[str, ...]:
     """Names that were not taken; those a detector computes with mean another architecture."""
     foreign = [name for name in translation.left_over if COMPUTING.match(name)]
     if foreign:
         raise InputError(
-            f"{source}: {model} has no place for {_listed(foreign)}; it is of another architecture"
+            f"{source}: {translation.model} has no place for {_listed(foreign)}; it is of another "
+            "architecture"
         )
     return tuple(translation.left_over)
 
 
 def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> DetectionTransformer:
-    """The detector with frozen norms, as all these checkpoints have them; new values are always the same."""
+    """The detector with frozen norms, as all these checkpoints have them.
+
+    New values are the same each time.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_detector(model, num_classes, backbone_frozen=True, **settings)
@@ -237,7 +300,7 @@ def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> Detecti
 def _load(
     detector: DetectionTransformer, weights: Mapping[str, Tensor], source: Path, renewable: bool
 ) -> list[str]:
-    """Loads the weights and returns the names that are newly initialised: only those that belong to classes."""
+    """Loads the weights; returns the names that start from new values, all of them of classes."""
     expected = detector.state_dict()
     missing = [name for name in expected if name not in weights]
     fresh = [
@@ -247,14 +310,15 @@ def _load(
     ]
     if lacking := [name for name in missing if name not in fresh]:
         raise InputError(
-            f"{source}: has no counterpart of {_listed(lacking)}; it is damaged or a checkpoint of another architecture"
+            f"{source}: has no counterpart of {_listed(lacking)}; it is damaged or a checkpoint of "
+            "another architecture"
         )
     for name, tensor in weights.items():
         if name not in expected or tensor.shape != expected[name].shape:
             wanted = tuple(expected[name].shape) if name in expected else "nothing"
             raise InputError(
-                f"{source}: '{name}' is {tuple(tensor.shape)} where its other sizes ask for {wanted}; it is damaged or "
-                "a checkpoint of another architecture"
+                f"{source}: '{name}' is {tuple(tensor.shape)} where its other sizes ask for "
+                f"{wanted}; it is damaged or a checkpoint of another architecture"
             )
     detector.load_state_dict({**expected, **weights})
     return fresh
@@ -270,7 +334,10 @@ def _classes_in(weights: Mapping[str, Tensor], source: Path) -> int:
 def _class_names(
     found: Checkpoint, wanted: int, held: int, classes: list[str] | None
 ) -> tuple[list[str], list[int]]:
-    """Names and category ids. The official code has a class for every COCO id up to 90, detrex one for each in use."""
+    """Names and category ids.
+
+    The official code has a class for every COCO id up to 90, detrex one for each in use.
+    """
     coco = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     used = [index for index, name in enumerate(coco) if name not in ("__background__", "N/A")]
     ids = used if wanted == held == len(used) else list(range(wanted))

@@ -144,10 +144,32 @@ def category_ids(config: Mapping[str, Any], num_classes: int) -> list[int] | Non
     return ids if all(type(each) is int for each in ids) else None
 
 
-def image_size(config: Mapping[str, Any]) -> int | None:
-    """The short side of images in training, in pixels, where the configuration has a sensible one."""
-    size = config.get("image_size")
-    return size if type(size) is int and 16 <= size <= 10_000 else None
+def image_size(config: Mapping[str, Any], processor: Mapping[str, Any]) -> int | None:
+    """The short side of images in training in pixels, where a configuration has a sensible one."""
+    shortest = processor.get("size")
+    shortest = shortest.get("shortest_edge") if isinstance(shortest, Mapping) else shortest
+    sizes = (config.get("image_size"), shortest)
+    return next((size for size in sizes if type(size) is int and 16 <= size <= 10_000), None)
+
+
+def check_processor(
+    processor: Mapping[str, Any], detector: DetectionTransformer, source: Path
+) -> None:
+    """Refuses an image processor whose normalisation is not the one of the detector's backbone.
+
+    Raises:
+        InputError: naming the field, its value and ours.
+    """
+    for name, ours in (
+        ("image_mean", detector.backbone.mean),
+        ("image_std", detector.backbone.std),
+    ):
+        theirs = processor.get(name)
+        if theirs is not None and list(map(float, theirs)) != [float(value) for value in ours]:
+            raise InputError(
+                f"{source}: its preprocessor_config.json says {name} {theirs}, but "
+                f"{detector.settings['backbone']} is used with {list(ours)}; it cannot be converted"
+            )
 
 
 def processor_config(detector: DetectionTransformer, size: int) -> dict[str, Any]:

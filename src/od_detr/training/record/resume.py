@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions, flag_name
 from od_detr.training.record.fingerprint import what_changed
-from od_detr.training.record.run_config import plain
+from od_detr.training.record.run_config import plain_options
 
 # How the images of a step are shared. A resumed run may share them otherwise.
 SHARES = ("batch_size", "accumulate", "devices", "nodes")
@@ -36,7 +35,7 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
         raise InputError(
             f"{config}: cannot be read ({_first_line(error)}); restore the file"
         ) from error
-    wanted = flat(plain(dataclasses.asdict(options)))
+    wanted = flat(plain_options(options))
     fixed = {
         name: value
         for name, value in wanted.items()

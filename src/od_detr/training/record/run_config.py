@@ -12,7 +12,7 @@ from od_detr.detectors import DetectionTransformer
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, make_directory, writing
-from od_detr.options import PER_RUN, SIZES, TrainOptions
+from od_detr.options import PATHS, PER_RUN, SIZES, TrainOptions
 from od_detr.run_files import CONFIG_HEAD
 from od_detr.training.optimizer import default_backbone_lr
 from od_detr.training.teacher import Teacher
@@ -48,12 +48,21 @@ def write_config(options: TrainOptions, path: Path) -> None:
     """
     if path.exists() and not path.read_text(errors="replace").startswith(CONFIG_HEAD):
         raise InputError(f"{path}: exists and was not written by a run; give another --output")
-    values = plain(dataclasses.asdict(options))
+    values = plain_options(options)
     kept = {name: value for name, value in values.items() if name not in PER_RUN}
     with writing(path):
         make_directory(path.parent)
     with writing(path), atomic_write(path) as partial:
         partial.write_text(CONFIG_HEAD + yaml.safe_dump(kept, sort_keys=False))
+
+
+def plain_options(options: TrainOptions) -> dict[str, Any]:
+    """The options as YAML knows them, with absolute paths: a run continues from any folder."""
+    values = plain(dataclasses.asdict(options))
+    for name in PATHS:
+        if values[name] is not None and Path(values[name]).exists():
+            values[name] = str(Path(values[name]).absolute())
+    return values
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,66 @@
+"""Repositories of the Hugging Face hub, or its local cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from od_detr.errors import InputError
+
+PREFIX = "hf:"
+PAGE = "https://huggingface.co"
+CONFIGURATIONS, SAFE, PICKLED = "*.json", "*.safetensors", "*.bin"
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether `source` names a repository of the hub: `hf:OWNER/NAME`."""
+    return source.startswith(PREFIX)
+
+
+def as_source(source: str | Path) -> str:
+    """`source` as the command line writes it: `owner/name` that is no path is a name of the hub."""
+    text = str(source)
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", text) and not Path(text).exists()
+    return f"{PREFIX}{text}" if named else text
+
+
+def downloaded(source: str) -> Path:
+    """The local folder of a repository's configuration and weights.
+
+    The files come from the hub, or from its local cache where they are unchanged, where there is no
+    network, or where `HF_HUB_OFFLINE` is set.
+
+    Args:
+        source: `hf:OWNER/NAME`, or `hf:OWNER/NAME@REVISION`.
+
+    Raises:
+        InputError: no such name, or a repository that is neither in reach nor in the cache.
+    """
+    match = re.fullmatch(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", source)
+    if match is None:
+        raise InputError(f"{source}: not a name on the hub; write {PREFIX}OWNER/NAME")
+    repository, revision = match.groups()
+    folder = _snapshot(source, repository, revision, [CONFIGURATIONS, SAFE])
+    if not any(folder.glob(SAFE)):
+        folder = _snapshot(source, repository, revision, [CONFIGURATIONS, PICKLED])
+    return folder
+
+
+def _snapshot(source: str, repository: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    page = f"{PAGE}/{repository}"
+    try:
+        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"{source}: the hub has no such repository, or it needs a token ('hf auth login'); "
+            f"see {page}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{source}: cannot be downloaded, is not in the local cache, and no folder "
+            f"{repository} is here; download the files from {page}/tree/main and give their folder"
+        ) from error
+    return Path(folder)

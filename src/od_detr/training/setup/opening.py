@@ -1,0 +1,85 @@
+"""Opens what a run starts from: the data sets, and a new or an already trained detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from od_detr import ranks
+from od_detr.data.dataset import CocoDataset
+from od_detr.data.findings import raise_errors
+from od_detr.data.folders import choices_of, open_split
+from od_detr.data.headers.checks import with_header_findings
+from od_detr.data.transforms import Transform
+from od_detr.detectors import DetectionTransformer, build_detector
+from od_detr.errors import InputError
+from od_detr.options import SIZES, TrainOptions
+from od_detr.options.train import DEFAULT_MODEL
+from od_detr.training.setup.start import Start, say
+
+
+def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
+    """Training and validation sets, checked; validation uses the training set's classes.
+
+    The headers of all images are read, so that a broken image is reported before the first step.
+    The first process of each node does it for the others.
+
+    Raises:
+        InputError: the data is wrong; `details` is a table of all problems of both sets.
+    """
+    data, choices = Path(options.data), choices_of(options)
+    train = open_split(data, "train", choices)
+    if not train.classes:  # without them, each category of the validation set would be unknown
+        raise_errors(train.findings)
+    val = open_split(data, "val", choices, train.classes)
+    if ranks.current().local_rank == 0:
+        train, val = with_header_findings(train), with_header_findings(val)
+    raise_errors([*train.findings, *val.findings])
+    augmented = Transform(options.short_side, augment=options.augment)
+    unchanged = Transform(options.short_side, augment="none")
+    train_set = CocoDataset(train, augmented, seed=options.seed)
+    val_set = CocoDataset(val, unchanged)
+    for line in (*train_set.described("train"), *val_set.described("val")):
+        say(line)
+    return train_set, val_set
+
+
+def open_detector(
+    options: TrainOptions,
+    train: CocoDataset,
+    start: Start | None = None,
+    frozen: bool | None = None,
+) -> DetectionTransformer:
+    """The detector to train on a data set: a new one, or the one to start from.
+
+    Args:
+        options: the run's options.
+        train: the training set, whose classes it detects.
+        start: what to start from.
+        frozen: whether the backbone's norms and first stages are frozen; by default if it is
+            pretrained.
+
+    Raises:
+        InputError: an image has more objects than the detector has queries, or `--ag.stages`
+            names layers that it does not have.
+    """
+    if start is None:
+        detector = build_detector(
+            options.model or DEFAULT_MODEL,
+            len(train.classes),
+            backbone=options.backbone,
+            backbone_weights=options.backbone_weights,
+            backbone_options=options.backbone_options or None,
+            backbone_frozen=frozen,
+            top_k=options.eval.topk,
+            **{name: getattr(options, name) for name in SIZES},
+        )
+    else:
+        detector = start.detector_for(train.classes)
+    if train.most_targets > detector.num_queries:
+        raise InputError(
+            f"{options.data}: an image has {train.most_targets} objects, more than the "
+            f"{detector.num_queries} queries; give --queries {train.most_targets} or more"
+        )
+    options.check_stages(detector.num_layers)
+    detector.encoder.recompute = options.checkpoint_encoder
+    return detector

@@ -1,0 +1,76 @@
+"""The Python interface trains, from nothing or from a detector, with the options of the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import od_detr
+from od_detr import Detector
+from od_detr.errors import InputError, Interrupted
+from od_detr.options import OptimizerOptions, TrainOptions
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
+    """The options that training was called with; nothing is trained."""
+    calls: list[TrainOptions] = []
+
+    def stop(options: TrainOptions) -> None:
+        calls.append(options)
+        raise Interrupted("seen")
+
+    monkeypatch.setattr("od_detr.training.fit.fit", stop)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda: od_detr.train("data", model="dino-4scale", queries=9, epochs="3", opt_lr=1e-3),
+        lambda: Detector.create("dino-4scale", queries=9).fit("data", epochs=3, opt={"lr": "1e-3"}),
+        lambda: Detector.create("dino-4scale", queries=5).fit(
+            Path("data"), queries=9, epochs=3, **{"opt.lr": 1e-3}
+        ),
+    ],
+)
+def test_a_new_detector_is_trained_with_every_option_by_its_name(
+    begin: Callable[[], Detector], seen: list[TrainOptions]
+) -> None:
+    with pytest.raises(Interrupted):
+        begin()
+    options = seen[0]
+    assert (options.data, options.model, options.queries, options.epochs, options.opt) == (
+        "data",
+        "dino-4scale",
+        9,
+        3,
+        OptimizerOptions(lr=1e-3),
+    )
+    assert options.init is None
+
+
+@pytest.mark.parametrize(
+    ("begin", "named"),
+    [
+        (lambda: Detector.create("dino"), "dino-4scale"),
+        (lambda: Detector.create(backbon="resnet18"), "backbone"),
+        (lambda: Detector.create().fit("data", epoch=1), "epochs"),
+        (lambda: od_detr.train("data", opt={"lrr": 1}), r"opt\.lr"),
+        (lambda: od_detr.train("data", device="cuda:0"), "cuda"),
+        (lambda: Detector.from_pretrained("nowhere.pth"), "nowhere.pth"),
+    ],
+)
+def test_a_wrong_name_or_value_is_refused_on_one_line(
+    begin: Callable[[], object], named: str, seen: list[TrainOptions]
+) -> None:
+    with pytest.raises(InputError, match=named) as refused:
+        begin()
+    assert "\n" not in str(refused.value)
+    assert not seen
+
+
+def test_the_data_folder_of_a_new_detector_need_not_exist_when_it_is_created() -> None:
+    assert Detector.create("dab-deformable-detr").options == {"model": "dab-deformable-detr"}
