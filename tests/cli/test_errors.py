@@ -422,7 +422,6 @@ def test_debug_shows_where_an_error_comes_from(od_detr: Command) -> None:
         ("--epoch", "--epochs"),
         ("--match", "--match.cost"),
         ("--conf", "od-detr predict` has --threshold"),
-        ("--patience", "best/ always holds the best epoch"),
         ("imgsz=640", "--image-size"),
         ("epochs=3", "--epochs 3"),
         ("resume=True", "--resume true"),

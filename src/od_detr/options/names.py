@@ -13,7 +13,6 @@ Naming = Callable[[str], str]
 ELSEWHERE = {
     "conf": "`od-detr predict` has --threshold",
     "threshold": "`od-detr predict` has --threshold",
-    "patience": "there is no early stopping; best/ always holds the best epoch",
     "optimizer": "AdamW is the only optimizer; --opt.lr and --opt.wd set it",
 }
 

@@ -105,6 +105,16 @@ class TrainOptions:
         may_change_on_resume=True,
         known_as=("epoch", "max_epochs", "num_epochs"),
     )
+    patience: int | None = option(
+        None,
+        "Stop after this many validations without a higher AP, and skip what the schedule has "
+        "left, a drop of the learning rate too.",
+        at_least=1,
+        everyday=True,
+        may_change_on_resume=True,
+        shown="train all epochs",
+        known_as=("early_stopping", "early_stop", "early_stopping_patience"),
+    )
     batch_size: int = option(
         2,
         "Images for each device and step.",

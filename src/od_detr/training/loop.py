@@ -55,7 +55,7 @@ class Loop:
         self.display = display_of(epochs, epochs * batches, pace, device, directory.writes)
 
     def run(self) -> None:
-        """Trains until the last epoch is validated.
+        """Trains until the last epoch is validated, or until `patience` ends.
 
         Raises:
             Interrupted: the user asked to stop; everything is saved.
@@ -64,12 +64,18 @@ class Loop:
         with self.display:
             if self.state.validation_due:
                 self.validate()
-            while self.state.epoch < self.options.epochs:
+            while not self.finished:
                 self.train_epoch()
                 if self.state.validation_due:
                     self.validate()
-                if self.stopping and self.state.epoch < self.options.epochs:
+                if self.stopping and not self.finished:
                     raise self.stop.interruption
+            if self.state.epoch < self.options.epochs:
+                self.display.say(
+                    f"stopped after epoch {self.state.epoch}: {self.state.without_gain} "
+                    f"validations without a higher AP than {100 * self.state.best_ap:.1f}, which "
+                    "best/ has (--patience)"
+                )
 
     def train_epoch(self) -> None:
         """Trains the rest of an epoch, appends its row and saves."""
@@ -112,8 +118,7 @@ class Loop:
         state.rows[-1].update(columns)
         state.validation_due = False
         name, ap = state.validation.best
-        if ap >= state.best_ap:  # of equals, such as those without any object to find, the last
-            state.best_ap = ap
+        if state.rank_validation(ap):
             summaries = state.validation.summaries
             self.directory.write_best(detectors[name], name, state.epoch, summaries)
         self.directory.write_rows(state.rows)
@@ -157,6 +162,13 @@ class Loop:
             check_finite(contents)
             self.directory.write_last(contents)
         self.stop.anything_saved, self._saved = True, time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train, all ranks alike: they validate the same images."""
+        patience, measured = self.options.patience, self.state.best_ap >= 0
+        impatient = patience is not None and measured and self.state.without_gain >= patience
+        return impatient or self.state.epoch >= self.options.epochs
 
     @property
     def save_due(self) -> bool:

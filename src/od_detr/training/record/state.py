@@ -12,7 +12,7 @@ from od_detr.training.record.epoch_log import EpochLog
 from od_detr.training.record.stopwatch import Stopwatch
 from od_detr.training.record.validation import Validation
 
-PLAIN = ("epoch", "batch", "validation_due", "best_ap", "rows")
+PLAIN = ("epoch", "batch", "validation_due", "best_ap", "without_gain", "rows")
 SECONDS = "seconds"
 
 
@@ -26,6 +26,7 @@ class RunState:
         step: optimizer steps, skipped ones included.
         validation_due: whether the last whole epoch is still to be validated.
         best_ap: highest validation AP so far, of the online detector or the teacher.
+        without_gain: validations since the one whose AP became `best_ap`.
         rows: the rows of `metrics.csv`.
         data: fingerprint of the data, which a resumed run compares and does not take over.
     """
@@ -40,6 +41,7 @@ class RunState:
     step: int = 0
     validation_due: bool = False
     best_ap: float = float("-inf")
+    without_gain: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def close_epoch(self) -> dict[str, Any]:
@@ -53,6 +55,19 @@ class RunState:
         self.log.clear()
         self.rows.append(row)
         return row
+
+    def rank_validation(self, ap: float) -> bool:
+        """Compares the AP of a validation with the best so far; whether it is the best now.
+
+        Of equals, such as those without any object to find, the last is the best. They are no gain.
+
+        Args:
+            ap: from 0 to 1, or -1 if there was no object to find.
+        """
+        self.without_gain = 0 if ap > self.best_ap else self.without_gain + 1
+        best = ap >= self.best_ap
+        self.best_ap = max(ap, self.best_ap)
+        return best
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors, all but `step`, from which `load_state_dict` goes on."""
@@ -75,8 +90,8 @@ class RunState:
             device: where losses are measured from now on.
             times: batches a step now, for each batch a step then.
         """
-        for name in PLAIN:
-            setattr(self, name, state[name])
+        for name in PLAIN:  # a checkpoint may be older than one of them
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.batch = round(self.batch * times)
         self.rows = [dict(row) for row in state["rows"]]
         self.watch = Stopwatch(state["seconds"])
