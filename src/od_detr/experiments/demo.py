@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from od_detr.data.scenes import render_scenes
-from od_detr.errors import InputError
+from od_detr.errors import InputError, Interrupted
 from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
 from od_detr.run_files import RunFiles
 
@@ -62,7 +64,8 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     data, training = output / "scenes", output / "training"
     _start_afresh(training)
     render_scenes(data, TRAIN_SCENES, UNSEEN_SCENES, SCENE_SIZE, seed)
-    run = fit(demo_options(data, training, seed))
+    with _advising(training):
+        run = fit(demo_options(data, training, seed))
     unseen = sorted((data / "images" / "val").glob("*.png"))[:SHEET]
     predictor = Predictor.from_run(training)
     predict_files(predictor, [str(file) for file in unseen], output / "predictions", threshold=0.4)
@@ -93,6 +96,18 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     )
     best = json.loads(RunFiles(training).best_config.read_text())
     return {"AP": best["AP"], "weights": best["weights"], "run": str(training), **last}
+
+
+@contextmanager
+def _advising(training: Path) -> Iterator[None]:
+    """Says how to go on after Ctrl-C: a second demo would start from the beginning."""
+    try:
+        yield
+    except Interrupted as stop:
+        if not RunFiles(training).is_saved:
+            raise
+        advice = f"stopped; continue with od-detr train --resume --output {training}"
+        raise Interrupted(advice, stop.status) from stop
 
 
 def _start_afresh(training: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from od_detr.errors import InputError
 from od_detr.evaluation.analysis import DEFAULT_THRESHOLD
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.sources import find_images, is_collection, pixels_of
+from od_detr.inference.videos import frames_of, is_video
 from od_detr.integrations.weights.opening import open_weights
 from od_detr.run_files import RunFiles
 from od_detr.structures import Batch
@@ -122,20 +124,22 @@ class Predictor:
         share a predictor; each gets the results of its own images.
 
         Args:
-            source: an image as `od_detr.inference.sources.pixels_of` takes it, a list of images, a folder or
-                a glob.
+            source: an image as `od_detr.inference.sources.pixels_of` takes it, a list or a batch
+                (four axes) of images, a folder, a glob or a video.
             threshold: lowest score that is returned, from 0 to 1; None takes the detector's own.
             batch_size: most images that are computed together.
 
         Returns:
-            Detections of an image, a list of them for a list, and a generator for a folder or a glob, in the
-            order of the files' names.
+            Detections of an image, a list of them for a list or a batch, and a generator for a
+            folder or a glob, in the order of the files' names, or for the frames of a video.
 
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.
         """
         threshold = self.chosen(threshold)
-        if isinstance(source, list | tuple):
+        if is_video(source):
+            return self._batched(frames_of(source), threshold, batch_size)
+        if isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4:
             return list(self._batched(source, threshold, batch_size))
         if is_collection(source):
             return self._batched(find_images([str(source)]), threshold, batch_size)
@@ -159,10 +163,10 @@ class Predictor:
         return threshold
 
     def _batched(
-        self, images: Sequence[Any], threshold: float, batch_size: int
+        self, images: Iterable[Any], threshold: float, batch_size: int
     ) -> Iterator[supervision.Detections]:
-        for start in range(0, len(images), batch_size):
-            chunk = images[start : start + batch_size]
+        remaining = iter(images)
+        while chunk := list(islice(remaining, batch_size)):
             samples = [self._sample(pixels_of(image)) for image in chunk]
             alike: dict[torch.Size, list[int]] = {}
             for place, sample in enumerate(samples):
