@@ -20,16 +20,15 @@ from od_detr.options.method import (
     QflOptions,
 )
 from od_detr.options.reading import check_limits, from_values
-from od_detr.options.schedule import EvalOptions, OptimizerOptions
-from od_detr.options.train import (
+from od_detr.options.rules import (
     MAY_CHANGE_ON_RESUME,
     PATHS,
     PER_RUN,
     RESOLVED_LATER,
     SIZES,
-    RecipeName,
-    TrainOptions,
 )
+from od_detr.options.schedule import EvalOptions, OptimizerOptions
+from od_detr.options.train import RecipeName, TrainOptions
 
 __all__ = [
     "MAY_CHANGE_ON_RESUME",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from od_detr.architectures import ARCHITECTURES, Architecture, ModelName
 from od_detr.errors import InputError
-from od_detr.options.fields import REQUIRED, group, option, options_of
+from od_detr.options.fields import REQUIRED, group, option
 from od_detr.options.method import (
     AuxiliarySwitches,
     DenoisingOptions,
@@ -387,20 +387,3 @@ class TrainOptions:
             f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; "
             f"give numbers from 1 to {layers}"
         )
-
-
-_ALL = options_of(TrainOptions).values()
-# Options and groups that a resumed run may change.
-MAY_CHANGE_ON_RESUME = tuple(
-    dict.fromkeys(each.name.partition(".")[0] for each in _ALL if each.about.may_change_on_resume)
-)
-# Options whose value may be a path.
-PATHS = tuple(each.name for each in _ALL if each.about.is_path)
-# Options that `config.yaml` does not hold.
-PER_RUN = tuple(each.name for each in _ALL if each.about.per_run)
-# Options that may be None until the architecture, the schedule, the launcher or --init decides.
-RESOLVED_LATER = tuple(each.name for each in _ALL if each.about.resolved)
-# Those of them that the launcher decides, and those that are sizes of the detector.
-PROCESSES = ("devices", "nodes")
-_OTHERS = (*PROCESSES, "model", "image_size")
-SIZES = tuple(name for name in RESOLVED_LATER if "." not in name and name not in _OTHERS)
