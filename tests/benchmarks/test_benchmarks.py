@@ -43,7 +43,12 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("verb", FIGURES)
+SLOW = ("step", "growth", "memory")
+
+
+@pytest.mark.parametrize(
+    "verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in FIGURES]
+)
 def test_a_measurement_gives_its_figures_as_finite_ratios(verb: str) -> None:
     figures = FIGURES[verb]()
     assert list(figures) == KEYS[verb]

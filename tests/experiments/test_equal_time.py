@@ -29,6 +29,7 @@ def ask(tmp_path: Path) -> ReproduceOptions:
     )
 
 
+@pytest.mark.slow
 def test_a_row_gets_the_epochs_that_its_baseline_has_time_for(ask, trainings, monkeypatch) -> None:
     calls = []
 

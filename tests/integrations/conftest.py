@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,17 +28,24 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., DetectionTransformer]:
-    """Builds a small detector of any host; every weight and statistic is moved at random."""
+    """Builds a small detector of any architecture, with every weight moved at random.
 
-    def build(model: str, num_classes: int = 5, **changes: object) -> DetectionTransformer:
+    Each detector is built once; every call returns a copy of its own.
+    """
+
+    @cache
+    def built(model: str, num_classes: int, changes: frozenset) -> DetectionTransformer:
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            detector = build_detector(model, num_classes, **{**SIZES, **changes}).eval()
+            detector = build_detector(model, num_classes, **SIZES | dict(changes)).eval()
             with torch.no_grad():
                 for tensor in detector.state_dict().values():
                     if tensor.is_floating_point():
                         tensor.add_(torch.randn_like(tensor) * 0.02)
         return detector
+
+    def build(model: str, num_classes: int = 5, **changes: object) -> DetectionTransformer:
+        return copy.deepcopy(built(model, num_classes, frozenset(changes.items())))
 
     return build
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,7 +39,7 @@ ARCHITECTURES = ("deformable-detr-plus", "dino-4scale")
 CLASS_HEADS = re.compile(r"(decoder|queries)\.heads\.classes\.")
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def holed(small, request) -> DetectionTransformer:
     """91 classes, of which all but the kept ones are very sure of themselves."""
     detector = small(request.param, num_classes=91, queries=20)
@@ -61,15 +62,22 @@ def holed(small, request) -> DetectionTransformer:
     return detector
 
 
-@pytest.fixture
-def converted(holed: DetectionTransformer, save, tmp_path: Path) -> Path:
-    model = holed.settings["model"]
-    convert(save({"model": to_official(holed.state_dict(), model)}), model, tmp_path / "converted")
-    return tmp_path / "converted"
+@pytest.fixture(scope="module")
+def conversion(holed: DetectionTransformer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, model = tmp_path_factory.mktemp("conversion"), holed.settings["model"]
+    torch.save({"model": to_official(holed.state_dict(), model)}, folder / "checkpoint.pth")
+    convert(folder / "checkpoint.pth", model, folder / "converted")
+    return folder / "converted"
 
 
 @pytest.fixture
-def cut(holed: DetectionTransformer, small, tmp_path: Path) -> Path:
+def converted(conversion: Path, tmp_path: Path) -> Path:
+    """The converted detector, for this test to change."""
+    return Path(shutil.copytree(conversion, tmp_path / "converted"))
+
+
+@pytest.fixture(scope="module")
+def cut(holed: DetectionTransformer, small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same detector, saved with heads for the kept classes alone."""
     detector, weights = (
         small(holed.settings["model"], num_classes=len(KEPT), queries=20),
@@ -80,17 +88,21 @@ def cut(holed: DetectionTransformer, small, tmp_path: Path) -> Path:
     detector.load_state_dict(
         {name: value[rows[name]] if name in rows else value for name, value in weights.items()}
     )
-    save_detector(
-        detector, tmp_path / "cut", list(KEPT.values()), category_ids=list(KEPT), image_size=64
-    )
-    return tmp_path / "cut"
+    folder = tmp_path_factory.mktemp("cut")
+    save_detector(detector, folder, list(KEPT.values()), category_ids=list(KEPT), image_size=64)
+    return folder
 
 
 @pytest.fixture
-def data(cut: Path, tmp_path: Path) -> Path:
+def data(noise: Path, tmp_path: Path) -> Path:
+    """The noise images, for this test to change."""
+    return Path(shutil.copytree(noise, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def noise(cut: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noise images: in each class the cut detector finds one object second and misses another."""
-    folder, rng = tmp_path / "data", np.random.default_rng(0)
-    folder.mkdir()
+    folder, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     content: dict[str, list[dict]] = {
         "images": [],
         "annotations": [],

@@ -62,6 +62,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_triton_kernels_equal_the_reference_in_values_and_gradients():
     pytest.importorskip("triton")
     source = Path(od_detr.__file__ or next(iter(od_detr.__path__))).resolve()
