@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import ema, growth, inference, matching, memory, startup, step
+from benchmarks import ema, growth, inference, matching, memory, saving, startup, step
 from od_detr.cli import main
 
 SMALL = {
@@ -27,6 +27,7 @@ FIGURES = {
     "inference": lambda: inference.measure(rounds=1, image_size=64, **SMALL),
     "growth": lambda: growth.measure(rounds=1, axes=AXES, **SMALL),
     "memory": lambda: memory.measure(image_sizes=(64, 64), **SMALL),
+    "saving": lambda: saving.measure(rounds=1, tensors=3, values=1000),
 }
 KEYS = {
     "step": [
@@ -40,6 +41,7 @@ KEYS = {
     "inference": ["speedup_over_transformers", "distilled_over_baseline"],
     "growth": ["image_size_baseline", "image_size_od", "targets_baseline", "targets_od"],
     "memory": ["distilled_over_baseline", "small_images_distilled_over_baseline"],
+    "saving": ["save_seconds", "verified_load_seconds"],
 }
 
 

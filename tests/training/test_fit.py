@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tests.training.backbone import backbone_file
 
 from od_detr.architectures import ARCHITECTURES
 from od_detr.cli.parser import parse
@@ -24,7 +25,6 @@ from od_detr.data.scenes import CLASSES
 from od_detr.detectors import build_detector, compile_backbone, load_detector
 from od_detr.dotted import flat
 from od_detr.errors import InputError
-from od_detr.nn.backbone import Backbone
 from od_detr.options import RESOLVED_LATER, OptimizerOptions, TrainOptions
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
@@ -35,15 +35,6 @@ from od_detr.training.record.state import SECONDS
 from od_detr.training.teacher import Teacher, scaled_decay
 
 Options = Callable[..., TrainOptions]
-
-
-def backbone_file(folder: Path) -> Path:
-    """Weights of the tiny backbone, as if trained elsewhere."""
-    small = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}
-    weights = Backbone("resnet18", weights="none", options=small).features.state_dict()
-    file = folder / "backbone.safetensors"
-    save_file({name: value.contiguous() for name, value in weights.items()}, file)
-    return file
 
 
 COLUMNS = [

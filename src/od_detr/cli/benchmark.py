@@ -25,6 +25,7 @@ Measurement = Literal[
     "startup",
     "growth",
     "loading",
+    "saving",
 ]
 
 
