@@ -24,7 +24,9 @@ class EvaluateOptions:
     """Compute the COCO metrics, precision and recall, and the kinds of error on labelled data."""
 
     run: str = run_option()
-    data: str = option(REQUIRED, "Folder with images and COCO annotations.", metavar="DIR")
+    data: str = option(
+        REQUIRED, "Folder of labelled images: COCO, YOLO or Pascal VOC.", metavar="DIR"
+    )
     split: Literal["train", "val", "test"] = option("val", "Part of the data to evaluate on.")
     output: str | None = option(
         None,

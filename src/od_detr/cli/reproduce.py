@@ -35,7 +35,7 @@ class ReproduceOptions:
     )
     data: str | None = option(
         None,
-        "Folder with images and COCO annotations.",
+        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
         metavar="DIR",
         shown="the built-in scenes of scale tiny",
     )

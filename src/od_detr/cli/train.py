@@ -14,7 +14,7 @@ from od_detr.options.fields import option
 
 @dataclass(frozen=True)
 class TrainCommand(TrainOptions):
-    """Train a detector on images with COCO annotations."""
+    """Train a detector on a folder of labelled images."""
 
     replay: str | None = option(
         None,

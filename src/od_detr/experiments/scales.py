@@ -51,7 +51,7 @@ def prepare(scale: TrainOptions) -> None:
 
 def small(data: Path | None, output: Path) -> TrainOptions:
     """Real images at 256 px on a small detector whose backbone has ImageNet weights."""
-    data = _required(data, "small", "a folder with images and COCO annotations")
+    data = _required(data, "small", "a folder of labelled images")
     return TrainOptions(
         data=str(data),
         epochs=max(2, round(SMALL_IMAGES / _count_images(data))),

@@ -36,11 +36,11 @@ DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a detector on images with COCO annotations."""
+    """Train a detector on a folder of labelled images."""
 
     data: str = option(
         REQUIRED,
-        "Folder with images and COCO annotations.",
+        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
         metavar="DIR",
         everyday=True,
         may_change_on_resume=True,
