@@ -138,7 +138,8 @@ def test_every_recorded_run_can_be_loaded(file: Path) -> None:
 
 def test_the_rules_of_options_follow_from_their_declarations() -> None:
     assert set(MAY_CHANGE_ON_RESUME) == {
-        "data", "output", "resume", "dry_run", "epochs", "device", "precision", "matmul",
+        "data", "output", "resume", "resume_with_other_data", "dry_run", "epochs", "patience",
+        "device", "precision", "matmul", "logger",
         "checkpoint_encoder", "compile", "workers", "save_minutes", "nonfinite_limit", "eval",
     }  # fmt: skip
     assert SIZES == (
@@ -149,7 +150,7 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
         *SIZES, "devices", "nodes", "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay", "qfl.class_weight",
         "eval.topk", "model", "image_size",
     }  # fmt: skip
-    assert PER_RUN == ("resume", "dry_run")
+    assert PER_RUN == ("resume", "resume_with_other_data", "dry_run")
 
 
 def test_every_option_is_declared_with_a_sentence_and_a_default_to_show() -> None:
