@@ -16,7 +16,7 @@ from od_detr.structures import Batch
 from od_detr.training.display.displays import display_of
 from od_detr.training.display.pace import Pace
 from od_detr.training.display.samples import draw_samples, sample_places
-from od_detr.training.main_memory import STEPS, give_back
+from od_detr.training.main_memory import GIVE_BACK_EVERY, give_back
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.plan import Parts
@@ -90,7 +90,7 @@ class Loop:
                 self.training.step(batches, self.stop.asked, due, self.display.say)
                 self.display.stepped(len(batches), state.guard.last_loss)
                 self.log_step(self.steps.stepped(state.step))
-                if self.training.fabric.device.type == "cpu" and state.step % STEPS == 0:
+                if self.training.fabric.device.type == "cpu" and state.step % GIVE_BACK_EVERY == 0:
                     give_back()
                 stopping, saving = self.stopping, self.saving(due)
                 if (stopping or saving) and state.batch < total:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
-STEPS = 10  # between two calls
+GIVE_BACK_EVERY = 10  # steps
 
 
 def give_back() -> None:
