@@ -13,6 +13,7 @@ from od_detr import ranks
 from od_detr.detectors import DetectionTransformer
 from od_detr.errors import NonFiniteError
 from od_detr.structures import Batch
+from od_detr.training.display.advice import NEAR_ZERO, advice, facts_of
 from od_detr.training.display.displays import display_of
 from od_detr.training.display.pace import Pace
 from od_detr.training.display.samples import draw_samples, sample_places
@@ -46,7 +47,7 @@ class Loop:
     ) -> None:
         self.parts, self.training, self.directory, self.stop = parts, training, directory, stop
         self.state, self.options = parts.state, parts.options
-        self._saved = time.monotonic()
+        self._saved, self._advised = time.monotonic(), False
         self.steps = StepLog(self.state.log, min(STEPS, parts.steps_per_epoch))
         self.steps.resumed()
         epochs, batches = self.options.epochs, len(parts.sampler)
@@ -126,6 +127,7 @@ class Loop:
             self.directory.write_best(detectors[name], name, state.epoch, summaries)
         self.directory.write_rows(state.rows)
         self.display.row(state.rows[-1], state.best_ap)
+        self.advise()
         self.draw_samples()
         self.save()
 
@@ -134,6 +136,19 @@ class Loop:
         if record is not None and self.directory.writes:
             step, means = record
             self.directory.logger.log(means | self.training.rates(), step)
+
+    def advise(self) -> None:
+        """Shows once what is likely if AP stays near zero."""
+        state, parts = self.state, self.parts
+        if self._advised or state.best_ap >= NEAR_ZERO:
+            return
+        steps = parts.steps_per_epoch * self.options.epochs
+        pretrained = self.options.init is not None
+        facts = facts_of(parts.val, state.validation.summaries, state.step, steps, pretrained)
+        line = advice(facts)
+        if line is not None:
+            self.display.say(line)
+            self._advised = True
 
     def draw_samples(self) -> None:
         """Draws some validation images with what the online detector found in them."""
