@@ -251,4 +251,4 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
-    warnings.filterwarnings("ignore", message=".*OpenCV is not installed.*")
+    warnings.filterwarnings("ignore", message=".*OpenCV.*", module="supervision")
