@@ -46,7 +46,7 @@ def estimate(parts: Parts) -> Estimate | None:
     options, device = parts.options, parts.fabric.device
     if options.compile:
         return None
-    side = options.image_size
+    side = options.short_side
     with torch.random.fork_rng():
         network = copy.deepcopy(parts.network)
         with half_precision(options, "cpu"):

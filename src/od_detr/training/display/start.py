@@ -27,7 +27,7 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
     return [
         f"device:   {described_device(device)}{processes}, {arithmetic}",
         f"data:     {len(parts.train)} training and {len(parts.val)} validation images, "
-        f"{len(parts.train.classes)} classes, short side {options.image_size} px",
+        f"{len(parts.train.classes)} classes, short side {options.short_side} px",
         f"network:  {options.model} with {options.backbone}, {sum(sizes) / 1e6:.1f} M parameters, "
         f"{sum(trained) / 1e6:.1f} M of them trained",
         f"training: {options.recipe}, {start}{options.epochs} epochs x {parts.steps_per_epoch} "
