@@ -146,11 +146,11 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
-    try:
-        with writing(path):
+    with writing(path):
+        try:
             lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(refusal) from error
+        except Timeout as error:  # an OSError, too
+            raise InputError(refusal) from error
     try:
         yield
     finally:

@@ -132,8 +132,11 @@ def random_kills(directory: Path, kills: int, seed: int = 0) -> Counter[str]:
     return found
 
 
-def kills_at_calls(directory: Path) -> Counter[str]:
-    """Kills a saver at each call of one save: before it, halfway through a write, and after it."""
+def kills_at_calls(directory: Path, every: int = 1) -> Counter[str]:
+    """Kills a saver at each call of one save, or at every so many of them.
+
+    It is killed before the call, halfway through a write, and after the call.
+    """
     found = Counter[str]()
     saver = Saver(RunFiles(directory))
     saver.save(1)
@@ -142,7 +145,7 @@ def kills_at_calls(directory: Path) -> Counter[str]:
         pass
     acknowledged, calls = map(int, said)
     found["calls"] = calls
-    for when, place in product(WHEN, range(1, calls + 1)):
+    for when, place in product(WHEN, range(1, calls + 1, every)):
         with forked(partial(_save_and_die, saver, place, when)) as (_, said):
             pass
         acknowledged = int(said[0]) if said else acknowledged

@@ -22,9 +22,9 @@ def test_a_kill_at_any_moment_loses_and_tears_nothing(tmp_path: Path) -> None:
     assert sound(found), found
 
 
-def test_a_kill_at_any_call_loses_and_tears_nothing(tmp_path: Path) -> None:
-    found = kills_at_calls(tmp_path)
-    assert found["kills"] > 60
+def test_a_kill_at_a_call_loses_and_tears_nothing(tmp_path: Path) -> None:
+    found = kills_at_calls(tmp_path, every=9)
+    assert found["kills"] > 10
     assert sound(found), found
 
 
