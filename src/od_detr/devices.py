@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from od_detr.errors import InputError
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     import torch
 
     from od_detr.options import TrainOptions
+
+MOST_PROCESSES = 8  # that may train on the CPU whatever the number of its cores
 
 
 def available() -> dict[str, int]:
@@ -59,11 +62,22 @@ def check_devices(options: TrainOptions) -> str:
     if kind == "cpu":
         if options.precision == "fp16":
             raise InputError("--precision fp16: a CPU cannot train in it; give bf16 or 32")
+        _check_processes(options.devices or 1)
         return kind
     asked, count = options.devices or 1, available()[kind]
     if count < asked:
         raise InputError(f"--devices {asked}: this machine has {count}; give {count} or fewer")
     return kind
+
+
+def _check_processes(asked: int) -> None:
+    """Refuses more processes than this machine's cores could ever serve."""
+    cores = os.cpu_count() or 1
+    if asked > max(MOST_PROCESSES, cores):
+        raise InputError(
+            f"--devices {asked}: each is a process, and this machine has {cores} cores; give "
+            f"{cores} or fewer"
+        )
 
 
 def set_arithmetic(matmul: str, kind: str) -> None:

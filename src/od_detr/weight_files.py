@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import pickle
+import re
+import reprlib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +29,8 @@ OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
     (b"<", "is a web page, not weights; download the file itself"),
     (b"\x1f\x8b", "is a gzip archive; unpack it first"),
     (b"\x89HDF", "is an HDF5 file of another framework; save its weights with safetensors"),
+    (b"7z\xbc\xaf", "is a 7z archive; unpack it first"),
+    (b"\x93NUMPY", "is a NumPy array; save the weights with safetensors"),
     (b"GGUF", "is a GGUF file of another framework; save its weights with safetensors"),
 )
 PICKLES: tuple[tuple[bytes, str], ...] = (
@@ -86,6 +93,66 @@ def read_metadata(file: Path) -> dict[str, str]:
         return dict(opened.metadata() or {})
 
 
+def read_pickled(file: Path, allowed: Sequence[type] = ()) -> Any:
+    """The content of a PyTorch file: tensors and plain values. Code in it is never executed.
+
+    Args:
+        file: the file.
+        allowed: harmless classes that it may hold besides.
+
+    Raises:
+        InputError: another kind of file, a damaged one, or one that holds anything else.
+    """
+    check_kind(file)
+    check_archive(file)
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise InputError(
+                f"{file}: is damaged, or a plain pickle, which is never loaded since it can run "
+                "code; download it again, or save its weights alone with safetensors"
+            ) from error
+        raise InputError(
+            f"{file}: holds more than tensors ({reprlib.repr(foreign[1])}), which is never loaded "
+            "since it can run code; where you trust the file, save its weights alone with safetensors"
+        ) from error
+    # torch.load raises half a dozen unrelated types for a damaged file, some with advice that is wrong here.
+    except Exception as error:
+        raise InputError(
+            f"{file}: cannot be read as a PyTorch checkpoint; the file is damaged or another kind "
+            "of file, download it again"
+        ) from error
+
+
+def check_archive(file: Path) -> None:
+    """Refuses a zip archive that is no PyTorch file, before anything in it is unpacked.
+
+    PyTorch stores its entries as they are. So compressed ones, or more bytes than the file has, are
+    damage or a bomb.
+
+    Raises:
+        InputError: saying which.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise InputError(f"{file}: is damaged; save or download it again") from error
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > file.stat().st_size:
+        raise InputError(
+            f"{file}: claims to unpack to {claimed} bytes, more than the file has; it is damaged or "
+            "made to fill memory, and is not loaded"
+        )
+    if not any(entry.filename.endswith(("data.pkl", "constants.pkl")) for entry in entries):
+        raise InputError(f"{file}: is a zip archive but no PyTorch checkpoint; give another file")
+
+
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
     """Refuses what is no safetensors file, and one whose header claims too much."""
@@ -143,11 +210,12 @@ def _compare(
     expected: Mapping[str, Tensor],
 ) -> None:
     for name in sorted(expected.keys() | claimed.keys()):
+        shown = reprlib.repr(name)
         if name not in claimed:
-            raise InputError(f"{source}: has no '{name}'; these weights do not fit config.json")
+            raise InputError(f"{source}: has no {shown}; these weights do not fit config.json")
         if name not in expected:
             raise InputError(
-                f"{source}: '{name}' has no place in the detector; these weights do not fit "
+                f"{source}: {shown} has no place in the detector; these weights do not fit "
                 "config.json"
             )
         shape, dtype = claimed[name]

@@ -56,12 +56,15 @@ class EvaluateOptions:
         None,
         "Short side of the images in pixels.",
         at_least=16,
+        cap=10_000,
         shown="as in training",
         known_as=("imgsz", "img_size", "size"),
     )
-    batch_size: int = option(4, "Images in a batch.", at_least=1, known_as=("batch", "bs"))
+    batch_size: int = option(
+        4, "Images in a batch.", at_least=1, cap=65_536, known_as=("batch", "bs")
+    )
     workers: int = option(
-        0, "Number of processes that load images.", at_least=0, known_as=("num_workers",)
+        0, "Number of processes that load images.", at_least=0, cap=1024, known_as=("num_workers",)
     )
     device: str = device_option()
     precision: Literal["auto", "32", "bf16"] = option(

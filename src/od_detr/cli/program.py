@@ -14,6 +14,7 @@ from od_detr.errors import InputError, Interrupted, LaunchError, ProcessLostErro
 from od_detr.options.names import nearest
 from od_detr.ranks import is_chief
 
+LONGEST_WORD = 400  # of a message, in characters; paths have up to 255 a folder
 SKIPPED = 4  # done, but some inputs were skipped: the command's result lists them under "skipped"
 
 
@@ -100,5 +101,10 @@ def _speaks() -> bool:
 
 
 def _reported(line: str, status: int) -> int:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(" ".join(map(_shortened, line.split())), file=sys.stderr)
     return status
+
+
+def _shortened(word: str) -> str:
+    """A word as it is, or the ends of one that nobody would read to its end."""
+    return word if len(word) <= LONGEST_WORD else f"{word[:100]}…{word[-50:]}"

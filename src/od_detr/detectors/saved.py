@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -182,12 +183,24 @@ def _config_beside(own: dict[str, Any] | None, directory: Path) -> dict[str, Any
     if file.is_file():
         config = read_config(file)
         if own is None or config.get("sha256") in (None, own.get("sha256")):
+            _check_same_sizes(file, config, own)
             return config
     elif own is None:
         raise InputError(
             f"{directory}: has no {CONFIG}; give the best/ folder of a run, or the run itself"
         )
     return _checked(directory / WEIGHTS, dict(own))
+
+
+def _check_same_sizes(file: Path, config: dict[str, Any], own: dict[str, Any] | None) -> None:
+    """Refuses sizes that were changed since: weights may fit them and yet compute something else."""
+    before = {} if own is None else _checked(file, dict(own))["detector"]
+    for name, value in before.items():
+        if config["detector"].get(name) != value:
+            raise InputError(
+                f"{file}: {name} is {reprlib.repr(config['detector'].get(name))}, but the weights "
+                f"were saved with {reprlib.repr(value)}; restore it"
+            )
 
 
 def _checked(file: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +221,7 @@ def _checked_settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     model = renamed.get("model")
     if not isinstance(model, str) or model not in ARCHITECTURES:
         raise InputError(
-            f"{file}: model {model!r} is no architecture of this package; known are "
+            f"{file}: model {reprlib.repr(model)} is no architecture of this package; known are "
             + ", ".join(ARCHITECTURES)
         )
     sizes = DinoSizes if ARCHITECTURES[model].two_stage else Sizes
@@ -222,7 +235,9 @@ def _checked_settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]
             hint = f"; did you mean {near[0]}?" if near else "; save the run again"
             raise InputError(f"{file}: '{name}' is no setting of {model}{hint}")
         if not _is_of(value, types[name]):
-            raise InputError(f"{file}: {name} {value!r} is of the wrong type; save the run again")
+            raise InputError(
+                f"{file}: {name} {reprlib.repr(value)} is of the wrong type; save the run again"
+            )
     return {name: tuple(v) if isinstance(v, list) else v for name, v in renamed.items()}
 
 
@@ -251,9 +266,14 @@ def _check_facts(file: Path, config: Mapping[str, Any], num_classes: int) -> Non
             f"{file}: 'classes' has {len(classes)} names, but num_classes is {num_classes}"
         )
     if ids is not None and not (
-        isinstance(ids, list) and len(ids) == num_classes and all(type(i) is int for i in ids)
+        isinstance(ids, list)
+        and len(ids) == num_classes
+        and all(type(each) is int and abs(each) < 2**63 for each in ids)
+        and len({*ids, -1}) == len(ids) - ids.count(-1) + 1  # -1 is no id
     ):
-        raise InputError(f"{file}: 'category_ids' is not a list of {num_classes} whole numbers")
+        raise InputError(
+            f"{file}: 'category_ids' is not a list of {num_classes} different whole numbers"
+        )
     size = config.get("image_size", IMAGE_SIZES[0])
     if type(size) is not int or size not in IMAGE_SIZES:
         raise InputError(

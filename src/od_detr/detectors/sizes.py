@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -82,7 +83,7 @@ class Sizes:
         if not 1 <= len(self.strides) <= self.num_levels:
             raise InputError(
                 f"num_levels {self.num_levels}: {len(self.strides)} maps, of strides "
-                f"{self.strides}, "
+                f"{reprlib.repr(self.strides)}, "
                 "need at least as many levels"
             )
         if self.parameters > MAX_PARAMETERS:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ num_features reduction_ratios sr_ratios growth_rate block_config bottle_ratio wi
 WORD_OPTIONS = {"stem_type": ("", "deep", "deep_tiered")}
 SIZE_OPTIONS = frozenset([*_SIZE_NAMES.split(), *WORD_OPTIONS])
 LARGEST_OPTION = 8192
+MAX_PARAMETERS = 2_000_000_000
+UNBUILDABLE = (RuntimeError, TypeError, AttributeError, AssertionError)  # as timm raises them
 
 
 class Backbone(nn.Module):
@@ -113,7 +116,15 @@ class Backbone(nn.Module):
 
     def forward(self, stem: Tensor) -> list[Float[Tensor, "B _c _h _w"]]:
         """Feature maps, fine to coarse, from what `stem` returned."""
-        maps = self._finish(stem) if self.shared_modules else self.features(stem)
+        try:
+            maps = self._finish(stem) if self.shared_modules else self.features(stem)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"--batch-size {len(stem)}: batch norms cannot train on a single image this small; "
+                "give --batch-size 2 or more, or a larger --image-size"
+            ) from error
         return [features.permute(0, 3, 1, 2) for features in maps] if self._channels_last else maps
 
     def _finish(self, stem: Tensor) -> list[Tensor]:
@@ -165,10 +176,11 @@ def create_features(
     check_backbone(name, options)
     if name in TORCHVISION_RESNETS:
         name += ".tv_in1k"
+    _check_sizes(name, options)
     try:
         candidate = _create(name, **options)
-    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except UNBUILDABLE as error:
+        reason = _first_line(error)
         raise InputError(
             f"--backbone {name}: no such timm model with features_only ({reason}); list them with timm.list_models()"
         ) from error
@@ -222,7 +234,7 @@ def check_backbone(name: str, options: Mapping[str, Any]) -> None:
                 )
         elif not _is_plain(value):
             raise InputError(
-                f"--backbone-options: {option} {value!r} is not a number up to {LARGEST_OPTION}, "
+                f"--backbone-options: {option} {value!r} is not a number from 0 to {LARGEST_OPTION}, "
                 "or a list of such"
             )
 
@@ -230,7 +242,27 @@ def check_backbone(name: str, options: Mapping[str, Any]) -> None:
 def _is_plain(value: Any, depth: int = 2) -> bool:
     if isinstance(value, list | tuple):
         return depth > 0 and len(value) <= 64 and all(_is_plain(each, depth - 1) for each in value)
-    return isinstance(value, int | float) and abs(value) <= LARGEST_OPTION
+    return isinstance(value, int | float) and 0 <= value <= LARGEST_OPTION
+
+
+def _check_sizes(name: str, options: Mapping[str, Any]) -> None:
+    """Refuses sizes whose weights would not fit any machine, before memory for them is taken."""
+    if not options:
+        return  # a model of timm's list as it is
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            counts = [each.numel() for each in _create(name, **options).parameters()]
+    except (*UNBUILDABLE, ArithmeticError, LookupError, ValueError) as error:
+        raise InputError(
+            f"--backbone-options: {name} cannot have these sizes ({_first_line(error)}); give others"
+        ) from error
+    if sum(counts) > MAX_PARAMETERS or 0 in counts:
+        size = "weights without elements" if 0 in counts else f"{sum(counts):.1e} parameters"
+        raise InputError(f"--backbone-options: such a {name} has {size}; give other sizes")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _create(name: str, **options: Any) -> nn.Module:

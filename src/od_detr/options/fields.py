@@ -24,6 +24,7 @@ class About:
         help: one or two plain sentences for `--help` and the docs.
         at_least: smallest value that is accepted.
         at_most: largest value that is accepted.
+        cap: largest value that could make sense on any machine; not shown in `--help`.
         multiple_of: the value must be a multiple of this number.
         because: what a value out of range would do, for the error message.
         shown: the default as people read it, where the value in the code is computed later.
@@ -43,6 +44,7 @@ class About:
     help: str
     at_least: int | float | None = None
     at_most: int | float | None = None
+    cap: int | float | None = None
     multiple_of: int | None = None
     because: str = ""
     shown: str = ""

@@ -113,6 +113,8 @@ def _check_range(option: Option, value: int | float, name: str) -> None:
     if low or high:
         why = f"; {about.because}" if about.because else ""
         raise InputError(f"{name} must be {option.span} (got {value}){why}")
+    if about.cap is not None and value > about.cap:
+        raise InputError(f"{name} must be at most {about.cap} (got {value})")
     if about.multiple_of and value % about.multiple_of:
         near = int(value // about.multiple_of * about.multiple_of)
         raise InputError(

@@ -15,6 +15,7 @@ class OptimizerOptions:
         None,
         "Learning rate.",
         at_least=0,
+        cap=1e30,
         everyday=True,
         resolved=True,
         shown="2e-4; DAB and DINO: 1e-4",
@@ -24,26 +25,29 @@ class OptimizerOptions:
         None,
         "Learning rate of the backbone as a fraction of --opt.lr.",
         at_least=0,
+        cap=1e30,
         resolved=True,
         shown="0.1; 1 without pretrained weights",
     )
-    wd: float = option(1e-4, "Weight decay.", at_least=0, known_as=("weight_decay",))
+    wd: float = option(1e-4, "Weight decay.", at_least=0, cap=1e30, known_as=("weight_decay",))
     clip: float = option(
         0.1,
         "Largest norm of the gradients; they are scaled down to it. 0 turns it off.",
         at_least=0,
+        cap=1e30,
     )
     drop: int | None = option(
         None,
         "Epoch after which the learning rate is divided by 10.",
         at_least=1,
+        cap=10**6,
         because="0 would freeze an untrained teacher at the first step",
         everyday=True,
         resolved=True,
         shown="20 of 24; 40 of 50; else 5/6 of --epochs",
     )
     warmup: int = option(
-        0, "Optimizer steps of linear warm-up.", at_least=0, known_as=("warmup_steps",)
+        0, "Optimizer steps of linear warm-up.", at_least=0, cap=10**9, known_as=("warmup_steps",)
     )
 
 

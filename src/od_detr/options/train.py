@@ -101,6 +101,7 @@ class TrainOptions:
         24,
         "Number of passes over the training images.",
         at_least=1,
+        cap=10**6,
         everyday=True,
         may_change_on_resume=True,
         known_as=("epoch", "max_epochs", "num_epochs"),
@@ -119,6 +120,7 @@ class TrainOptions:
         2,
         "Images for each device and step.",
         at_least=1,
+        cap=65_536,
         everyday=True,
         known_as=("batch", "bs", "batchsize"),
     )
@@ -126,12 +128,14 @@ class TrainOptions:
         1,
         "Number of batches whose gradients make one optimizer step, as one larger batch would.",
         at_least=1,
+        cap=65_536,
         known_as=("grad_accum_steps", "accumulate_grad_batches"),
     )
     image_size: int | None = option(
         None,
         "Short side of the images in pixels. Training varies it.",
         at_least=16,
+        cap=10_000,
         everyday=True,
         resolved=True,
         shown=f"that of --init, or {DEFAULT_SIZE}",
@@ -237,6 +241,7 @@ class TrainOptions:
         None,
         "Number of devices on each machine.",
         at_least=1,
+        cap=1024,
         everyday=True,
         resolved=True,
         shown="1, or the launcher's number",
@@ -246,6 +251,7 @@ class TrainOptions:
         None,
         "Number of machines.",
         at_least=1,
+        cap=65_536,
         resolved=True,
         shown="1, or the launcher's number",
         known_as=("num_nodes", "nnodes"),
@@ -276,6 +282,7 @@ class TrainOptions:
         None,
         "Number of processes that load images.",
         at_least=0,
+        cap=1024,
         everyday=True,
         may_change_on_resume=True,
         shown="CPU cores minus 1",
@@ -285,6 +292,7 @@ class TrainOptions:
         10.0,
         "Save inside an epoch too, whenever this many minutes have passed. 0 turns it off.",
         at_least=0,
+        cap=10**6,
         may_change_on_resume=True,
     )
     logger: Literal["auto", "csv", "tensorboard", "wandb", "mlflow"] = option(
@@ -298,6 +306,7 @@ class TrainOptions:
         10,
         "Stop after this many steps in a row whose loss or gradient is infinite or NaN.",
         at_least=1,
+        cap=10**6,
         may_change_on_resume=True,
     )
     opt: OptimizerOptions = group(OptimizerOptions, "Optimizer (AdamW)")

@@ -34,8 +34,9 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
     Raises:
         InputError: as `fit` with the same options.
     """
-    weights = "none"  # sizes do not depend on them, and they need not be downloaded
     plan = planned(options)
+    # Sizes do not depend on weights, and they need not be downloaded. A file is checked.
+    weights = "none" if options.backbone_weights == "imagenet" else options.backbone_weights
     blank = dataclasses.replace(plan.options, backbone_weights=weights)
     pretrained = options.backbone_weights != "none"
     parts = assembled(dataclasses.replace(plan, options=blank), frozen=pretrained or None)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from od_detr.errors import InputError
 from od_detr.files import read_json
 from od_detr.run_files import DETECTOR_CONFIG, WEIGHTS
-from od_detr.weight_files import check_finite, check_kind
+from od_detr.weight_files import check_finite, read_pickled, read_safetensors
 
 # Where training scripts keep the weights, the ones that are trained before their moving average.
 WRAPPERS = (
@@ -33,7 +28,6 @@ WRAPPERS = (
 )
 SINGLE_FILES = (WEIGHTS, "pytorch_model.bin")
 PROCESSOR = "preprocessor_config.json"
-DAMAGED = "the file is damaged or no checkpoint; download it again"
 
 
 @dataclass(frozen=True)
@@ -120,35 +114,10 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _read_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; download the checkpoint again")
-    check_kind(file)
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        # Old DETR checkpoints keep the script's arguments in a Namespace, a harmless class without behaviour.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign is None:
-            raise InputError(
-                f"{file}: is damaged, or a plain pickle, which is never loaded since it can run code; download it "
-                "again, or save its weights alone with safetensors"
-            ) from error
-        raise InputError(
-            f"{file}: holds more than tensors ({foreign[1]}), which is never loaded since it can run code; where you "
-            "trust the file, save its weights alone with safetensors"
-        ) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{file}: cannot be read ({reason}); {DAMAGED}") from error
+    if file.suffix == ".safetensors":
+        return dict(read_safetensors(file))
+    # Old DETR checkpoints keep the script's arguments in a Namespace, a class without behaviour.
+    content = read_pickled(file, [argparse.Namespace])
     if not isinstance(content, Mapping):
         raise InputError(
             f"{file}: holds a {type(content).__name__}, not named weights; give a checkpoint"

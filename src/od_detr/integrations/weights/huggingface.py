@@ -141,7 +141,8 @@ def category_ids(config: Mapping[str, Any], num_classes: int) -> list[int] | Non
     ids = config.get("category_ids")
     if not isinstance(ids, list) or len(ids) != num_classes:
         return None
-    return ids if all(type(each) is int for each in ids) else None
+    sound = all(type(each) is int for each in ids) and len(set(ids)) == len(ids)
+    return ids if sound else None
 
 
 def image_size(config: Mapping[str, Any], processor: Mapping[str, Any]) -> int | None:
