@@ -17,11 +17,11 @@ from typing import IO, Any
 
 import torch
 
+from od_detr.checkpoint_contents import what_is_wrong
 from od_detr.errors import InputError
 from od_detr.files import also_named, atomic_write
 from od_detr.run_files import RunFiles
 
-NEEDED = ("state_dict", "detector", "optimizer", "schedule", "global_step", "run")
 MARK = b"sha256:"
 COMMENT_BYTES = len(MARK) + 64
 NO_COMMENT = b"\0\0"  # how an archive without a comment ends: the length of the comment
@@ -118,7 +118,6 @@ def _read(path: Path) -> dict[str, Any]:
         if not _is_intact(path):
             raise DamagedError("is damaged: its SHA-256 differs")
         contents = torch.load(path, map_location="cpu", weights_only=True)
-        missing = [name for name in NEEDED if name not in contents]
     except DamagedError:
         raise
     except PermissionError as error:
@@ -127,8 +126,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise DamagedError(f"cannot be read ({error.strerror})") from error
     except Exception as error:  # torch.load raises half a dozen unrelated types
         raise DamagedError("holds something else than tensors and plain values") from error
-    if missing:
-        raise DamagedError(f"has no '{missing[0]}', so it is no checkpoint of this version")
+    wrong = what_is_wrong(contents)
+    if wrong:
+        raise DamagedError(f"is no checkpoint of this version ({wrong})")
     return contents
 
 

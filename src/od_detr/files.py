@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -12,28 +13,49 @@ from typing import Any
 
 from od_detr.errors import InputError
 
+LARGEST_TEXT = 64 * 2**20  # bytes of a text file that is read whole
 
-def read_json(file: Path, kind: str, fix: str) -> dict[str, Any]:
+
+def read_json(file: Path, kind: str, fix: str, most: int = LARGEST_TEXT) -> dict[str, Any]:
     """Reads a JSON file that holds one object.
 
     Args:
         file: The file, UTF-8 with or without a byte order mark.
         kind: What the messages call it, such as "COCO annotation file".
         fix: How the messages end, such as "export it again".
+        most: Largest size in bytes.
 
     Raises:
         InputError: The file cannot be read, is empty, is not JSON or holds no object. The message
             gives line and column where they are known.
     """
+    return parse_json(read_text(file, kind, most), file, kind, fix)
+
+
+def read_text(file: Path, kind: str, most: int = LARGEST_TEXT) -> str:
+    """The text of a file, UTF-8 with or without a byte order mark.
+
+    Args:
+        file: The file.
+        kind: What the messages call it, such as "YAML file of options".
+        most: Largest size in bytes.
+
+    Raises:
+        InputError: The file cannot be read, is a device or a pipe, is too large, or is no text.
+    """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{file}: is no regular file; give a {kind}")
+        if status.st_size > most:
+            raise InputError(f"{file}: has {status.st_size} bytes, more than any {kind}; give one")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a {kind}") from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8"
         ) from error
-    return parse_json(text, file, kind, fix)
 
 
 def parse_json(text: str, file: Path, kind: str, fix: str) -> dict[str, Any]:

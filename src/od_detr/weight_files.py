@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import reprlib
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch import Tensor
 from od_detr.errors import InputError
 
 # The header of a detector with a thousand tensors takes 100 kB.
+LONGEST_NAME = 200  # of a tensor, as messages show it
 MAX_HEADER_BYTES = 16 * 2**20
 # How files that people mistake for weights begin, and what to do about each.
 OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
@@ -106,7 +108,8 @@ def read_pickled(file: Path, allowed: Sequence[type] = ()) -> Any:
     check_kind(file)
     check_archive(file)
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        quiet = warnings.catch_warnings(action="ignore")  # torch's are advice to programmers
+        with quiet, torch.serialization.safe_globals(list(allowed)):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
@@ -210,7 +213,7 @@ def _compare(
     expected: Mapping[str, Tensor],
 ) -> None:
     for name in sorted(expected.keys() | claimed.keys()):
-        shown = reprlib.repr(name)
+        shown = repr(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
         if name not in claimed:
             raise InputError(f"{source}: has no {shown}; these weights do not fit config.json")
         if name not in expected:

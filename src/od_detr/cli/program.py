@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from od_detr.cli.commands import COMMANDS, overview
 from od_detr.cli.help import help_page
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug, speaks = "--debug" in words, _speaks()
     silence = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(None)
     try:
-        with silence:
+        with silence, files_explained():
             return run([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
         return 130
@@ -47,6 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known_to_all = isinstance(error, LaunchError | FloatingPointError)
         status = getattr(error, "status", 1)
         return _reported(f"error: {error}", status) if speaks or not known_to_all else status
+
+
+@contextlib.contextmanager
+def files_explained() -> Iterator[None]:
+    """Reports what the system says of a file: no permission, a full disk, a name that is too long.
+
+    Raises:
+        InputError: naming the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise InputError(f"{error.filename}: {error.strerror}; give another path") from error
 
 
 def run(words: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,7 @@ def _train(options: TrainOptions) -> dict[str, Any]:
     from rich.console import Console
 
     from od_detr.evaluation.coco import format_table
+    from od_detr.files import read_json
     from od_detr.run_files import RunFiles
     from od_detr.training.fit import fit
 
@@ -61,12 +61,15 @@ def _train(options: TrainOptions) -> dict[str, Any]:
     for name, summary in run.summaries.items():
         Console().print(format_table(summary, name))
     files = RunFiles(run.directory)
-    best = json.loads(files.best_config.read_text())
+    result = {"run": str(run.directory)} | run.rows[-1]
+    if not files.best_config.is_file():  # removed from a finished run
+        print(f"{files.best}: has no {files.best_config.name}; only the last weights are left")
+        return result
+    best = read_json(files.best_config, "detector's configuration", "train it again")
     which = f"{best['weights']} weights of epoch {best['epoch']}"
     reached = f"AP {100 * best['AP']:.1f}" if best["AP"] >= 0 else "AP cannot be measured"
     print(f"best: {which}, {reached}, in {files.best}")
-    result = {"AP": best["AP"], "weights": best["weights"], "run": str(run.directory)}
-    return result | run.rows[-1]
+    return {"AP": best["AP"], "weights": best["weights"]} | result
 
 
 def _dry_run(options: TrainOptions) -> dict[str, Any]:

@@ -56,11 +56,14 @@ def open_split(
 
 def choices_of(options: TrainOptions) -> Choices:
     """What training's options say about the data."""
+    classes = tuple(name.strip() for name in (options.classes or "").split(",") if name.strip())
+    if options.classes is not None and not classes:
+        raise InputError(f"--classes {options.classes!r}: names no class; leave it out for all")
     return Choices(
         options.val_fraction,
         options.group,
         options.val_data,
-        tuple(name.strip() for name in (options.classes or "").split(",") if name.strip()),
+        classes,
         options.single_class,
         options.difficult,
         options.voc_origin,

@@ -23,8 +23,9 @@ from typing import Any
 
 from od_detr.dotted import flat
 from od_detr.errors import InputError, Interrupted
-from od_detr.files import atomic_write, locked
+from od_detr.files import atomic_write, locked, read_json
 from od_detr.options import TrainOptions
+from od_detr.options.config_file import parse_yaml
 from od_detr.ranks import is_chief
 from od_detr.run_files import RunFiles
 
@@ -39,17 +40,21 @@ def finished(options: TrainOptions) -> dict[str, Any] | None:
     Raises:
         InputError: its directory holds a run of other options.
     """
-    import yaml
-
     files = RunFiles(Path(options.output))
     if files.config.exists():
-        other = _difference(yaml.safe_load(files.config.read_text()), options)
+        try:
+            before = parse_yaml(files.config.read_text())
+        except ValueError as error:
+            raise InputError(f"{files.config}: {error}; restore it, or remove the run") from error
+        other = _difference(before, options)
         if other:
             raise InputError(
                 f"{files.directory}: holds a run of other options ({other}); give another "
                 "--output, or remove it"
             )
-    return json.loads(files.done.read_text()) if files.done.exists() else None
+    if not files.done.exists():
+        return None
+    return read_json(files.done, "result of a run", "remove it, and the run is finished again")
 
 
 def train(options: TrainOptions) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from od_detr.errors import InputError
+from od_detr.files import read_text
 from od_detr.options.fields import options_of
 from od_detr.options.reading import checked_value, flatten
 
@@ -77,12 +78,11 @@ def read_config(options: type, file: Path, label: str = "") -> dict[str, Any]:
     """
     where = f"{label}{file}"
     try:
-        content = parse_yaml(file.read_text())
-    except OSError as error:
-        raise InputError(f"{where}: {error.strerror}; give a YAML file of options") from error
-    except ValueError as error:  # UnicodeDecodeError is one
-        reason = "is not a text file" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise InputError(f"{where}: {reason}; correct it or write a new file") from error
+        content = parse_yaml(read_text(file, "YAML file of options"))
+    except InputError as error:
+        raise InputError(f"{label}{error}") from error
+    except ValueError as error:
+        raise InputError(f"{where}: {error}; correct it or write a new file") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: holds no options; write lines such as 'epochs: 24'")
 

@@ -176,7 +176,19 @@ def _truth(value: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
         raise TypeError(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if not text.isprintable() and ("\0" in text or _has_lone_surrogate(text)):
+        raise ValueError(value)
+    return text
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    """Whether no file and no message could hold the text; a byte of a file name that is no UTF-8 is fine."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _structure(value: Any) -> Any:
@@ -214,7 +226,7 @@ CONVERSIONS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     int: (_whole, "a whole number"),
     float: (_number, "a number"),
     bool: (_truth, "true or false"),
-    str: (_text, "a text"),
+    str: (_text, "a text without NUL or half letters"),
     tuple: (_whole_numbers, "a list of whole numbers such as [1, 2]"),
     list: (_texts, "a list of texts"),
     dict: (_mapping, "a mapping such as {channels: [32, 64]}"),

@@ -15,7 +15,10 @@ from od_detr.data.findings import Finding, error, limited
 from od_detr.data.formats.coco_records import CocoTable, repeated_keys, table_of
 from od_detr.data.formats.coco_stream import Unusual, streamed_table
 from od_detr.data.preparation.units import box_findings
+from od_detr.errors import InputError
 from od_detr.files import read_json
+
+LARGEST_FILE = 16 * 2**30  # bytes of an annotation file
 
 
 def read_coco(file: Path) -> Annotations:
@@ -27,7 +30,10 @@ def read_coco(file: Path) -> Annotations:
     Raises:
         InputError: the file cannot be read or holds no JSON object.
     """
-    return cached(Path(file), decoded)
+    file = Path(file)
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file}: is no regular file; give a COCO file")
+    return cached(file, decoded)
 
 
 def decoded(file: Path) -> Annotations:
@@ -35,7 +41,7 @@ def decoded(file: Path) -> Annotations:
     try:
         return annotations_of(streamed_table(file), file)
     except (Unusual, OSError):
-        document = read_json(file, "COCO file", "export it again")
+        document = read_json(file, "COCO file", "export it again", LARGEST_FILE)
     repeated = repeated_keys(file.read_text(encoding="utf-8-sig"), file)
     table, findings = table_of(document, file)
     return annotations_of(table, file, [*repeated, *findings])

@@ -260,6 +260,8 @@ def _box_columns(batch: list[_Box]) -> tuple[np.ndarray, ...]:
 def _category_columns(batch: list[_Category]) -> list[tuple[int, str, str]]:
     if any(not category.name for category in batch):
         raise Unusual("a category without a name")
+    if any(abs(category.id) >= 2**63 for category in batch):
+        raise Unusual("a category id of more than 64 bits")
     return [(each.id, each.name, each.supercategory or "") for each in batch]
 
 

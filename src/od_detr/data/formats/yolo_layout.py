@@ -16,6 +16,7 @@ from od_detr.data.formats.yolo import (
     read_yolo,
 )
 from od_detr.errors import InputError
+from od_detr.options.config_file import parse_yaml
 
 LARGEST_TEXT = 1 << 20  # bytes of a YAML or .data file
 
@@ -54,13 +55,11 @@ def _from_yaml(data: Path) -> dict[str, YoloSplit]:
 
 def _yaml(file: Path) -> dict[str, Any] | None:
     """The content of a YAML file that describes a data set."""
-    import yaml
-
     if file.stat().st_size > LARGEST_TEXT:
         return None
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        content = parse_yaml(file.read_text(encoding="utf-8-sig"))
+    except (RecursionError, ValueError) as problem:
         if file.stem == "data":
             reason = " ".join(str(problem).split())
             raise InputError(f"{file}: cannot be read ({reason}); correct the YAML") from problem

@@ -84,10 +84,7 @@ def _read_directory(directory: Path) -> Checkpoint:
         if (directory / name).is_file():
             parts = [directory / name]
         elif index.is_file():
-            parts = [
-                directory / part
-                for part in sorted(set(_read_json(index).get("weight_map", {}).values()))
-            ]
+            parts = _parts(index)
         else:
             continue
         weights = {key: tensor for part in parts for key, tensor in _read_file(part).items()}
@@ -101,6 +98,18 @@ def _read_directory(directory: Path) -> Checkpoint:
 def _processor(directory: Path) -> dict[str, Any]:
     file = directory / PROCESSOR
     return _read_json(file) if file.is_file() else {}
+
+
+def _parts(index: Path) -> list[Path]:
+    """The files that an index lists; all of them are beside it."""
+    listed = _read_json(index).get("weight_map")
+    names = set(listed.values()) if isinstance(listed, dict) else {""}
+    wrong = [each for each in names if not isinstance(each, str) or Path(each).name != each]
+    if wrong or not names:
+        raise InputError(
+            f"{index}: 'weight_map' must list names of files beside it; download it again"
+        )
+    return [index.parent / name for name in sorted(names)]
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -14,8 +14,11 @@ def check_output(files: RunFiles, data: Path) -> None:
     Raises:
         InputError: it is a file, or the folder of the data.
     """
-    if files.directory.exists() and not files.directory.is_dir():
-        raise InputError(f"--output {files.directory}: is a file; give a folder")
+    where = files.directory
+    there = next(each for each in (where, *where.absolute().parents) if each.exists())
+    if not there.is_dir():
+        which = "is" if there == where else f"{there} is"
+        raise InputError(f"--output {where}: {which} a file; give a folder")
     if files.directory.resolve() == data.resolve():
         raise InputError(
             f"--output {files.directory}: is the folder of --data; give a folder of its own"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from od_detr.checkpoints import Checkpoint
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions, flag_name
+from od_detr.options.config_file import parse_yaml
+from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.record.fingerprint import what_changed
 from od_detr.training.record.run_config import plain_options
 
@@ -30,8 +33,8 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
     if not config.is_file():
         return options
     try:
-        before = flat(yaml.safe_load(config.read_text()))
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        before = flat(parse_yaml(config.read_text()))
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             f"{config}: cannot be read ({_first_line(error)}); restore the file"
         ) from error
@@ -95,24 +98,60 @@ def check_fits(checkpoint: Checkpoint, network: torch.nn.Module, steps_per_epoch
             learning-rate schedule counts steps.
     """
     path, contents = checkpoint.file, checkpoint.contents
-    saved, expected = contents["state_dict"], network.state_dict()
-    for name in expected:
-        if name not in saved:
-            raise InputError(
-                f"{path}: has no '{name}', which these options need; give the options the run "
-                "began with"
-            )
-        before, now = saved[name], expected[name]
-        if torch.is_tensor(now) and before.shape != now.shape:
-            raise InputError(
-                f"{path}: '{name}' is {tuple(before.shape)}, but data and options ask for "
-                f"{tuple(now.shape)}; give those the run began with"
-            )
+    _check_weights(path, contents["state_dict"], network)
+    _check_moments(path, contents["optimizer"], network)
     before = contents["run"]["steps_per_epoch"]
     if before != steps_per_epoch:
         raise InputError(
             f"{path}: an epoch had {before} steps and would now have {steps_per_epoch}; give the "
             "training images and the batch size that the run began with"
+        )
+
+
+def _check_weights(path: Path, saved: Mapping[str, Any], network: torch.nn.Module) -> None:
+    """Names, shapes, types and values of the weights; the rest of a state dict is plain data."""
+    expected = network.state_dict()
+    stopped = {name: name.replace("teacher.evaluation.", "teacher.average.") for name in saved}
+    for name in (*expected, *stopped):
+        like = expected.get(stopped.get(name, name))
+        if name not in saved or like is None:
+            raise InputError(
+                f"{path}: {'has no' if like is not None else 'does not need its'} "
+                f"{reprlib.repr(name)} for these options; give the options the run began with"
+            )
+        if not torch.is_tensor(like):
+            continue
+        before = saved[name]
+        if not torch.is_tensor(before) or before.shape != like.shape:
+            shape = tuple(before.shape) if torch.is_tensor(before) else type(before).__name__
+            raise InputError(
+                f"{path}: '{name}' is {shape}, but data and options ask for {tuple(like.shape)}; "
+                "give those the run began with"
+            )
+        if before.dtype != like.dtype or not all_finite([before]):
+            wrong = f"of type {before.dtype}" if before.dtype != like.dtype else "not finite"
+            raise InputError(f"{path}: '{name}' is {wrong}; restore an earlier copy of the file")
+
+
+def _check_moments(path: Path, saved: Mapping[str, Any], network: torch.nn.Module) -> None:
+    """The optimizer's moments belong to the trainable weights and are finite."""
+    shapes = Counter(each.shape for each in network.parameters() if each.requires_grad)
+    numbers = [number for group in saved["param_groups"] for number in group.get("params", ())]
+    held = Counter(
+        moment.shape
+        for state in saved["state"].values()
+        for name, moment in state.items()
+        if name == "exp_avg"
+    )
+    tensors = [each for state in saved["state"].values() for each in state.values()]
+    if len(numbers) != shapes.total() or held - shapes or not saved["state"]:
+        raise InputError(
+            f"{path}: the optimizer's state is that of other weights; give the options the run "
+            "began with"
+        )
+    if not all_finite(tensors):
+        raise InputError(
+            f"{path}: the optimizer's state is not finite; restore an earlier copy of the file"
         )
 
 
