@@ -114,7 +114,7 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_name() -> None:
 
 
 CONFIG_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "another levels count": (lambda c: c["detector"].update(model="dino-5scale"), "levels"),
+    "another levels count": (lambda c: c["detector"].update(model="dino-5scale"), "model"),
     "no detector": (lambda c: c.pop("detector"), "detector"),
     "detector as a list": (lambda c: c.update(detector=[1]), "detector"),
     "unknown model": (lambda c: c["detector"].update(model="../x"), "model"),
@@ -129,7 +129,7 @@ CONFIG_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda c: c["detector"].update(hidden_dim=8192, feedforward=65536, encoder_layers=100),
         "hidden_dim",
     ),
-    "more than the weights": (lambda c: c["detector"].update(hidden_dim=2048), WEIGHTS),
+    "more than the weights": (lambda c: c["detector"].update(hidden_dim=2048), "hidden_dim"),
     "class names": (lambda c: c.update(classes=["a"]), "classes"),
     "class numbers": (lambda c: c.update(classes=[1, 2]), "classes"),
     "category ids": (lambda c: c.update(category_ids=[1, "2"]), "category_ids"),
