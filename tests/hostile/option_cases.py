@@ -114,7 +114,6 @@ def option_cases() -> list[Case]:
         (["--init", "nowhere"], "nowhere"),
         (["--init", "data"], "data"),
         (["--init", "/etc/passwd"], "/etc/passwd"),
-        (["--init", "hf:someone/something"], "hf:|--init"),
         (["--init", LONG], "too long"),
         (["--data", "nowhere"], "nowhere"),
         (["--data", "/etc/passwd"], "/etc/passwd"),

@@ -21,6 +21,7 @@ from od_detr.training.supervised import Supervised
 
 ASPECT = 4 / 3  # of the usual photograph, for which costs are stated
 OBJECTS = 7  # in an image of COCO, on average
+SMALLEST = 64  # below, the last feature map is one cell, which batch norms cannot train on
 SMALL = ((192, 256), (288, 384))  # multiples of 32, of the same aspect
 
 
@@ -73,6 +74,7 @@ def extrapolated(measured: Callable[[tuple[int, int]], int], size: tuple[int, in
     the queries do among themselves does not depend on the image. So a cost is a + b * pixels, up to
     the rounding of feature maps. A size below the larger small one is measured itself.
     """
+    size = (max(size[0], SMALLEST), max(size[1], SMALLEST))
     area = size[0] * size[1]
     areas = [height * width for height, width in SMALL]
     if area <= areas[1]:

@@ -24,7 +24,6 @@ from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.recipe import Recipe
-from od_detr.training.record.run_directory import RunDirectory
 from od_detr.training.supervised import Supervised
 
 EPOCHS, STEPS = 2, 3
@@ -37,7 +36,8 @@ MOMENTS = {
     "last step of the run": 5,
 }
 SMALLEST: dict[str, Any] = {
-    "eval": EvalOptions(every=EPOCHS),
+    "eval": EvalOptions(every=EPOCHS, samples=0),
+    "logger": "csv",
     "epochs": EPOCHS,
     "image_size": 32,
     "batch_size": 2,
@@ -136,8 +136,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(
     data: Path, options: Callable[..., TrainOptions], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., TrainOptions]:
-    """Options of the smallest run; event files are left out, which take longer than its steps."""
-    monkeypatch.setattr(RunDirectory, "events", None)
+    """Options of the smallest run, without event files, which take longer than its steps."""
     monkeypatch.setattr(config, "jaxtyping_disable", True)  # shapes are other tests' affair
     return partial(options, data=str(data), **SMALLEST)
 

@@ -133,7 +133,7 @@ def test_a_learning_rate_that_breaks_the_weights_ends_with_status_3_and_its_dump
 ) -> None:
     run = tmp_path / "run"
     command = ["train", "--data", str(scenes), "--output", str(run), *tiny]
-    assert main([*command, "--opt.lr", "1e38", "--epochs", "9", "--nonfinite-limit", "2"]) == 3
+    assert main([*command, "--opt.lr", "1e30", "--epochs", "9", "--nonfinite-limit", "2"]) == 3
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert str(run / "nonfinite.json") in error
