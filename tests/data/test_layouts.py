@@ -71,7 +71,7 @@ def voc(images: Path, xmls: Path, stems: str, size: bool = True) -> None:
         objects = "".join(
             f"<object><name>{name}</name><difficult>{int(name == 'dog')}</difficult><bndbox>"
             f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
-            f"<xmax>{x + w + 1}</xmax><ymax>{y + h + 1}</ymax>"
+            f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
             "</bndbox></object>"
             for name, x, y, w, h in BOXES[stem]
         )
@@ -491,7 +491,7 @@ def test_difficult_objects_are_ignored_or_kept(tmp_path: Path) -> None:
     assert open_split(tmp_path, "train").crowd.tolist() == [False, True, False]
     assert not open_split(tmp_path, "train", Choices(difficult="keep")).crowd.any()
     shifted = open_split(tmp_path, "train", Choices(voc_origin=0))
-    assert shifted.boxes_xywh[0].tolist() == [3, 4, 20, 15]
+    assert shifted.boxes_xywh[0].tolist() == [3, 4, 19, 14]
 
 
 def test_classes_may_be_chosen_or_merged(tmp_path: Path) -> None:

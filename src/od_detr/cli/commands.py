@@ -5,6 +5,7 @@ from __future__ import annotations
 from od_detr.cli.benchmark import BenchmarkOptions, benchmark
 from od_detr.cli.command import Command
 from od_detr.cli.convert import ConvertOptions, convert
+from od_detr.cli.convert_data import ConvertDataOptions, convert_data
 from od_detr.cli.demo import DemoOptions, demo
 from od_detr.cli.doctor import DoctorOptions, doctor
 from od_detr.cli.env import EnvOptions, env
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command(PredictOptions, predict, known_as=("detect", "infer", "inference")),
     "doctor": Command(DoctorOptions, doctor, known_as=("check", "checkup", "analyze", "lint")),
     "convert": Command(ConvertOptions, convert),
+    "convert-data": Command(ConvertDataOptions, convert_data),
     "benchmark": Command(BenchmarkOptions, benchmark),
     "reproduce": Command(ReproduceOptions, reproduce),
     "env": Command(EnvOptions, env, known_as=("checks", "info", "version")),
@@ -28,7 +30,7 @@ COMMANDS: dict[str, Command] = {
 
 def overview() -> str:
     """The commands, a line each."""
-    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: od-detr COMMAND [options]",

@@ -157,10 +157,15 @@ def _objects(
 
 
 def _box(entry: ElementTree.Element, origin: int) -> tuple[float, float, float, float] | None:
+    """The box from the left edge of its first pixel to the right edge of its last one.
+
+    Counted from 1, the first pixel begins at xmin - 1 and the last one ends at xmax.
+    """
     try:
         left, top, right, bottom = (
-            float(entry.findtext(f"bndbox/{corner}") or "nan") - origin for corner in CORNERS
+            float(entry.findtext(f"bndbox/{corner}") or "nan") for corner in CORNERS
         )
+        left, top = left - origin, top - origin
     except ValueError:
         return None
     if not all(map(math.isfinite, (left, top, right, bottom))) or right < left or bottom < top:

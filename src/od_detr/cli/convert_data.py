@@ -1,0 +1,49 @@
+"""`od-detr convert-data`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from od_detr.cli.command import json_option
+from od_detr.options.fields import REQUIRED, option
+
+
+@dataclass(frozen=True)
+class ConvertDataOptions:
+    """Write a data set in COCO or YOLO format, whatever format it has."""
+
+    data: str = option(
+        REQUIRED, "The data set's folder.", positional=True, known_as=("dataset", "source")
+    )
+    to: Literal["coco", "yolo"] = option("coco", "Format to write.", known_as=("format",))
+    output: str = option("converted", "New folder to write.", metavar="DIR", known_as=("out",))
+    link: bool = option(False, "Whether images are hard links instead of copies.")
+    difficult: Literal["ignore", "keep"] = option(
+        "ignore", "Pascal VOC's difficult objects: mark them as crowd, or keep them like any other."
+    )
+    voc_origin: int = option(
+        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
+    )
+    json: bool = json_option()
+
+
+def convert_data(options: ConvertDataOptions) -> dict[str, Any]:
+    """Converts and reports what was written."""
+    from od_detr.data.formats.choices import Choices
+    from od_detr.data.writing.conversion import convert_data as convert
+
+    choices = Choices(difficult=options.difficult, voc_origin=options.voc_origin)
+    splits = convert(Path(options.data), options.to, Path(options.output), choices, options.link)
+    counts = {}
+    for split, found in splits.items():
+        crowds = int(found.crowd.sum()) if options.to == "yolo" else 0
+        counts[split] = {"images": len(found.names), "boxes": len(found.labels) - crowds}
+        left_out = f"; {crowds} crowd boxes left out, which YOLO cannot hold" if crowds else ""
+        print(
+            f"{split}: {len(found.names)} images, {counts[split]['boxes']} boxes, "
+            f"{len(found.classes)} classes{left_out}"
+        )
+    print(f"{options.to.upper()} data set in {options.output}")
+    return {"output": options.output, "format": options.to, "splits": counts}
