@@ -33,11 +33,12 @@ from od_detr.training.recipe import Recipe
 torch.set_num_threads(1)
 folder, counts, losses = Path(sys.argv[1]), [], Recipe.losses
 
-def counted(self, student, batch):
+def counted(self, student, batch, *distil):
     counts.append(len(batch.targets))
-    return losses(self, student, batch)
+    return losses(self, student, batch, *distil)
 
 def finished(self):
+    counts.clear()  # the estimate before the first step computes losses, too
     run(self)
     network = self.training.network
     saved = {name: value for name, value in network.state_dict().items() if torch.is_tensor(value)}

@@ -95,6 +95,7 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
     again = parse("train", TrainCommand, ["--config", str(run / "config.yaml")], True)
     resolved, given = flat(dataclasses.asdict(again)), flat(dataclasses.asdict(chosen))
     assert resolved.pop("json") is False
+    assert resolved.pop("replay") is None
     assert resolved.keys() == given.keys()
     assert all(resolved[name] is not None for name in RESOLVED_LATER)
     assert {name for name in given if resolved[name] != given[name]} <= {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.training.test_resume import assert_same_run, stop_at
+from tests.training.test_resume import Stop, assert_same_run, stop_at
 
 from od_detr.errors import Interrupted
 from od_detr.options import TrainOptions
@@ -69,7 +69,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     expected = fit(options(epochs=5, patience=2, output=str(tmp_path / "whole"))).directory
     validate_to(monkeypatch, aps)
     with monkeypatch.context() as patch:
-        stop_at(patch, 2, 0)
+        stop_at(patch, Stop(2, 0, 7))
         with pytest.raises(Interrupted):
             fit(options(epochs=5, patience=2))
     run = fit(options(epochs=5, patience=2, resume=True))

@@ -23,6 +23,7 @@ def demo_options(data: Path, output: Path, seed: int = 0) -> TrainOptions:
     return TrainOptions(
         data=str(data),
         output=str(output),
+        model="deformable-detr-plus",
         recipe="od",
         epochs=7,
         batch_size=8,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from od_detr.architectures import ARCHITECTURES, ModelName
 from od_detr.dotted import with_values
 from od_detr.options import RecipeName, TrainOptions
+from od_detr.options.train import DEFAULT_MODEL
 
 SCHEDULE = 24  # epochs of the paper's ablations; a scale's epochs stand for them, other schedules are in proportion
 DEVICES = 8  # of the paper's runs
@@ -85,7 +86,7 @@ class Experiment:
     def command(self) -> str:
         """The run as the paper has it, on its own: ``od-detr train``."""
         chosen: dict[str, Any] = {"data": "COCO", "devices": DEVICES}
-        defaults = TrainOptions(data="")
+        defaults = TrainOptions(data="", model=DEFAULT_MODEL)
         named = {"model": self.model, "recipe": self.recipe, "epochs": self.epochs}
         chosen |= {
             key: value

@@ -95,8 +95,15 @@ class RunDirectory:
             save_detector(detector, self.files.best, self.classes, **facts)
 
     def write_last(self, contents: Mapping[str, Any]) -> None:
-        """Saves everything needed to resume."""
+        """Saves everything needed to resume.
+
+        Raises:
+            InputError: the run's directory vanished meanwhile; without its `config.yaml` a
+                checkpoint is of no use.
+        """
         if self.writes:
+            with writing(self.files.last):
+                self.files.config.stat()
             save_checkpoint(contents, self.files)
 
     def __enter__(self) -> RunDirectory:
