@@ -21,6 +21,7 @@ from od_detr.experiments.scales import SMALL_IMAGES, on_devices, paper, small, t
 from od_detr.experiments.tables import TABLES
 from od_detr.objectives import total
 from od_detr.options import SIZES, TrainOptions
+from od_detr.options.train import DEFAULT_MODEL
 from od_detr.structures import Batch, Targets
 from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
@@ -163,7 +164,8 @@ def test_a_rows_docstring_holds_its_command_and_the_papers_figures(table: str, r
 @pytest.mark.parametrize("name", RUNS)
 def test_a_rows_command_trains_what_the_paper_scale_trains(name: str) -> None:
     command = RUNS[name].command.removeprefix("od-detr train ").split()
-    parsed = vars(parse("train", TrainCommand, command, reads_config=True))
+    parsed = dict(vars(parse("train", TrainCommand, command, reads_config=True)))
+    parsed["model"] = parsed["model"] or DEFAULT_MODEL
     ours = vars(at_paper(RUNS[name]))
     assert {key: parsed[key] for key in ours if key != "output"} == {
         key: value for key, value in ours.items() if key != "output"

@@ -141,7 +141,6 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
         "data", "output", "resume", "resume_with_other_data", "dry_run", "epochs", "patience",
         "device", "precision", "matmul", "logger",
         "checkpoint_encoder", "compile", "workers", "save_minutes", "nonfinite_limit", "eval",
-        "resume_with_other_data", "logger", "patience",
     }  # fmt: skip
     assert SIZES == (
         "hidden_dim", "encoder_layers", "decoder_layers", "queries", "feedforward", "num_levels",
