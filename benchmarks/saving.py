@@ -14,11 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.timing import Figure, cost
-from od_detr.checkpoints import NEEDED, load_checkpoint, save_checkpoint
+from od_detr.checkpoints import load_checkpoint, save_checkpoint
 from od_detr.run_files import RunFiles
 
 GOAL = 1.3
@@ -30,7 +31,7 @@ def measure(
     rounds: int = 3, tensors: int = TENSORS, values: int = VALUES, folder: Path | None = None
 ) -> dict[str, Figure]:
     """Seconds to save and to load a checkpoint, and those of its bytes alone."""
-    contents = {name: {} for name in NEEDED} | {"global_step": 0}
+    contents = blank_contents()
     contents["state_dict"] = {f"weight.{n}": torch.randn(values) for n in range(tensors)}
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         run = RunFiles(Path(directory))
@@ -46,6 +47,22 @@ def measure(
     return {
         "save_seconds": cost(best["save"], best["write"], GOAL),
         "verified_load_seconds": cost(best["load"], best["read"], 3),
+    }
+
+
+def blank_contents() -> dict[str, Any]:
+    """What a checkpoint holds of a run before its first step, without its weights."""
+    guard = {"skipped": 0, "in_a_row": 0}
+    run = {"epoch": 0, "batch": 0, "validation_due": False, "best_ap": -1.0, "rows": []}
+    run |= {"seconds": 0.0, "log": {"sums": {}, "batches": None}, "validation": {}}
+    return {
+        "state_dict": {},
+        "detector": {},
+        "optimizer": {"state": {}, "param_groups": []},
+        "schedule": {"last_epoch": 0},
+        "scaler": {},
+        "global_step": 0,
+        "run": run | {"guard": guard, "steps_per_epoch": 1},
     }
 
 

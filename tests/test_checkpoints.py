@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.saving import blank_contents
 
 from od_detr import checkpoints, files
-from od_detr.checkpoints import NEEDED, load_checkpoint, restore_last, save_checkpoint
+from od_detr.checkpoints import load_checkpoint, restore_last, save_checkpoint
 from od_detr.errors import InputError
 from od_detr.run_files import RunFiles
 
@@ -24,7 +25,7 @@ def run(tmp_path: Path) -> RunFiles:
 
 def save(run: RunFiles, step: int, **changes: Any) -> None:
     weights = torch.full((3000,), float(step))
-    contents = {name: {} for name in NEEDED} | {
+    contents = blank_contents() | {
         "global_step": step,
         "state_dict": {"w": weights},
     }

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,9 +127,22 @@ def is_chief() -> bool:
     return current().is_chief
 
 
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is computed meanwhile is this process's own affair, even if it is connected to others."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def is_distributed() -> bool:
-    """Whether this process is connected to others."""
-    if "torch" not in sys.modules:
+    """Whether this process is connected to others, and takes a common step with them."""
+    if "torch" not in sys.modules or _ALONE.get():
         return False
     import torch.distributed as dist
 

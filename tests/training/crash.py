@@ -35,6 +35,7 @@ from random import Random
 from typing import Any
 
 import torch
+from benchmarks.saving import blank_contents
 from torch import nn
 
 from od_detr import checkpoints
@@ -72,6 +73,8 @@ class Saver:
     def __init__(self, files: RunFiles) -> None:
         self.directory = RunDirectory(files, ["a", "b"], {"category_ids": [1, 2]})
         self.files = files
+        files.config.parent.mkdir(parents=True, exist_ok=True)
+        files.config.touch()  # a run has it from its start
         self.detector = build_detector("deformable-detr-plus", 2, **TINY)
 
     def resume(self) -> int:
@@ -86,7 +89,7 @@ class Saver:
             nn.init.constant_(weight, number)
         summary = {"AP": 0.5, "best_threshold": 0.5}
         self.directory.write_best(self.detector, "online", number, {"online": summary})
-        contents: dict[str, Any] = {name: {} for name in checkpoints.NEEDED}
+        contents = blank_contents()
         weights = {name: torch.full((50_000,), float(number)) for name in ("first", "last")}
         self.directory.write_last(contents | {"state_dict": weights, "global_step": number})
 

@@ -9,8 +9,8 @@ from tests.training.rank_loss import POINTS, lose
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("point", POINTS)
+# Every rank at every point: `python -m tests.training.rank_loss`.
+@pytest.mark.parametrize(("point", "victim"), zip(POINTS, (0, 1, 1, 0), strict=True))
 def test_a_killed_rank_is_named_and_the_checkpoint_is_whole(
     point: str, victim: int, scenes: Path, tmp_path: Path
 ) -> None:

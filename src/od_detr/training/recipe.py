@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from od_detr import ranks
 from od_detr.criteria.matching import MatchCost, Matches, match
 from od_detr.detectors import Encoded, QueryDetector
 from od_detr.objectives import (
@@ -183,7 +184,7 @@ def target_count(targets: Targets) -> Tensor | float:
     """
     share = targets.share or Share.of([targets])
     mean, least = share.targets / share.batches, 1 / share.batches
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not ranks.is_distributed():
         return max(least, mean)
     count = to_device_of(mean, targets.boxes)
     torch.distributed.all_reduce(count)

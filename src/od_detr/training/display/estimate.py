@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from od_detr import ranks
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
 from od_detr.objectives import total
@@ -40,14 +41,14 @@ class Estimate:
 def estimate(parts: Parts) -> Estimate | None:
     """Runs a copy of the network on blank images; None if it would have to be compiled first.
 
-    Neither the network nor the state of a random number generator changes. Call it before
-    processes are connected: it is no step of theirs.
+    Neither the network nor the state of a random number generator changes, and no other process
+    takes part.
     """
     options, device = parts.options, parts.fabric.device
     if options.compile:
         return None
     side = options.short_side
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), ranks.alone():
         network = copy.deepcopy(parts.network)
         with half_precision(options, "cpu"):
             shape = (side, round(side * ASPECT))
