@@ -1,8 +1,8 @@
 """Everything a user can choose, as plain data: the command line, `config.yaml` and Python share it.
 
-`train.py`, `schedule.py` and `method.py` declare the options, `fields.py` says how, `names.py` finds an option by
-any of its names, and `reading.py` turns values into options. Importing this needs only the standard
-library.
+`data.py`, `train.py`, `schedule.py` and `method.py` declare the options, `fields.py` says how,
+`names.py` finds an option by any of its names, and `reading.py` turns values into options.
+Importing this needs only the standard library.
 """
 
 from od_detr.options.fields import flag_name

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from od_detr.architectures import ARCHITECTURES, Architecture, ModelName
 from od_detr.errors import InputError
-from od_detr.options.fields import REQUIRED, group, option
+from od_detr.options.data import DataOptions
+from od_detr.options.fields import group, option
 from od_detr.options.method import (
     AuxiliarySwitches,
     DenoisingOptions,
@@ -28,25 +29,15 @@ from od_detr.options.schedule import EvalOptions, OptimizerOptions
 from od_detr.run_files import RunFiles
 
 DEFAULT_MODEL: ModelName = "deformable-detr-plus"
-DEFAULT_SIZE = 800  # pixels
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
 # Epoch after which the originals reduce the learning rate, by length of the schedule.
 DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(DataOptions):
     """Train a detector on a folder of labelled images."""
 
-    data: str = option(
-        REQUIRED,
-        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
-        metavar="DIR",
-        everyday=True,
-        may_change_on_resume=True,
-        is_path=True,
-        known_as=("dataset", "dataset_dir"),
-    )
     model: ModelName | None = option(
         None,
         "Architecture.",
@@ -130,40 +121,6 @@ class TrainOptions:
         at_least=1,
         cap=65_536,
         known_as=("grad_accum_steps", "accumulate_grad_batches"),
-    )
-    image_size: int | None = option(
-        None,
-        "Short side of the images in pixels. Training varies it.",
-        at_least=16,
-        cap=10_000,
-        everyday=True,
-        resolved=True,
-        shown=f"that of --init, or {DEFAULT_SIZE}",
-        known_as=("imgsz", "img_size", "size", "resolution"),
-    )
-    augment: Literal["detr", "flip", "none"] = option(
-        "detr",
-        "Augmentation: flips, scales and crops as in DETR, only flips, or none.",
-        everyday=True,
-    )
-    val_fraction: float = option(
-        0.2,
-        "Share of the images to validate on where the data has no validation split.",
-        at_least=0.001,
-        at_most=0.999,
-    )
-    val_data: str | None = option(
-        None, "Another folder to validate on.", is_path=True, shown="that of --data"
-    )
-    classes: str | None = option(
-        None, "Names of the classes to train on, separated by commas.", shown="all"
-    )
-    single_class: bool = option(False, "Whether to treat all classes as one.")
-    difficult: Literal["ignore", "keep"] = option(
-        "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
-    )
-    voc_origin: int = option(
-        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
     )
     backbone: str = option(
         "resnet50", "Backbone: a timm model that supports features_only.", everyday=True
@@ -326,22 +283,11 @@ class TrainOptions:
         EncoderOptions, "Encoder predictions of two-stage architectures", formerly="enc"
     )
     denoising: DenoisingOptions = group(DenoisingOptions, "DINO's denoising group", formerly="dn")
-    # Last, because the name hides `group`, which declares the fields above.
-    group: str | None = option(
-        None,
-        "Regular expression. Images whose first group is equal stay on one side of that split.",
-        shown="each image by itself",
-    )
 
     @property
     def architecture(self) -> Architecture:
         """The entry of `model` in the table of architectures."""
         return ARCHITECTURES[self.model or DEFAULT_MODEL]
-
-    @property
-    def short_side(self) -> int:
-        """`image_size`, or its default where neither the user nor `init` decided it."""
-        return self.image_size or DEFAULT_SIZE
 
     @property
     def drop_epoch(self) -> int:

@@ -12,7 +12,8 @@ from od_detr.detectors.classes import transfer_classes
 from od_detr.errors import InputError
 from od_detr.integrations.weights.opening import open_weights
 from od_detr.options import SIZES, TrainOptions, flag_name
-from od_detr.options.train import DEFAULT_MODEL, DEFAULT_SIZE
+from od_detr.options.data import DEFAULT_SIZE
+from od_detr.options.train import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""What a run trains on: which images and boxes, and how they enter the detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from od_detr.options.fields import REQUIRED, option
+
+DEFAULT_SIZE = 800  # pixels
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The training and validation images."""
+
+    data: str = option(
+        REQUIRED,
+        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
+        metavar="DIR",
+        everyday=True,
+        may_change_on_resume=True,
+        is_path=True,
+        known_as=("dataset", "dataset_dir"),
+    )
+    val_data: str | None = option(
+        None, "Another folder to validate on.", is_path=True, shown="that of --data"
+    )
+    val_fraction: float = option(
+        0.2,
+        "Share of the images to validate on where the data has no validation split.",
+        at_least=0.001,
+        at_most=0.999,
+    )
+    group: str | None = option(
+        None,
+        "Regular expression. Images whose first group is equal stay on one side of that split.",
+        shown="each image by itself",
+    )
+    classes: str | None = option(
+        None, "Names of the classes to train on, separated by commas.", shown="all"
+    )
+    single_class: bool = option(False, "Whether to treat all classes as one.")
+    difficult: Literal["ignore", "keep"] = option(
+        "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
+    )
+    voc_origin: int = option(
+        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
+    )
+    image_size: int | None = option(
+        None,
+        "Short side of the images in pixels. Training varies it.",
+        at_least=16,
+        cap=10_000,
+        everyday=True,
+        resolved=True,
+        shown=f"that of --init, or {DEFAULT_SIZE}",
+        known_as=("imgsz", "img_size", "size", "resolution"),
+    )
+    augment: Literal["detr", "flip", "none"] = option(
+        "detr",
+        "Augmentation: flips, scales and crops as in DETR, only flips, or none.",
+        everyday=True,
+    )
+
+    @property
+    def short_side(self) -> int:
+        """`image_size`, or its default where neither the user nor `init` decided it."""
+        return self.image_size or DEFAULT_SIZE
