@@ -143,7 +143,8 @@ class Detector:
         Args:
             source: a path, a PIL image, an RGB array (height, width, 3) of uint8, an RGB tensor
                 (3, height, width) of uint8 or of floats from 0 to 1; a list or a batch of these; a
-                folder, a glob or a video. OpenCV reads BGR: turn it with `image[..., ::-1]`.
+                folder, a glob, a video, or the number of a camera. OpenCV reads BGR: turn it with
+                `image[..., ::-1]`.
             threshold: lowest score that is returned, from 0 to 1. None takes the one with the
                 highest F1 on the validation set of the run, or 0.3 if none was measured.
             batch_size: most images that are computed together.
@@ -151,7 +152,7 @@ class Detector:
         Returns:
             supervision.Detections, best first: pixel xyxy inside the image, scores, class ids,
             class names in `.data["class_name"]`. A list of them for a list, a generator for a
-            folder, a glob or the frames of a video.
+            folder, a glob, or the frames of a video or camera.
 
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from od_detr.detectors import build_detector
 from od_detr.errors import InputError
-from od_detr.inference.files import predict_files
+from od_detr.inference.files import Wanted, predict_files
 from od_detr.inference.predictor import Predictor
 
 CLASSES, CATEGORIES = ["red", "green"], [3, 7]
@@ -125,7 +125,7 @@ def test_boxes_end_at_the_border_of_the_image(predictor: Predictor, folder: Path
         (torch.full((3, 8, 8), 2.0), "0 to 1"),
         ("https://example.org/a.jpg", "download"),
         (["http://example.org/a.jpg"], "download"),
-        (7, "int"),
+        (7.5, "float"),
     ],
 )
 def test_what_is_no_image_is_refused_on_one_line(
@@ -152,7 +152,7 @@ def test_an_unreadable_image_is_skipped_and_counted_and_the_others_are_written(
         (images / name).write_bytes((folder / name).read_bytes())
     (images / "0b.png").write_bytes((folder / "0.png").read_bytes()[:500])
     (images / "._0.png").write_bytes(b"a resource fork")
-    result = predict_files(predictor, [str(images)], tmp_path / "out", 0.0)
+    result = predict_files(predictor, [str(images)], tmp_path / "out", Wanted(0.0))
     assert result["skipped"] == [str(images / "0b.png")]
     assert result["images"] == 2
     assert str(images / "0b.png") in capsys.readouterr().err
@@ -170,7 +170,7 @@ def test_detections_of_a_coco_split_load_with_pycocotools(
     predictor: Predictor, folder: Path, tmp_path: Path
 ) -> None:
     coco = pytest.importorskip("pycocotools.coco")
-    predict_files(predictor, [str(folder)], tmp_path / "out", 0.0)
+    predict_files(predictor, [str(folder)], tmp_path / "out", Wanted(0.0))
     truth = coco.COCO(str(folder.parents[1] / "val.json"))
     results = truth.loadRes(str(tmp_path / "out" / "detections.json"))
     assert set(results.getImgIds()) == set(range(41, 47))
@@ -180,16 +180,16 @@ def test_detections_of_a_coco_split_load_with_pycocotools(
 def test_the_file_is_whole_after_an_interruption(
     predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = predictor.predict_one, []
+    original, calls = predictor.predict_all, []
 
-    def interrupted(*args: object) -> supervision.Detections:
+    def interrupted(*args: object) -> list[supervision.Detections]:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(predictor, "predict_one", interrupted)
+    monkeypatch.setattr(predictor, "predict_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        predict_files(predictor, [str(folder)], tmp_path / "out", 0.0)
+        predict_files(predictor, [str(folder)], tmp_path / "out", Wanted(0.0, batch_size=1))
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {row["image_id"] for row in rows} == {41, 42}

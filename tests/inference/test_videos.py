@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from od_detr.errors import InputError
-from od_detr.inference.videos import frames_of, is_video
+from od_detr.inference.videos import (
+    frames_of,
+    frames_of_camera,
+    is_camera,
+    is_video,
+    number_of_frames,
+)
 
 
 @pytest.fixture
@@ -29,8 +37,10 @@ def video(tmp_path: Path) -> Path:
 def test_the_frames_of_a_video_come_in_order_as_rgb_pixels(video: Path) -> None:
     frames = list(frames_of(video))
     assert is_video(video)
-    assert [tuple(frame.shape) for frame in frames] == [(3, 32, 48)] * 5
-    levels = [float(frame.float().mean()) for frame in frames]
+    assert number_of_frames(video) == 5
+    assert [tuple(frame.pixels.shape) for frame in frames] == [(3, 32, 48)] * 5
+    assert [frame.seconds for frame in frames] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    levels = [float(frame.pixels.float().mean()) for frame in frames]
     np.testing.assert_allclose(levels, range(0, 250, 50), atol=4)
 
 
@@ -42,3 +52,53 @@ def test_what_is_no_video_is_refused_on_one_line(tmp_path: Path, content: bytes 
     with pytest.raises(InputError, match=r"clip\.mp4") as refused:
         next(frames_of(file))
     assert "\n" not in str(refused.value)
+
+
+# ---- cameras, as OpenCV shows them; no test machine has one ----------------------------------------
+
+
+class Camera:
+    """Two frames of a camera that sees blue, in OpenCV's order of channels."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.left = number, 2
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.number == 0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        blue = np.zeros((4, 6, 3), np.uint8)
+        blue[..., 0] = 255
+        return (True, blue) if self.left >= 0 else (False, None)
+
+    def release(self) -> None:
+        self.left = 0
+
+
+def test_a_camera_gives_rgb_frames_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=Camera))
+    frames = list(frames_of_camera(0))
+    assert len(frames) == 2
+    assert frames[0].pixels.float().mean((1, 2)).tolist() == [0, 0, 255]
+    with pytest.raises(InputError, match="camera 1: cannot be opened"):
+        next(frames_of_camera(1))
+
+
+def test_a_camera_without_opencv_is_refused_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(InputError, match=r"camera 0: .*pip install") as refused:
+        next(frames_of_camera(0))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_number_is_a_camera_unless_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_camera("0")
+    assert is_camera(1)
+    assert not is_camera("a.mp4")
+    assert not is_camera(True)
+    (tmp_path / "0").mkdir()
+    assert not is_camera("0")

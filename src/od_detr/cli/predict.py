@@ -18,18 +18,18 @@ from od_detr.options.fields import REQUIRED, option
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Detect objects in images; write drawn copies and a JSON file in COCO's result format."""
+    """Detect objects in images and videos; write drawn copies and a JSON file of COCO results."""
 
     run: str = run_option()
     sources: list[str] = option(
         REQUIRED,
-        "Image files, folders of images, or glob patterns.",
+        "Images, videos, folders, glob patterns; or the number of a camera, such as 0.",
         positional=True,
-        known_as=("source", "image", "images"),
+        known_as=("source", "image", "images", "video", "camera", "webcam"),
     )
     output: str = option(
         "predictions",
-        "Folder for the pictures and detections.json.",
+        "Folder for the drawn copies and detections.json.",
         metavar="DIR",
         known_as=("name", "project", "save_dir", "out"),
     )
@@ -41,6 +41,26 @@ class PredictOptions:
         at_most=1,
         shown="auto",
         known_as=("conf", "confidence", "score", "conf_thres"),
+    )
+    classes: list[str] | None = option(
+        None, "Names of the classes to keep, separated by commas.", shown="all of them"
+    )
+    csv: bool = option(False, "Write detections.csv too.", known_as=("save_csv",))
+    yolo: bool = option(
+        False,
+        "Write YOLO labels too, in labels/.",
+        known_as=("save_txt", "txt", "labels", "save_labels"),
+    )
+    save_crops: bool = option(
+        False,
+        "Write each detection as a picture of its own too, in crops/CLASS/.",
+        known_as=("crops", "save_crop", "crop"),
+    )
+    batch_size: int = option(
+        4,
+        "Images that are computed together, if they have one size.",
+        at_least=1,
+        known_as=("batch", "bs"),
     )
     weights: WeightsName = weights_option()
     device: str = device_option()
@@ -57,13 +77,21 @@ class PredictOptions:
 
 def predict(options: PredictOptions) -> dict[str, Any]:
     """Predicts, draws and writes."""
-    from od_detr.inference.files import predict_files
+    from od_detr.inference.files import Wanted, predict_files
     from od_detr.inference.predictor import Predictor
 
     predictor = Predictor.from_run(
         options.run, options.weights, options.device, options.precision, options.compile
     )
-    found = predict_files(predictor, options.sources, Path(options.output), options.threshold)
+    wanted = Wanted(
+        options.threshold,
+        options.classes,
+        options.batch_size,
+        options.csv,
+        options.yolo,
+        options.save_crops,
+    )
+    found = predict_files(predictor, options.sources, Path(options.output), wanted)
     threshold = predictor.chosen(options.threshold)
     print(
         f"{found['detections']} detections in {found['images']} images (scores of at least "

@@ -57,7 +57,7 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     from rich.console import Console
     from rich.table import Table
 
-    from od_detr.inference.files import predict_files
+    from od_detr.inference.files import Wanted, predict_files
     from od_detr.inference.predictor import Predictor
     from od_detr.reporting.curves import curves
     from od_detr.training.fit import fit
@@ -69,7 +69,8 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
         run = fit(demo_options(data, training, seed))
     unseen = sorted((data / "images" / "val").glob("*.png"))[:SHEET]
     predictor = Predictor.from_run(training)
-    predict_files(predictor, [str(file) for file in unseen], output / "predictions", threshold=0.4)
+    files = [str(file) for file in unseen]
+    predict_files(predictor, files, output / "predictions", Wanted(threshold=0.4))
     from od_detr.reporting.drawing import (
         contact_sheet,
     )  # by now supervision is there, without its advice

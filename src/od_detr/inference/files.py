@@ -1,85 +1,188 @@
-"""Detections of many image files: drawn copies, and one JSON file in COCO's result format."""
+"""Detections of many images and videos, written as they are found."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-
-from PIL import Image
+from typing import Any
 
 from od_detr.data.formats.choices import Choices
 from od_detr.data.formats.coco_layout import coco_readers
 from od_detr.errors import InputError
-from od_detr.evaluation.coco import detections_to_coco
+from od_detr.inference.outputs.coco import CocoResults
+from od_detr.inference.outputs.crops import Crops
+from od_detr.inference.outputs.labels import YoloLabels
+from od_detr.inference.outputs.output import Found, Output
+from od_detr.inference.outputs.pictures import Pictures
+from od_detr.inference.outputs.table import Table
+from od_detr.inference.outputs.videos import Videos, video_name
 from od_detr.inference.predictor import Predictor
-from od_detr.inference.sources import drawn_names, find_images, pixels_of
+from od_detr.inference.progress import with_bar
+from od_detr.inference.sources import find_media, pixels_of, unique_stems
+from od_detr.inference.videos import (
+    frames_of,
+    frames_of_camera,
+    is_camera,
+    is_video,
+    number_of_frames,
+)
+from od_detr.options.names import nearest
 
 DETECTIONS = "detections.json"
 PARENTS = 3  # a data set's folder is at most this far above its images
 
 
-def predict_files(
-    predictor: Predictor, sources: Sequence[str], output: Path, threshold: float | None = None
-) -> dict[str, Any]:
-    """Draws the detections of every image and writes them all to `detections.json`.
+@dataclass(frozen=True)
+class Wanted:
+    """What `predict_files` is to find and to write besides drawn copies and `detections.json`.
 
-    Each row has COCO's `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) and
-    `score`, and `file_name` and `category`. Where all images belong to one split of a COCO data
-    set, `image_id` is the split's, so that pycocotools scores the file; otherwise it is the path.
-    An unreadable image is reported and skipped. Rows are written as they are found; after Ctrl-C
-    the file is still valid JSON.
+    Attributes:
+        threshold: lowest score; None takes the detector's own.
+        classes: names of the classes to keep; None keeps all.
+        batch_size: most images that are computed together.
+        csv: whether to write `detections.csv`.
+        yolo: whether to write YOLO labels.
+        crops: whether to write each detection as a picture.
+    """
+
+    threshold: float | None = None
+    classes: Sequence[str] | None = None
+    batch_size: int = 4
+    csv: bool = False
+    yolo: bool = False
+    crops: bool = False
+
+
+def predict_files(
+    predictor: Predictor, sources: Sequence[str], output: Path, wanted: Wanted | None = None
+) -> dict[str, Any]:
+    """Detects objects in images and videos, and writes drawn copies and `detections.json`.
+
+    The rows of `detections.json` are COCO results, see `CocoResults`. Where all images belong to
+    one split of a COCO data set, `image_id` is the split's, so that pycocotools scores the file;
+    otherwise it is the path, in a video with the number of the frame.
+
+    An unreadable image is reported and skipped, as is the rest of a video that cannot be read on.
+    Everything is written as it is found; after Ctrl-C all files are valid.
+
+    Args:
+        predictor: the detector.
+        sources: images, videos, folders and globs; or the number of a camera.
+        output: folder to write.
+        wanted: what to find and what to write; None takes the defaults.
 
     Returns:
-        Numbers of `images` and `detections`, the `output`, and the files that were `skipped`.
+        Numbers of `images` (frames count) and `detections`, the `output`, and the files that were
+        `skipped`.
+
+    Raises:
+        InputError: a source, class or threshold that does not exist, or an output that would
+            overwrite a source.
     """
-    files = find_images(sources)
-    names = drawn_names(files)
-    _check_output(output, names, files)
-    output.mkdir(parents=True, exist_ok=True)
-    ids = split_ids(files)
+    wanted = wanted or Wanted()
+    labels = labels_of(wanted.classes, predictor.classes)
+    threshold = predictor.chosen(wanted.threshold)
     skipped: list[str] = []
-    with json_rows(output / DETECTIONS) as rows:
-        for file, name in zip(files, names, strict=True):
-            try:
-                pixels = pixels_of(file)
-            except InputError as error:
-                print(f"skipped: {error}", file=sys.stderr)
-                skipped.append(str(file))
-                continue
-            rows += _detected(predictor, file, pixels, threshold, output / name, ids)
-        count = rows.count
-    images = len(files) - len(skipped)
-    return {"images": images, "detections": count, "output": str(output), "skipped": skipped}
+    media, total = _media(sources, output, skipped)
+    images = 0
+    output.mkdir(parents=True, exist_ok=True)
+    results = CocoResults(output / DETECTIONS, predictor.classes, predictor.category_ids)
+    with ExitStack() as stack:
+        outputs: list[Output] = [results, *_outputs(output, predictor.classes, wanted)]
+        for each in reversed(outputs):
+            stack.enter_context(closing(each))
+        remaining = iter(with_bar(media, total))
+        while chunk := list(islice(remaining, wanted.batch_size)):
+            found = predictor.predict_all([each.pixels for each in chunk], threshold)
+            images += len(chunk)
+            for seen, detections in zip(chunk, found, strict=True):
+                kept = _of_classes(detections, labels)
+                for each in outputs:
+                    each.add(replace(seen, detections=kept))
+    done = {"images": images, "detections": results.count, "output": str(output)}
+    return done | {"skipped": skipped}
 
 
-def _detected(
-    predictor: Predictor,
-    file: Path,
-    pixels: Any,
-    threshold: float | None,
-    drawn: Path,
-    ids: dict[Path, int],
-) -> list[dict[str, Any]]:
-    """Draws one image and returns its rows."""
-    from od_detr.reporting.drawing import draw
+def labels_of(names: Sequence[str] | None, classes: Sequence[str]) -> list[int] | None:
+    """The class ids of some class names; None for None.
 
-    detections = predictor.predict_one(pixels, threshold)
-    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    draw(picture, detections, predictor.classes).save(drawn)
-    named = {"image_id": ids.get(file.resolve(), str(file)), "file_name": str(file)}
-    return [
-        row
-        | named
-        | {
-            "category_id": predictor.category_ids[row["category_id"]],
-            "category": predictor.classes[row["category_id"]],
-        }
-        for row in detections_to_coco(detections, 0)
-    ]
+    Raises:
+        InputError: a name that the detector does not know.
+    """
+    for name in names or ():
+        if name not in classes:
+            near = nearest(name, classes)
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(classes[:20])}"
+            raise InputError(f"--classes {name}: the detector has no such class; {hint}")
+    return None if names is None else [classes.index(name) for name in names]
+
+
+def _of_classes(detections: Any, labels: list[int] | None) -> Any:
+    import numpy as np
+
+    return detections if labels is None else detections[np.isin(detections.class_id, labels)]
+
+
+def _outputs(folder: Path, classes: Sequence[str], wanted: Wanted) -> Iterator[Output]:
+    """The outputs besides `detections.json`."""
+    yield Pictures(folder, classes)
+    yield Videos(folder, classes)
+    if wanted.csv:
+        yield Table(folder / "detections.csv", classes)
+    if wanted.yolo:
+        yield YoloLabels(folder / "labels", classes)
+    if wanted.crops:
+        yield Crops(folder / "crops", classes)
+
+
+# ---- what is to be looked at ---------------------------------------------------------------------
+
+
+def _media(
+    sources: Sequence[str], output: Path, skipped: list[str]
+) -> tuple[Iterable[Found], int | None]:
+    """Every image and frame, with nothing found yet, and how many there are, if that is known."""
+    if len(sources) == 1 and is_camera(sources[0]):
+        return _frames(Path(f"camera{sources[0]}"), f"camera{sources[0]}", sources[0]), None
+    files = find_media(sources)
+    names = unique_stems(files)
+    _check_output(output, names, files)
+    counts = [number_of_frames(file) if is_video(file) else 1 for file in files]
+    known = [count for count in counts if count is not None]
+    total = sum(known) if len(known) == len(counts) else None
+    return _readable(files, names, skipped), total
+
+
+def _readable(files: Sequence[Path], names: Sequence[str], skipped: list[str]) -> Iterator[Found]:
+    """The images and frames of the files; what cannot be read is reported and `skipped`."""
+    ids = split_ids(files)
+    for file, name in zip(files, names, strict=True):
+        try:
+            if is_video(file):
+                yield from _frames(file, name)
+            else:
+                image_id = ids.get(file.resolve(), str(file))
+                yield Found(file, name, pixels_of(file), _nothing(), image_id)
+        except InputError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            skipped.append(str(file))
+
+
+def _frames(file: Path, name: str, camera: str | None = None) -> Iterator[Found]:
+    frames = frames_of(file) if camera is None else frames_of_camera(int(camera))
+    for number, frame in enumerate(frames):
+        image_id = f"{file}#{number}"
+        yield Found(file, name, frame.pixels, _nothing(), image_id, number, frame.seconds)
+
+
+def _nothing() -> Any:
+    import supervision
+
+    return supervision.Detections.empty()
 
 
 def split_ids(files: Sequence[Path]) -> dict[Path, int]:
@@ -106,34 +209,9 @@ def _check_output(output: Path, names: Sequence[str], files: Sequence[Path]) -> 
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; give a folder")
     originals = {file.resolve() for file in files}
-    for name in names:
-        if (output / name).resolve() in originals:
+    for file, name in zip(files, names, strict=True):
+        drawn = output / (video_name(file, name) if is_video(file) else f"{name}.jpg")
+        if drawn.resolve() in originals:
             raise InputError(
-                f"{output / name}: is one of the images and would be overwritten; "
-                "give another --output"
+                f"{drawn}: is one of the images and would be overwritten; give another --output"
             )
-
-
-class Rows:
-    """A JSON array that is written row by row."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self.file, self.count = file, 0
-
-    def __iadd__(self, rows: list[dict[str, Any]]) -> Rows:
-        for row in rows:
-            self.file.write((",\n " if self.count else "\n ") + json.dumps(row))
-            self.count += 1
-        self.file.flush()
-        return self
-
-
-@contextmanager
-def json_rows(path: Path) -> Iterator[Rows]:
-    """A JSON array at `path` to add rows to. It is closed, and so valid, whatever happens."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write("[")
-        try:
-            yield Rows(file)
-        finally:
-            file.write("\n]\n")

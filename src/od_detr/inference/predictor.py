@@ -27,8 +27,15 @@ from od_detr.devices import choose_device
 from od_detr.errors import InputError
 from od_detr.evaluation.analysis import DEFAULT_THRESHOLD
 from od_detr.inference.precision import choose_precision, computing, prepare
+from od_detr.inference.progress import with_bar
 from od_detr.inference.sources import find_images, is_collection, pixels_of
-from od_detr.inference.videos import frames_of, is_video
+from od_detr.inference.videos import (
+    frames_of,
+    frames_of_camera,
+    is_camera,
+    is_video,
+    number_of_frames,
+)
 from od_detr.integrations.weights.opening import open_weights
 from od_detr.run_files import RunFiles
 from od_detr.structures import Batch
@@ -125,31 +132,53 @@ class Predictor:
 
         Args:
             source: an image as `od_detr.inference.sources.pixels_of` takes it, a list or a batch
-                (four axes) of images, a folder, a glob or a video.
+                (four axes) of images, a folder, a glob, a video, or the number of a camera.
             threshold: lowest score that is returned, from 0 to 1; None takes the detector's own.
             batch_size: most images that are computed together.
 
         Returns:
             Detections of an image, a list of them for a list or a batch, and a generator for a
-            folder or a glob, in the order of the files' names, or for the frames of a video.
+            folder or a glob, in the order of the files' names, or for the frames of a video or camera.
 
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.
         """
         threshold = self.chosen(threshold)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1 (got {batch_size})")
         if is_video(source):
-            return self._batched(frames_of(source), threshold, batch_size)
+            frames = (frame.pixels for frame in frames_of(source))
+            return self._batched(frames, number_of_frames(source), threshold, batch_size)
+        if is_camera(source):
+            frames = (frame.pixels for frame in frames_of_camera(int(source)))
+            return self._batched(frames, None, threshold, 1)
         if isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4:
-            return list(self._batched(source, threshold, batch_size))
+            return list(self._batched(source, len(source), threshold, batch_size))
         if is_collection(source):
-            return self._batched(find_images([str(source)]), threshold, batch_size)
-        return self.predict_one(pixels_of(source), threshold)
+            files = find_images([str(source)])
+            return self._batched(files, len(files), threshold, batch_size)
+        return self.predict_all([pixels_of(source)], threshold)[0]
 
-    def predict_one(
-        self, pixels: UInt8[Tensor, "3 H W"], threshold: float | None = None
-    ) -> supervision.Detections:
-        """Detections of the pixels of one RGB image; `threshold` is as in `predict`."""
-        return self._predict_alike([self._sample(pixels)], self.chosen(threshold))[0]
+    def predict_all(
+        self, images: Sequence[Tensor], threshold: float | None = None
+    ) -> list[supervision.Detections]:
+        """Detections of the pixels of some RGB images; those of one size are computed together.
+
+        Args:
+            images: RGB, uint8, (3, height, width); each may have another size. All of them are held
+                in memory together.
+            threshold: as in `predict`.
+        """
+        threshold = self.chosen(threshold)
+        samples = [self._sample(pixels) for pixels in images]
+        alike: dict[torch.Size, list[int]] = {}
+        for place, sample in enumerate(samples):
+            alike.setdefault(sample.image.shape, []).append(place)
+        found: dict[int, supervision.Detections] = {}
+        for places in alike.values():
+            results = self._predict_alike([samples[place] for place in places], threshold)
+            found.update(zip(places, results, strict=True))
+        return [found[place] for place in range(len(samples))]
 
     def chosen(self, threshold: float | None) -> float:
         """The threshold that was given, checked, or the detector's own.
@@ -163,19 +192,11 @@ class Predictor:
         return threshold
 
     def _batched(
-        self, images: Iterable[Any], threshold: float, batch_size: int
+        self, images: Iterable[Any], total: int | None, threshold: float, batch_size: int
     ) -> Iterator[supervision.Detections]:
-        remaining = iter(images)
+        remaining = iter(with_bar(images, total))
         while chunk := list(islice(remaining, batch_size)):
-            samples = [self._sample(pixels_of(image)) for image in chunk]
-            alike: dict[torch.Size, list[int]] = {}
-            for place, sample in enumerate(samples):
-                alike.setdefault(sample.image.shape, []).append(place)
-            found: dict[int, supervision.Detections] = {}
-            for places in alike.values():
-                results = self._predict_alike([samples[place] for place in places], threshold)
-                found.update(zip(places, results, strict=True))
-            yield from (found[place] for place in range(len(samples)))
+            yield from self.predict_all([pixels_of(image) for image in chunk], threshold)
 
     def _sample(self, pixels: UInt8[Tensor, "3 H W"]) -> Sample:
         size = (pixels.shape[1], pixels.shape[2])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from od_detr.data.images import read_image
 from od_detr.errors import InputError
+from od_detr.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -85,39 +86,54 @@ def is_collection(source: Any) -> bool:
 def find_images(sources: Sequence[str]) -> list[Path]:
     """Image files named by files, folders and globs, each once, in order.
 
-    The `._` files that macOS leaves on other file systems are no images and are left out.
+    Raises:
+        InputError: a source that names nothing, or an address.
+    """
+    return _find(sources, SUFFIXES, "image")
+
+
+def find_media(sources: Sequence[str]) -> list[Path]:
+    """Image and video files named by files, folders and globs, each once, in order.
 
     Raises:
         InputError: a source that names nothing, or an address.
+    """
+    return _find(sources, SUFFIXES + VIDEO_SUFFIXES, "image or video")
+
+
+def _find(sources: Sequence[str], suffixes: Sequence[str], kind: str) -> list[Path]:
+    """The files; those in folders have one of the suffixes.
+
+    The `._` files that macOS leaves on other file systems are no images and are left out.
     """
     files: list[Path] = []
     for source in sources:
         _refuse_address(source)
         path = Path(source)
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
         elif path.is_file():
             found = [path]
         else:
             found = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
         found = [file for file in found if file.is_file() and not file.name.startswith("._")]
         if not found and path.is_dir():
-            raise InputError(f"{source}: holds no image; known are {', '.join(SUFFIXES)}")
+            raise InputError(f"{source}: holds no {kind}; known are {', '.join(suffixes)}")
         if not found:
-            raise InputError(f"{source}: no such file, folder or glob; give images")
+            raise InputError(f"{source}: no such file, folder or glob; give {kind} files")
         files += found
     return list(dict.fromkeys(files))
 
 
-def drawn_names(files: Sequence[Path]) -> list[str]:
-    """A name for each drawn copy; files of one name get a number."""
+def unique_stems(files: Sequence[Path]) -> list[str]:
+    """A name without suffix for each file; files of one name get a number."""
     names: dict[str, None] = {}  # a set in the order of the files
     last: dict[str, int] = {}  # the last number of each stem, so that no number is tried twice
     for file in files:
-        name = f"{file.stem}.jpg"
+        name = file.stem
         while name in names:
             last[file.stem] = last.get(file.stem, 1) + 1
-            name = f"{file.stem}-{last[file.stem]}.jpg"
+            name = f"{file.stem}-{last[file.stem]}"
         names[name] = None
     return list(names)
 

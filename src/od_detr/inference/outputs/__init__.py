@@ -1,0 +1,1 @@
+"""What `od-detr predict` writes: one small class for each kind of file."""
