@@ -131,6 +131,14 @@ class TrainOptions(DataOptions):
         everyday=True,
         is_path=True,
     )
+    freeze: Literal["backbone", "encoder"] | None = option(
+        None,
+        "Train only what comes after this part of a pretrained detector. encoder freezes backbone, "
+        "neck and encoder.",
+        everyday=True,
+        shown="train everything",
+        known_as=("freeze_backbone", "freeze_encoder", "frozen"),
+    )
     backbone_options: dict[str, Any] = option(
         {}, "More arguments of the timm model, such as {channels: [32, 64]}.", shown="none"
     )

@@ -118,7 +118,7 @@ class Loop:
         self.display.begin(state.epoch)
         with self.display.validating(len(batches)), self.training.descent.autocast():
             columns = state.validation.run(detectors, self.shown(batches))
-        network.detector.train()
+        network.train()
         state.rows[-1].update(columns)
         state.validation_due = False
         name, ap = state.validation.best

@@ -38,6 +38,7 @@ from od_detr.training.record.resume import check_fits, check_same_data, resume_o
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
+from od_detr.training.setup.freezing import check_freeze
 from od_detr.training.setup.opening import open_data, open_detector
 from od_detr.training.setup.start import Start, read_start, resumed_start, say, with_start
 from od_detr.training.supervised import Supervised
@@ -149,6 +150,7 @@ def planned(options: TrainOptions) -> Plan:
 
 def _from_the_start(options: TrainOptions, place: Ranks, files: RunFiles) -> Plan:
     """A run that has nothing to resume."""
+    check_freeze(options)
     start = read_start(options)
     return Plan(with_start(options, start), place, files, start=start)
 

@@ -172,7 +172,7 @@ def make_recipe(
         options.dino.align,
         half_teacher=options.ema.precision == "bf16",
         detach_memory=options.distill.detach_memory,
-        shares=options.ema.share,
+        shares="backbone" if options.freeze else options.ema.share,  # a frozen one is the same
     )
 
 

@@ -8,6 +8,7 @@ from od_detr.detectors import DetectionTransformer
 from od_detr.objectives import Terms
 from od_detr.structures import Batch
 from od_detr.training.recipe import Recipe
+from od_detr.training.setup.freezing import is_frozen
 from od_detr.training.teacher import Teacher
 
 
@@ -23,6 +24,15 @@ class Supervised(nn.Module):
     ) -> None:
         super().__init__()
         self.detector, self.recipe, self.teacher = detector, recipe, teacher
+        self.train()
+
+    def train(self, mode: bool = True) -> Supervised:
+        """As any module, but what `--freeze` took out of training stays in eval mode."""
+        super().train(mode)
+        for part in self.detector.children():
+            if is_frozen(part):
+                part.eval()
+        return self
 
     def forward(self, batch: Batch, distil: bool = True) -> Terms:
         """Weighted loss terms of a batch; their sum is minimised.

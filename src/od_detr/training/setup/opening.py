@@ -14,6 +14,7 @@ from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.options import SIZES, TrainOptions
 from od_detr.options.train import DEFAULT_MODEL
+from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
 
 
@@ -82,4 +83,5 @@ def open_detector(
         )
     options.check_stages(detector.num_layers)
     detector.encoder.recompute = options.checkpoint_encoder
+    freeze(detector, options.freeze)
     return detector
