@@ -1,4 +1,4 @@
-"""What the command line does, from Python."""
+"""`Detector`: training, prediction and evaluation from Python."""
 
 from __future__ import annotations
 
@@ -129,6 +129,59 @@ class Detector:
         from od_detr.integrations.weights.hub import as_source
 
         return train(data, **{"init": as_source(self.source), **options})
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Saves the detector in a folder that `from_pretrained` reads, with a model card.
+
+        The card, `README.md`, says how to use the detector, which classes it has, and, of a run, what
+        it was trained on, with which schedule, and its AP. One that is there already is kept.
+
+        Args:
+            directory: folder to write.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        from od_detr.integrations.weights.hub import as_source
+        from od_detr.integrations.weights.publishing.publish import save_with_card
+
+        save_with_card(as_source(self.source), Path(directory))
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload detector",
+    ) -> str:
+        """Uploads the detector and its model card to the Hugging Face hub.
+
+        Args:
+            repository: `owner/name`; made where it is missing.
+            private: whether a new repository is private; None takes the owner's default.
+            token: of the hub; by default the one that `hf auth login` saved.
+            commit_message: message of the upload.
+
+        Returns:
+            The address of the repository.
+
+        Example:
+            Detector.from_pretrained("runs/x").push_to_hub("me/my-detector")
+
+        Raises:
+            InputError: the hub cannot be reached, or refuses.
+        """
+        from od_detr.integrations.weights.hub import as_source
+        from od_detr.integrations.weights.publishing.publish import push
+
+        return push(
+            as_source(self.source),
+            repository,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+        )
 
     @property
     def classes(self) -> Sequence[str]:

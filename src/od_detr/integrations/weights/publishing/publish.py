@@ -1,0 +1,92 @@
+"""Saves a detector with its model card, and uploads it to the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from od_detr.detectors import save_detector
+from od_detr.errors import InputError
+from od_detr.files import writing
+from od_detr.integrations.weights.hub import PAGE
+from od_detr.integrations.weights.opening import open_weights
+from od_detr.integrations.weights.publishing.card import (
+    CURVES,
+    metric_rows,
+    model_card,
+    training_options,
+)
+from od_detr.run_files import RunFiles
+
+CARD = "README.md"
+DESCRIBED = ("detector", "classes", "sha256")  # entries that `save_detector` writes itself
+
+
+def save_with_card(source: str, directory: Path, name: str | None = None) -> None:
+    """Writes `model.safetensors`, `config.json`, `README.md` and, of a run, `curves.png`.
+
+    A `README.md` that is there already is kept.
+
+    Args:
+        source: as in `open_weights`.
+        directory: folder to write, made where it is missing.
+        name: the detector's name in the card; the folder's by default.
+
+    Raises:
+        InputError: there is no detector in `source`, or a file cannot be written.
+    """
+    detector, config = open_weights(source)
+    run = RunFiles.of(source)
+    facts = {key: value for key, value in config.items() if key not in DESCRIBED}
+    save_detector(detector, directory, config["classes"], **facts)
+    card = directory / CARD
+    if card.exists():
+        return
+    with writing(card):
+        card.write_text(model_card(name or directory.name, config, run), encoding="utf-8")
+    rows = metric_rows(run)
+    if rows and training_options(run):
+        from od_detr.reporting.curves import curves
+
+        curves({directory.name if name is None else name: rows}, directory / CURVES)
+
+
+def push(
+    source: str,
+    repository: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload detector",
+) -> str:
+    """Uploads a detector with its model card and returns the address of the repository.
+
+    Args:
+        source: as in `open_weights`.
+        repository: `owner/name`; made where it is missing.
+        private: whether a new repository is private; None takes the owner's default.
+        token: of the hub; by default the one that `hf auth login` saved.
+        commit_message: message of the upload.
+
+    Raises:
+        InputError: there is no detector in `source`, or the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    with TemporaryDirectory() as folder:
+        save_with_card(source, Path(folder), repository)
+        api = HfApi(token=token)
+        try:
+            made = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=made.repo_id, folder_path=folder, commit_message=commit_message
+            )
+        except (OSError, ValueError) as error:
+            reason = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
+            raise InputError(
+                f"{repository}: cannot be uploaded ({reason}); check the name and the network, and "
+                "log in with 'hf auth login'"
+            ) from error
+    return f"{PAGE}/{made.repo_id}"
