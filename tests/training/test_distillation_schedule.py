@@ -56,7 +56,7 @@ def test_batches_of_a_step_have_the_gradient_of_the_one_they_make(
     samples = [parts.train[index] for index in range(4)]
     counts = {len(sample.labels) for sample in samples}
     assert len(counts) > 1, "equal counts would prove nothing"
-    training = Training(parts.fabric, parts.network, parts.options, 3, parts.state)
+    training = Training(parts.fabric, parts.network, parts.options, parts.state)
 
     def gradient(sizes: Sequence[int]) -> torch.Tensor:
         drawn = iter(samples)

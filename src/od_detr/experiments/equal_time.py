@@ -98,10 +98,9 @@ class Clock:
     def __init__(self, options: TrainOptions) -> None:
         with redirect_stdout(StringIO()):
             parts = assembled(planned(replace(options, workers=0)))
-        self.steps, self.least = parts.steps_per_epoch, float("inf")
+        self.steps, self.least = parts.state.steps_per_epoch, float("inf")
         self.device = parts.fabric.device
-        arguments = (parts.fabric, parts.network, parts.options, self.steps, parts.state)
-        self.training = Training(*arguments)
+        self.training = Training(parts.fabric, parts.network, parts.options, parts.state)
         steps = in_steps(parts.train_batches, parts.options.accumulate)
         self.batches = list(islice(steps, STEPS))
         self.tick()  # the first steps allocate and compile

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from od_detr.detectors import DetectionTransformer
 from od_detr.options import TrainOptions
+from od_detr.training.nonfinite.guard import Statistics
 from od_detr.training.optimizer import clip_gradients, make_optimizer, make_schedule
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,10 +40,15 @@ class Descent:
         self.optimizer = make_optimizer(detector, options.opt, options.architecture, fused=not half)
         drop, warmup = options.drop_epoch, options.opt.warmup
         self.schedule = make_schedule(self.optimizer, steps_per_epoch, drop, warmup)
+        self.statistics = Statistics(detector)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Half precision, if it was chosen; matching and losses leave it again."""
         return torch.autocast(self.device, self.dtype) if self.dtype else nullcontext()
+
+    def begin(self) -> None:
+        """Before the first forward pass of a step: keeps what a step that is not taken changes."""
+        self.statistics.keep()
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss, scaled up under fp16."""
@@ -62,13 +68,18 @@ class Descent:
         return torch.where(scale < 1, norm, torch.zeros_like(norm))
 
     def move(self, take: Tensor) -> None:
-        """Moves the weights where `take` is 1; the fused optimizer reads it on the device."""
+        """Moves the weights if `take` is 1; if it is 0, the step leaves no trace in the detector.
+
+        Args:
+            take: a scalar that the optimizer reads on the device.
+        """
         if not self.scaler.is_enabled():
             self.optimizer.found_inf = 1 - take  # pyright: ignore[reportAttributeAccessIssue]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.schedule.step()
+        self.statistics.put_back_unless(take)
 
     def learning_rate(self, step: int) -> float:
         """The highest rate of any parameter at optimizer step `step`, counted from 1."""

@@ -59,7 +59,7 @@ def dry_run(options: TrainOptions) -> dict[str, Any]:
         "device": str(parts.fabric.device),
         "devices": plan.place.world_size,
         "epochs": options.epochs,
-        "steps": parts.steps_per_epoch * options.epochs,
+        "steps": parts.state.steps_per_epoch * options.epochs,
         "parameters": sum(sizes),
         "trainable_parameters": sum(trainable),
         "flops_per_image": extrapolated(lambda small: flops(network.detector, small), size),

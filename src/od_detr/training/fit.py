@@ -20,6 +20,7 @@ from od_detr.training.nonfinite.dump import dumping
 from od_detr.training.plan import Parts, assembled, planned
 from od_detr.training.processes.launch import start
 from od_detr.training.processes.signals import StopSignal
+from od_detr.training.record.contents import restore
 from od_detr.training.record.run_config import plain, write_config
 from od_detr.training.record.run_directory import RunDirectory
 
@@ -82,9 +83,9 @@ def trained(parts: Parts) -> Run:
             directory.logger.log_options(flat(plain(dataclasses.asdict(options))))
             parts.fabric.launch()
             team.connect()
-            training = Training(parts.fabric, parts.network, options, parts.steps_per_epoch, state)
+            training = Training(parts.fabric, parts.network, options, state)
             if plan.checkpoint is not None:
-                training.load_state_dict(plan.checkpoint.contents)
+                restore(training, plan.checkpoint.contents)
                 stop.anything_saved = True
             with dumping(plan.files, directory.writes):
                 Loop(parts, training, directory, stop).run()

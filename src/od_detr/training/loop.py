@@ -11,7 +11,6 @@ import torch
 
 from od_detr import ranks
 from od_detr.detectors import DetectionTransformer
-from od_detr.errors import NonFiniteError
 from od_detr.structures import Batch
 from od_detr.training.display.advice import NEAR_ZERO, advice, facts_of
 from od_detr.training.display.displays import display_of
@@ -19,9 +18,9 @@ from od_detr.training.display.pace import Pace
 from od_detr.training.display.samples import draw_samples, sample_places
 from od_detr.training.main_memory import GIVE_BACK_EVERY, give_back
 from od_detr.training.module import Training
-from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.plan import Parts
 from od_detr.training.processes.signals import StopSignal
+from od_detr.training.record.contents import check_finite, contents_of
 from od_detr.training.record.run_directory import RunDirectory
 from od_detr.training.record.step_log import StepLog
 from od_detr.training.record.validation import ONLINE, TEACHER
@@ -48,7 +47,7 @@ class Loop:
         self.parts, self.training, self.directory, self.stop = parts, training, directory, stop
         self.state, self.options = parts.state, parts.options
         self._saved, self._advised = time.monotonic(), False
-        self.steps = StepLog(self.state.log, min(STEPS, parts.steps_per_epoch))
+        self.steps = StepLog(self.state.log, min(STEPS, parts.state.steps_per_epoch))
         self.steps.resumed()
         epochs, batches = self.options.epochs, len(parts.sampler)
         left = epochs - self.state.epoch
@@ -142,7 +141,7 @@ class Loop:
         state, parts = self.state, self.parts
         if self._advised or state.best_ap >= NEAR_ZERO:
             return
-        steps = parts.steps_per_epoch * self.options.epochs
+        steps = parts.state.steps_per_epoch * self.options.epochs
         pretrained = self.options.init is not None
         facts = facts_of(parts.val, state.validation.summaries, state.step, steps, pretrained)
         line = advice(facts)
@@ -175,7 +174,7 @@ class Loop:
             NonFiniteError: the last step was one too many, or a weight is not finite.
         """
         self.training.settle(self.display.say)
-        contents = self.training.state_dict()
+        contents = contents_of(self.training)
         if self.directory.writes:
             check_finite(contents)
             self.directory.write_last(contents)
@@ -212,25 +211,6 @@ def in_steps(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]
     remaining = iter(batches)
     while group := list(islice(remaining, accumulate)):
         yield group
-
-
-def check_finite(contents: dict) -> None:
-    """Refuses to save weights or moments that are not finite.
-
-    Raises:
-        NonFiniteError: naming the first of them.
-    """
-    moments = contents["optimizer"]["state"].values()
-    tensors = {name: each for name, each in contents["state_dict"].items() if torch.is_tensor(each)}
-    rest = [each for state in moments for each in state.values() if torch.is_tensor(each)]
-    if all_finite([*tensors.values(), *rest]):
-        return
-    guilty = [name for name, each in tensors.items() if not all_finite([each])]
-    raise NonFiniteError(
-        f"{guilty[0] if guilty else 'the state of the optimizer'} is not finite, so it is not "
-        "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume",
-        contents["global_step"],
-    )
 
 
 def share_buffers(network: torch.nn.Module) -> None:

@@ -90,7 +90,6 @@ class Parts:
         val: validation set.
         val_batches: its batches, of images of equal size.
         state: progress and measurements.
-        steps_per_epoch: optimizer steps an epoch.
     """
 
     plan: Plan
@@ -103,7 +102,6 @@ class Parts:
     val: CocoDataset
     val_batches: DataLoader[Any]
     state: RunState
-    steps_per_epoch: int
 
     @property
     def epoch(self) -> int:
@@ -203,8 +201,13 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         sampler=sampler,
         val=val,
         val_batches=loader(val, val_sampler, workers),
-        state=RunState(Validation(scorers), FiniteGuard(options.nonfinite_limit), data),
-        steps_per_epoch=steps_per_epoch,
+        state=RunState(
+            Validation(scorers),
+            FiniteGuard(options.nonfinite_limit),
+            steps_per_epoch,
+            options.accumulate,
+            data,
+        ),
     )
 
 

@@ -54,7 +54,7 @@ def estimate(parts: Parts) -> Estimate | None:
             shape = (side, round(side * ASPECT))
             saved = extrapolated(lambda size: saved_bytes(network, size), shape)
         step = step_seconds(network.to(device), options, mean_area(parts.train))
-    steps = parts.steps_per_epoch * options.accumulate * options.epochs
+    steps = parts.state.steps_per_epoch * options.accumulate * options.epochs
     validations = -(-options.epochs // options.eval.every)
     detectors = 1 if network.teacher is None else 2
     images = len(parts.val) / parts.plan.place.world_size * detectors * validations

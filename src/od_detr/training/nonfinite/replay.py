@@ -22,6 +22,7 @@ from od_detr.training.nonfinite.dump import Dump, read_dump
 from od_detr.training.nonfinite.watch import Found, Watch, unsound_weight
 from od_detr.training.plan import Parts, assembled, planned
 from od_detr.training.processes.launch import start
+from od_detr.training.record.contents import restore
 
 NO_LIMIT = 2**62  # a replay passes the skipped steps before the one it looks at
 
@@ -67,11 +68,9 @@ def replay(options: TrainOptions, file: Path) -> Replayed:
     with team.reporting(), memory_explained(options):
         parts.fabric.launch()
         team.connect()
-        training = Training(
-            parts.fabric, parts.network, parts.options, parts.steps_per_epoch, parts.state
-        )
+        training = Training(parts.fabric, parts.network, parts.options, parts.state)
         if plan.checkpoint is not None:
-            training.load_state_dict(plan.checkpoint.contents)
+            restore(training, plan.checkpoint.contents)
         images, found = watched(training, remaining(parts), dump, file)
     return Replayed(dump.step, begun, images, found)
 

@@ -21,6 +21,8 @@ class RunState:
     """Progress and measurements of a run.
 
     Attributes:
+        steps_per_epoch: optimizer steps an epoch, which the learning-rate schedule counts.
+        accumulate: batches a step.
         epoch: whole epochs that were trained.
         batch: batches of the next epoch that were trained.
         step: optimizer steps, skipped ones included.
@@ -33,6 +35,8 @@ class RunState:
 
     validation: Validation
     guard: FiniteGuard
+    steps_per_epoch: int = 1
+    accumulate: int = 1
     data: dict[str, Any] = field(default_factory=dict)
     log: EpochLog = field(default_factory=EpochLog)
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -78,18 +82,18 @@ class RunState:
             "log": self.log.state_dict(),
             "validation": self.validation.state_dict(),
             "guard": self.guard.state_dict(),
+            "steps_per_epoch": self.steps_per_epoch,
+            "accumulate": self.accumulate,
         }
 
-    def load_state_dict(
-        self, state: dict[str, Any], device: torch.device | str = "cpu", times: float = 1.0
-    ) -> None:
-        """Goes on from the state of `state_dict`.
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        """Continues from the state of `state_dict`, which may have had other batches a step.
 
         Args:
             state: what was saved, between two steps.
             device: where losses are measured from now on.
-            times: batches a step now, for each batch a step then.
         """
+        times = self.accumulate / state.get("accumulate", self.accumulate)
         for name in PLAIN:  # a checkpoint may be older than one of them
             setattr(self, name, state.get(name, getattr(self, name)))
         self.batch = round(self.batch * times)
