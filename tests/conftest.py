@@ -93,7 +93,7 @@ def fingerprint_of() -> Callable[[Path], dict[str, str]]:
     return fingerprint
 
 
-# ---- small detectors; imported when a test asks for them, because they take a while to import ------
+# ---- small detectors; imported when a test asks for them, because they take a while to import ----
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ _ALONE = ContextVar("alone", default=False)
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """What is computed meanwhile is this process's own affair, even if it is connected to others."""
+    """Computes as a single process meanwhile, even if this one is connected to others."""
     token = _ALONE.set(True)
     try:
         yield

@@ -120,9 +120,9 @@ def read_pickled(file: Path, allowed: Sequence[type] = ()) -> Any:
             ) from error
         raise InputError(
             f"{file}: holds more than tensors ({reprlib.repr(foreign[1])}), which is never loaded "
-            "since it can run code; where you trust the file, save its weights alone with safetensors"
+            "since it can run code; if you trust the file, save its weights alone with safetensors"
         ) from error
-    # torch.load raises half a dozen unrelated types for a damaged file, some with advice that is wrong here.
+    # torch.load raises six unrelated types for a damaged file, some with advice that is wrong here.
     except Exception as error:
         raise InputError(
             f"{file}: cannot be read as a PyTorch checkpoint; the file is damaged or another kind "
@@ -149,8 +149,8 @@ def check_archive(file: Path) -> None:
     claimed = sum(entry.file_size for entry in entries)
     if claimed > file.stat().st_size:
         raise InputError(
-            f"{file}: claims to unpack to {claimed} bytes, more than the file has; it is damaged or "
-            "made to fill memory, and is not loaded"
+            f"{file}: claims to unpack to {claimed} bytes, more than the file has; it is damaged "
+            "or made to fill memory, and is not loaded"
         )
     if not any(entry.filename.endswith(("data.pkl", "constants.pkl")) for entry in entries):
         raise InputError(f"{file}: is a zip archive but no PyTorch checkpoint; give another file")

@@ -68,17 +68,41 @@ def resized(content: dict) -> None:
 
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, r"data: no such folder; give"),
-    "no annotations": (lambda data: (data / "train.json").unlink(), r"data: no train split, only val; add a folder or file for train"),
+    "no annotations": (
+        lambda data: (data / "train.json").unlink(),
+        r"data: no train split, only val; add a folder or file for train",
+    ),
     "empty file": (text(""), r"train\.json: the file is empty; export"),
     "no JSON": (text('{"images": [,]}'), r"train\.json: line 1 column 13: "),
     "a list": (text("[]"), r"train\.json: holds a list"),
-    "no images": (text('{"images": [], "annotations": [], "categories": []}'), r"train\.json: '\w+' is empty; list"),
-    "unknown category": (first_box(category_id=77), r"train\.json: annotation \d+: category_id 77 is not among .*; "),
-    "unknown image": (first_box(image_id=999), r"train\.json: annotation \d+: image_id 999 is not among .*; add"),
-    "NaN box": (first_box(bbox=[0, 0, float("nan"), 5]), r"train\.json: annotation \d+: bbox .*nan.* is not finite; "),
-    "inverted box": (first_box(bbox=[30, 30, -5, 5]), r"train\.json: annotation \d+: bbox .* negative size; write"),
-    "box of three": (first_box(bbox=[30, 30, 5]), r"train\.json: annotation \d+: bbox .* is not four numbers; write"),
-    "other class names": (lambda data: edited(data, renamed, "val"), r"val\.json: category 1: name 'blob' has 3 boxes but is no class .*; use"),
+    "no images": (
+        text('{"images": [], "annotations": [], "categories": []}'),
+        r"train\.json: '\w+' is empty; list",
+    ),
+    "unknown category": (
+        first_box(category_id=77),
+        r"train\.json: annotation \d+: category_id 77 is not among .*; ",
+    ),
+    "unknown image": (
+        first_box(image_id=999),
+        r"train\.json: annotation \d+: image_id 999 is not among .*; add",
+    ),
+    "NaN box": (
+        first_box(bbox=[0, 0, float("nan"), 5]),
+        r"train\.json: annotation \d+: bbox .*nan.* is not finite; ",
+    ),
+    "inverted box": (
+        first_box(bbox=[30, 30, -5, 5]),
+        r"train\.json: annotation \d+: bbox .* negative size; write",
+    ),
+    "box of three": (
+        first_box(bbox=[30, 30, 5]),
+        r"train\.json: annotation \d+: bbox .* is not four numbers; write",
+    ),
+    "other class names": (
+        lambda data: edited(data, renamed, "val"),
+        r"val\.json: category 1: name 'blob' has 3 boxes but is no class .*; use",
+    ),
     "missing image": (
         lambda data: next((data / "images" / "train").iterdir()).unlink(),
         r"train\.json: image \d+: file_name '.*png' is no file below .*; add",
@@ -87,7 +111,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda data: edited(data, crowded),
         r"data: an image has 2\d objects, more than the 12 queries; give --queries 2\d or more",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", SPOILED)
@@ -133,14 +157,29 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "no list": (["--ag.stages", "3"], r"--ag\.stages must be a list .*\[1, 2\] \(got '3'\)"),
     "no mapping": (["--backbone-options", "8"], r"--backbone-options must be a mapping .*'8'"),
     "unknown backbone": (["--backbone", "resnet19"], r"resnet19"),
-    "no weights": (["--backbone-weights", "none.pth"], r"--backbone-weights none\.pth: no such file; "),
+    "no weights": (
+        ["--backbone-weights", "none.pth"],
+        r"--backbone-weights none\.pth: no such file; ",
+    ),
     "no GPU": (["--device", "cuda"], r"--device cuda: .*GPU.* --device cpu"),
-    "compiling on a CPU": (["--compile"], r"--compile: on a cpu steps gain 5 % after 80 s .*; leave it out"),
+    "compiling on a CPU": (
+        ["--compile"],
+        r"--compile: on a cpu steps gain 5 % after 80 s .*; leave it out",
+    ),
     "fp16 on a CPU": (["--precision", "fp16"], r"--precision fp16: a CPU cannot .* bf16 or 32"),
-    "nothing to resume": (["--resume"], r"last\.ckpt: no such checkpoint; give the --output of a run"),
-    "nothing to start from": (["--init", "nowhere"], r"nowhere: no such file or directory; give a run"),
-    "no configuration": (["--config", "none.yaml"], r"--config none\.yaml: No such file .*; give a YAML"),
-}  # fmt: skip
+    "nothing to resume": (
+        ["--resume"],
+        r"last\.ckpt: no such checkpoint; give the --output of a run",
+    ),
+    "nothing to start from": (
+        ["--init", "nowhere"],
+        r"nowhere: no such file or directory; give a run",
+    ),
+    "no configuration": (
+        ["--config", "none.yaml"],
+        r"--config none\.yaml: No such file .*; give a YAML",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FLAGS)
@@ -298,7 +337,8 @@ def spoiled_run(trained: Path, folder: Path, part: str) -> Path:
         (
             "shape",
             "best",
-            r"model\.safetensors: 'decoder\.heads\.classes\.0\.weight' is \(2, 32\), .*\(5, 32\); give",
+            r"model\.safetensors: 'decoder\.heads\.classes\.0\.weight' is \(2, 32\), "
+            r".*\(5, 32\); give",
         ),
         (
             "missing",
@@ -330,7 +370,10 @@ def test_a_detector_of_other_classes_is_refused_by_name(
 ) -> None:
     edited(data, renamed, "val")
     before = fingerprint(data)
-    pattern = r"val\.json: category \d+: name 'blob' is no class of the detector; use its class names disc, "
+    pattern = (
+        r"val\.json: category \d+: name 'blob' is no class of the detector; "
+        "use its class names disc, "
+    )
     assert_refused(od_detr("evaluate", trained, "--data", data), pattern)
     assert fingerprint(data) == before
 
@@ -374,7 +417,8 @@ def test_an_image_that_breaks_in_mid_training_stops_it_in_one_line_with_the_chec
     answer = od_detr(*flags, "--epochs", 2, "--resume")
     assert_refused(
         answer,
-        rf"train\.json: image \d+: .*{victim.name}: cannot be read as an image .*; replace or remove",
+        rf"train\.json: image \d+: .*{victim.name}: cannot be read as an image .*; "
+        "replace or remove",
     )
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == saved
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 3
@@ -389,15 +433,26 @@ def test_weights_that_cannot_be_fetched_are_told_in_one_line(
         "HF_HOME": str(tmp_path / "hub"),
         "TORCH_HOME": str(tmp_path / "torch"),
     }
-    command = ["train", "--data", str(scenes), "--output", str(tmp_path / "run"), *tiny, "--backbone-options", "{}",
-               "--backbone-weights", "imagenet"]  # fmt: skip
+    command = [
+        "train",
+        "--data",
+        str(scenes),
+        "--output",
+        str(tmp_path / "run"),
+        *tiny,
+        "--backbone-options",
+        "{}",
+        "--backbone-weights",
+        "imagenet",
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "od_detr", *command],
         env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == 2
     assert re.fullmatch(
-        r"error: --backbone-weights imagenet: the weights of resnet18\S* cannot be fetched .*; .*\n",
+        r"error: --backbone-weights imagenet: the weights of resnet18\S* cannot be "
+        r"fetched .*; .*\n",
         result.stderr,
     ), result.stderr
     assert not (tmp_path / "run").exists()

@@ -87,7 +87,7 @@ def nothing(_: Path) -> None:
 
 
 def open_data(folder: Path, choices: Choices | None = None) -> list[str]:
-    """Opens the training split as training does and reads every item; the lines about its faults."""
+    """Opens the training split as training does and reads all items; the lines about its faults."""
     from od_detr.data.transforms import Transform
 
     transform = Transform(32, "none")

@@ -12,7 +12,7 @@ LONG = "a" * 5000
 
 
 def training(*words: str) -> Callable[[Path], list[str]]:
-    """`od-detr train` of the smallest run, as far as its dry run; a refusal comes before any step."""
+    """`od-detr train --dry-run` of the smallest run; a refusal comes before any step."""
     return command("train", "--data", "data", "--output", "out", "--dry-run", *flags(), *words)
 
 
@@ -39,7 +39,8 @@ def option_cases() -> list[Case]:
         (["--decoder-layers", "1000000"], "decoder.layers"),
         (["--queries", "1000000000"], "queries"),
         (["--num-levels", "1000"], "num.levels"),
-        (["--hidden-dim", "8192", "--feedforward", "65536", "--encoder-layers", "100"], "parameters"),
+        (["--hidden-dim", "8192", "--feedforward", "65536", "--encoder-layers", "100"],
+         "parameters"),
         (["--devices", "3000000"], "--devices"),
         (["--devices", "0"], "--devices"),
         (["--devices", "-1"], "--devices"),
@@ -98,7 +99,8 @@ def option_cases() -> list[Case]:
         (["--backbone-options", "{pretrained_cfg: {url: 'http://example.com'}}"], "pretrained_cfg"),
         (["--backbone-options", "{checkpoint_path: /etc/passwd}"], "checkpoint_path"),
         (["--backbone-options", "{channels: [1000000000, 8, 8, 8]}"], "channels"),
-        (["--backbone-options", "{channels: [8192, 8192, 8192, 8192], layers: [64, 64, 64, 64]}"], "--backbone"),
+        (["--backbone-options", "{channels: [8192, 8192, 8192, 8192], layers: [64, 64, 64, 64]}"],
+         "--backbone"),
         (["--backbone-options", "{layers: [-1, 1, 1, 1]}"], "--backbone"),
         (["--backbone-options", "{layers: [1]}"], "--backbone"),
         (["--backbone-options", "{channels: []}"], "--backbone"),
@@ -249,7 +251,8 @@ def command_cases() -> list[Case]:
         (["predict", LONG, "photo.png"], REFUSED, "."),
         (["evaluate", "run", "--data", "nowhere"], REFUSED, "nowhere"),
         (["evaluate", "run", "--data", "data", "--split", "test"], REFUSED, "test"),
-        (["evaluate", "run", "--data", "data", "--image-size", "100000000"], REFUSED, "--image-size"),
+        (["evaluate", "run", "--data", "data", "--image-size", "100000000"], REFUSED,
+         "--image-size"),
         (["evaluate", "run", "--data", "data", "--batch-size", "0"], REFUSED, "--batch-size"),
         (["evaluate", "run", "--data", "data", "--workers", "1000000"], REFUSED, "--workers"),
         (["evaluate", "run", "--data", LONG], REFUSED, "."),
@@ -257,8 +260,10 @@ def command_cases() -> list[Case]:
         (["convert", "photo.png"], REFUSED, "photo.png"),
         (["convert", "data"], REFUSED, "data"),
         (["convert", LONG], REFUSED, "."),
-        (["convert", "run", "--to", "huggingface", "--output", "photo.png"], REFUSED, "photo.png|transformers|hidden_dim"),
-        (["convert", "run/best/model.safetensors", "--num-classes", "1000000000000"], REFUSED, "--num-classes|already"),
+        (["convert", "run", "--to", "huggingface", "--output", "photo.png"], REFUSED,
+         "photo.png|transformers|hidden_dim"),
+        (["convert", "run/best/model.safetensors", "--num-classes", "1000000000000"], REFUSED,
+         "--num-classes|already"),
         (["reproduce", "table99", "--output", "out"], REFUSED, "table99"),
         (["benchmark", "nothing"], REFUSED, "nothing"),
         (["demo", "--output", "photo.png"], REFUSED, "photo.png"),

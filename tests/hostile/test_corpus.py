@@ -1,4 +1,4 @@
-"""Every hostile input ends as the table says: no traceback, nothing changed, nothing run, no network."""
+"""Every hostile input ends as its table says: nothing changed, nothing run, no network."""
 
 from __future__ import annotations
 

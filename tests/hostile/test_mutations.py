@@ -1,4 +1,4 @@
-"""Random damage to the files we read: refused on one line, or used as it is; never anything else."""
+"""Random damage to the files we read is refused on one line, or the file is used as it is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ VALUES = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
 EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.sampled_from(["flip", "cut", "drop", "repeat", "insert"]), st.binary(max_size=6)),
+    st.tuples(st.floats(0, 1), st.sampled_from(["flip", "cut", "drop", "repeat", "insert"]),
+        st.binary(max_size=6)),
     min_size=1,
     max_size=4,
 )  # fmt: skip

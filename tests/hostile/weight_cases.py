@@ -44,7 +44,7 @@ backbone = command(
 )
 
 
-# ---- files that are no weights at all -----------------------------------------------------------------------
+# ---- files that are no weights at all ------------------------------------------------------------
 
 
 class Runs:
@@ -112,7 +112,8 @@ def foreign() -> dict[str, bytes]:
         "a zip of something else": zip_of({"word/document.xml": b"<w/>"}),
         "a zip with a path that climbs out": zip_of({"../../escaped": b"x", "data.pkl": b"."}),
         "a zip bomb": repacked(bomb),
-        "a zip whose pickle is a bomb": repacked(zip_of({"archive/data.pkl": b"\0" * 50_000_000, "archive/version": b"3"})),
+        "a zip whose pickle is a bomb": repacked(zip_of({"archive/data.pkl": b"\0" * 50_000_000,
+            "archive/version": b"3"})),
         "a half zip": torch_file(tensors)[:200],
         "a zip without its end": torch_file(tensors)[:-30],
         "a pickle": pickle.dumps({"model": {}}),
@@ -120,7 +121,8 @@ def foreign() -> dict[str, bytes]:
         "a pickle that runs Python": pickle.dumps(run),
         "a checkpoint that runs a program": torch_file({"model": touch}),
         "a checkpoint that runs Python": torch_file({"model": run}),
-        "an old checkpoint that runs a program": torch_file(touch, _use_new_zipfile_serialization=False),
+        "an old checkpoint that runs a program": torch_file(touch,
+            _use_new_zipfile_serialization=False),
         "a checkpoint that imports": torch_file({"model": Runs(__import__, "this")}),
         "a checkpoint with getattr": torch_file({"model": Runs(getattr, "text", "upper")}),
         "a whole module": torch_file(torch.nn.Linear(2, 2)),
@@ -129,7 +131,8 @@ def foreign() -> dict[str, bytes]:
         "nothing": torch_file({}),
         "texts": torch_file({"model": {"a": "b"}}),
         "a sparse tensor out of bounds": torch_file(
-            {"model": {"a": torch.sparse_coo_tensor(torch.tensor([[9]]), torch.ones(1), (3,), check_invariants=False)}}
+            {"model": {"a": torch.sparse_coo_tensor(torch.tensor([[9]]), torch.ones(1), (3,),
+                check_invariants=False)}}
         ),
     }  # fmt: skip
 
@@ -148,16 +151,18 @@ def other_format_cases() -> list[Case]:
     ]
     some = ("a Git LFS pointer", "a zip bomb", "a checkpoint that runs a program", "zeros", "empty")
     cases += [
-        Case("other formats", f"{kind} as backbone weights", written(files[kind], "own.safetensors"), backbone, REFUSED, r"own\.safetensors")
+        Case("other formats", f"{kind} as backbone weights",
+            written(files[kind], "own.safetensors"), backbone, REFUSED, r"own\.safetensors")
         for kind in some
     ]  # fmt: skip
     return cases + [
-        Case("other formats", f"{kind} to resume", alone(written(files[kind], LAST)), resume, REFUSED, r"last\.ckpt")
+        Case("other formats", f"{kind} to resume", alone(written(files[kind], LAST)), resume,
+            REFUSED, r"last\.ckpt")
         for kind in (*some, "a zip without its end", "texts", "a list")
     ]  # fmt: skip
 
 
-# ---- safetensors --------------------------------------------------------------------------------------------
+# ---- safetensors ---------------------------------------------------------------------------------
 
 
 def header(content: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -204,7 +209,7 @@ def as_folder(folder: Path, name: str) -> None:
 
 def safetensors_cases() -> list[Case]:
     one = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
-    data = b"\0\0\0\0"
+    entry, data = b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}', b"\0\0\0\0"
     whole = {
         "header longer than the file": header(one, data, 10**6),
         "header of 2^63 bytes": header(one, data, 2**63),
@@ -213,13 +218,18 @@ def safetensors_cases() -> list[Case]:
         "header that is no JSON": header(b"{]", data),
         "header that is a list": header([], data),
         "header of deep lists": header(b"{" + b'"a":' + b"[" * 100_000, data),
-        "header with a name twice": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', data),
+        "header with a name twice": header(b"{%b,%b}" % (entry, entry), data),
         "unknown type": header({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, data),
-        "shape beyond the data": header({"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4]}}, data),
-        "shape that overflows": header({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}, data),
-        "negative shape": header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, data),
-        "offsets beyond the data": header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, data),
-        "offsets that overlap": header(one | {"b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, data),
+        "shape beyond the data": header({"a": {"dtype": "F32", "shape": [10**12],
+            "data_offsets": [0, 4]}}, data),
+        "shape that overflows": header({"a": {"dtype": "F32", "shape": [2**40, 2**40],
+            "data_offsets": [0, 4]}}, data),
+        "negative shape": header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
+            data),
+        "offsets beyond the data": header({"a": {"dtype": "F32", "shape": [2],
+            "data_offsets": [4, 12]}}, data),
+        "offsets that overlap": header(one | {"b": {"dtype": "F32", "shape": [1],
+            "data_offsets": [0, 4]}}, data),
         "no tensors": header({}),
         "only metadata": header({"__metadata__": {"a": "b"}}),
         "bytes at the end": header(one, data + b"more"),
@@ -256,7 +266,7 @@ def safetensors_cases() -> list[Case]:
     ]
 
 
-# ---- config.json ----------------------------------------------------------------------------------------------
+# ---- config.json ---------------------------------------------------------------------------------
 
 
 def settings(**values: Any) -> Callable[[Path], object]:
@@ -304,7 +314,8 @@ def config_cases() -> list[Case]:
     }
     rows: list[tuple[str, Callable[[Path], object], str]] = [
         *((f"is {name}", written(text, CONFIG), "") for name, text in texts.items()),
-        *((f"backbone {name}", settings(backbone_options=value), "") for name, value in hostile_backbone.items()),
+        *((f"backbone {name}", settings(backbone_options=value), "") for name,
+            value in hostile_backbone.items()),
         ("has no detector", config(lambda c: c.pop("detector")), "detector"),
         ("a detector that is a list", facts(detector=[]), "detector"),
         ("an unknown model", settings(model="yolo"), "yolo"),
@@ -330,7 +341,8 @@ def config_cases() -> list[Case]:
         ("2 points in place of 4", settings(points=2), "points"),
         ("no heads", settings(heads=0), "heads"),
         ("10^6 layers", settings(decoder_layers=10**6), "decoder_layers"),
-        ("8192 wide, 65536 feedforward, 100 layers", settings(hidden_dim=8192, feedforward=65536, encoder_layers=100), "parameters|hidden_dim"),
+        ("8192 wide, 65536 feedforward, 100 layers",
+         settings(hidden_dim=8192, feedforward=65536, encoder_layers=100), "parameters|hidden_dim"),
         ("dropout of 7", settings(dropout=7), "dropout"),
         ("dropout NaN", settings(dropout=float("nan")), "dropout"),
         ("strides that are none", settings(strides=[]), ""),
@@ -363,11 +375,11 @@ def config_cases() -> list[Case]:
     ]
 
 
-# ---- last.ckpt --------------------------------------------------------------------------------------------------
+# ---- last.ckpt -----------------------------------------------------------------------------------
 
 
 def checkpoint(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Changes what was saved, and signs it again: only its meaning is wrong. There is no older one."""
+    """Changes what was saved, and signs it again. No older checkpoint is left."""
 
     def spoil(folder: Path) -> None:
         files = RunFiles(folder / "run")
@@ -413,7 +425,8 @@ def checkpoint_cases() -> list[Case]:
         ("a weight too many", checkpoint(lambda c: c["state_dict"].update(extra=torch.zeros(1)))),
         ("a weight that is NaN", checkpoint(poison)),
         ("a weight of half precision", checkpoint(half)),
-        ("a weight of another shape", checkpoint(lambda c: c["state_dict"].update({weight: torch.zeros(1, 16)}))),
+        ("a weight of another shape",
+         checkpoint(lambda c: c["state_dict"].update({weight: torch.zeros(1, 16)}))),
         ("a moment that is infinite", checkpoint(moments)),
         ("no moments", checkpoint(lambda c: c["optimizer"].update(state={}))),
         ("epoch missing", checkpoint(lambda c: c["run"].pop("epoch"))),
@@ -432,7 +445,8 @@ def checkpoint_cases() -> list[Case]:
     cases = [Case("last.ckpt", name, spoil, resume, REFUSED, r"last\.ckpt") for name, spoil in rows]
     yaml = "run/config.yaml"
     cases += [
-        Case("last.ckpt", f"{name}, with previous.ckpt", damage, resume, WARNED, r"last\.ckpt.*previous\.ckpt")
+        Case("last.ckpt", f"{name}, with previous.ckpt", damage, resume, WARNED,
+            r"last\.ckpt.*previous\.ckpt")
         for name, damage in (
             ("cut in the middle", partial(shortened, name=LAST)),
             ("one flipped bit", partial(flipped, name=LAST)),
@@ -450,11 +464,16 @@ def checkpoint_cases() -> list[Case]:
         )
     )
     cases += [
-        Case("last.ckpt", "config.yaml with one option left: the command line has the rest", written(CONFIG_HEAD + "epochs: 1\n", yaml), resume, FINE),
+        Case("last.ckpt", "config.yaml with one option left: the command line has the rest",
+            written(CONFIG_HEAD + "epochs: 1\n", yaml), resume, FINE),
         Case("last.ckpt", "config.yaml empty", written("", yaml), resume, REFUSED, r"config\.yaml"),
-        Case("last.ckpt", "config.yaml runs Python", written("# x\nepochs: !!python/object/apply:os.system ['touch canary']", yaml), resume, REFUSED, r"config\.yaml"),
-        Case("last.ckpt", "config.yaml with an anchor", written("a: &a [*a]", yaml), resume, REFUSED, r"config\.yaml"),
-        Case("last.ckpt", "best not there", lambda folder: removed(folder, WEIGHTS, CONFIG), resume, FINE),
+        Case("last.ckpt", "config.yaml runs Python",
+            written("# x\nepochs: !!python/object/apply:os.system ['touch canary']", yaml),
+            resume, REFUSED, r"config\.yaml"),
+        Case("last.ckpt", "config.yaml with an anchor", written("a: &a [*a]", yaml), resume,
+            REFUSED, r"config\.yaml"),
+        Case("last.ckpt", "best not there", lambda folder: removed(folder, WEIGHTS, CONFIG), resume,
+            FINE),
         Case("last.ckpt", "nothing wrong", nothing, resume, FINE),
         Case("last.ckpt", "nothing wrong, predict", nothing, online, FINE),
     ]  # fmt: skip

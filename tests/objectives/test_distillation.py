@@ -485,7 +485,7 @@ def test_a_half_precision_teacher_leaves_the_student_exact(
     )
 
 
-# ---- the tokens of two-stage architectures ---------------------------------------------------------------
+# ---- the tokens of two-stage architectures -------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES[2:])

@@ -147,7 +147,8 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
         "dropout",
     )  # fmt: skip
     assert set(RESOLVED_LATER) == {
-        *SIZES, "devices", "nodes", "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay", "qfl.class_weight",
+        *SIZES, "devices", "nodes", "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay",
+        "qfl.class_weight",
         "eval.topk", "model", "image_size",
     }  # fmt: skip
     assert PER_RUN == ("resume", "resume_with_other_data", "dry_run")

@@ -7,12 +7,12 @@ Three parts, each of which goes on in the same run directory after every kill:
 - `random`: a process that saves without pause is killed after a random time;
 - `calls`: it is killed before and in the middle of each write, and before and after each fsync,
   link, rename and other call of one save of `last.ckpt` and `best/`;
-- `trainings`: a real training of a tiny detector is killed at random moments and resumed until it is
-  done. Its result must equal that of a training that was never killed, bit for bit.
+- `trainings`: a real training of a tiny detector is killed at random moments and resumed until it
+  is done. Its result must equal that of a training that was never killed, bit for bit.
 
-A save is acknowledged when the saving process says so, after the save returned. Processes are forked
-from one that has loaded everything, so that a kill costs milliseconds. A kill does not lose what the
-kernel has not yet written: only a loss of power does, and that is what the fsyncs are for.
+A save is acknowledged when the saving process says so, after the save returned. Processes are
+forked from one that has loaded everything, so that a kill costs milliseconds. A kill does not lose
+what the kernel has not yet written: only a loss of power does, and that is what the fsyncs are for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run: what it leaves on disk, that it can be stopped anywhere, and that it trains what it should."""
+"""A run: what it writes, that it can be stopped anywhere, and that it trains what it should."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_resumed_run_refuses_data_of_another_number_of_steps(
 
 @pytest.mark.slow
 def test_a_longer_run_goes_on_at_the_rate_and_with_the_average_it_had(options: Options) -> None:
-    """Neither the drop nor the decay moves with the epochs: what was trained so far stays as it was meant."""
+    """Neither the drop nor the decay changes when a resumed run gets more epochs."""
     begun = fit(options(epochs=3, recipe="od"))
     config = begun.directory / "config.yaml"
     before = yaml.safe_load(config.read_text())
@@ -380,7 +380,8 @@ def test_frozen_weights_never_move_and_norms_are_frozen_only_where_weights_were_
 def test_accumulating_two_batches_of_4_equals_a_batch_of_8(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:
-    # Equal target counts, since losses are divided by a batch's; frozen norms, since live ones see the batch.
+    # Equal target counts, since losses are divided by those of a batch; frozen norms, since live
+    # ones see the batch.
     data = tmp_path / "data"
     data.mkdir()
     (data / "images").symlink_to(scenes / "images")
@@ -397,7 +398,8 @@ def test_accumulating_two_batches_of_4_equals_a_batch_of_8(
     gradients = []
     for size, times in ((8, 1), (4, 2)):
         chosen = options(
-            data=str(data), output=str(tmp_path / f"run{size}"), epochs=1, batch_size=size, accumulate=times,
+            data=str(data), output=str(tmp_path / f"run{size}"), epochs=1, batch_size=size,
+            accumulate=times,
             augment="none", dropout=0.0, backbone_weights=str(file), opt=OptimizerOptions(clip=0.0),
         )  # fmt: skip
         run = fit(chosen)

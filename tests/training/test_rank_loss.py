@@ -1,4 +1,4 @@
-"""Whichever process of two is killed, and wherever: the other ends, says which, and nothing is lost."""
+"""Whichever of two processes is killed, the other one ends, names it, and nothing is lost."""
 
 from __future__ import annotations
 

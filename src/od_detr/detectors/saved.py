@@ -193,7 +193,7 @@ def _config_beside(own: dict[str, Any] | None, directory: Path) -> dict[str, Any
 
 
 def _check_same_sizes(file: Path, config: dict[str, Any], own: dict[str, Any] | None) -> None:
-    """Refuses sizes that were changed since: weights may fit them and yet compute something else."""
+    """Refuses sizes that were changed since: weights may fit and still compute other values."""
     before = {} if own is None else _checked(file, dict(own))["detector"]
     for name, value in before.items():
         if config["detector"].get(name) != value:

@@ -1,7 +1,7 @@
 """How long an epoch of each row takes, so that rows can be trained for the same time.
 
-Steps of all rows take turns in this process and the least time of each counts, so that what else the
-machine does meanwhile does not decide.
+The steps of all rows take turns in one process, and the shortest time of each row counts. So the
+result does not depend on what else the machine is doing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def relative_cost(row: Experiment, seconds: Mapping[str, float]) -> float:
 
 
 def measured(rows: Mapping[str, Experiment], shared: TrainOptions) -> dict[str, float]:
-    """Seconds of an average epoch of each row, steps with and without distillation weighted."""
+    """Seconds of an average epoch of each row, weighted by the share of steps that distil."""
     runs = {name: row.options(shared, output="unwritten") for name, row in rows.items()}
     clocks = {name: Clock(with_values(run, ALWAYS)) for name, run in runs.items()}
     shares = {name: distilled_share(run, clocks[name].steps) for name, run in runs.items()}

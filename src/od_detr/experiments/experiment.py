@@ -1,4 +1,4 @@
-"""A row of the paper: what it changes, what the paper reports of it, and its options at any scale."""
+"""A row of the paper: what it changes, what the paper reports, and its options at any scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from od_detr.dotted import with_values
 from od_detr.options import RecipeName, TrainOptions
 from od_detr.options.train import DEFAULT_MODEL
 
-SCHEDULE = 24  # epochs of the paper's ablations; a scale's epochs stand for them, other schedules are in proportion
+# Epochs of the paper's ablations. A scale's epochs replace them; other schedules keep their ratio.
+SCHEDULE = 24
 DEVICES = 8  # of the paper's runs
 
 
@@ -32,7 +33,7 @@ class Experiment:
     """One training run and what a table shows of it.
 
     Args:
-        name: of the run, and of its directory. Rows of one name are one run, whatever table they stand in.
+        name: of the run and its directory. Rows with the same name are one run, in every table.
         title: the row's name in its table.
         recipe: as of `od-detr train`.
         reported: what the paper reports; None for a control that it does not have.
@@ -76,7 +77,7 @@ class Experiment:
         return with_values(options, self.switches)
 
     def is_control_of(self, other: Experiment) -> bool:
-        """Whether another row is to be compared with this one: the baseline of its architecture, trained as long."""
+        """Whether this is the baseline of another row: the same architecture and schedule."""
         return self.recipe == "baseline" != other.recipe and (self.model, self.epochs) == (
             other.model,
             other.epochs,

@@ -1,4 +1,4 @@
-"""The paper's tables and figures by name, their rows, and which row another is to be compared with."""
+"""The paper's tables and figures by name, their rows, and the baseline of each row."""
 
 from __future__ import annotations
 

@@ -125,9 +125,11 @@ class Predictor:
     def predict(
         self, source: Any, threshold: float | None = None, batch_size: int = 4
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
-        """Detections, best first: pixel xyxy inside the image, scores, class ids, class names in `.data`.
+        """Detections, best first, with scores, class ids, and class names in `.data`.
 
-        Images of one size are computed together, so that padding never changes a detection. Threads may
+        Boxes are xyxy in pixels, clipped to the image.
+
+        Images of one size are computed together, so padding never changes a detection. Threads may
         share a predictor; each gets the results of its own images.
 
         Args:

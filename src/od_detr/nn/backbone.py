@@ -1,4 +1,4 @@
-"""Any timm model as a feature extractor, frozen the way DETR freezes its ResNet."""
+"""Backbones: any timm model as a feature extractor, frozen as DETR freezes its ResNet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from od_detr.errors import InputError
 from od_detr.weight_files import read_safetensors
 
-# "resnet50" means torchvision's weights in every DETR; timm's own default recipe is another one.
+# Every DETR starts from torchvision's ResNet weights. timm's defaults come from another recipe.
 TORCHVISION_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 # The arguments of timm models that are plain sizes. Others, such as `checkpoint_path` or
 # `pretrained_cfg`, make timm read files, fetch addresses or run code, and are never passed on.
@@ -40,22 +40,22 @@ WORD_OPTIONS = {"stem_type": ("", "deep", "deep_tiered")}
 SIZE_OPTIONS = frozenset([*_SIZE_NAMES.split(), *WORD_OPTIONS])
 LARGEST_OPTION = 8192
 MAX_PARAMETERS = 2_000_000_000
-UNBUILDABLE = (RuntimeError, TypeError, AttributeError, AssertionError)  # as timm raises them
+UNBUILDABLE = (RuntimeError, TypeError, AttributeError, AssertionError)  # what timm raises
 
 
 class Backbone(nn.Module):
     """Multi-scale features of a timm model.
 
     Args:
-        name: any timm model with `features_only` that takes images of any size.
-        strides: strides of the maps to return, fine to coarse.
+        name: a timm model that supports `features_only` and images of any size.
+        strides: strides of the feature maps to return, from fine to coarse.
         weights: "imagenet" (timm's pretrained weights), "none" (random), or a safetensors file.
-        frozen: freezes batch norms, the stem and the first stage. None: only where weights were
-            loaded, since random statistics must never be frozen.
-        options: further arguments of the timm model.
+        frozen: whether to freeze batch norms, the stem and the first stage. None freezes them only
+            if weights were loaded, because random statistics must not be frozen.
+        options: further arguments of the timm model, such as its sizes.
 
     Raises:
-        InputError: unknown model or stride, weights that cannot be fetched or do not fit.
+        InputError: the model or stride is unknown, or weights cannot be downloaded or do not fit.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         self.features = create_features(name, strides, weights, dict(options or {}))
         self._info = feature_info(self.features)
         self.channels = list(self._info.channels())
-        # The modules of Swin and its like, from the stem on, hand their maps on with the channels last.
+        # Swin and similar models keep the channels last, from the stem on.
         self._channels_last = getattr(self.features, "output_fmt", None) == Format.NHWC
         self.frozen = weights != "none" if frozen is None else frozen
         self.shared_modules = 0
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.std = tuple(config.std) if config else (0.229, 0.224, 0.225)
 
     def _freeze_first_stage(self) -> None:
-        """Everything up to the last module of stride 4 or less stops training."""
+        """Freezes all modules up to the last one of stride 4 or less."""
         early = [info["module"] for info in self._info.info if info["reduction"] <= 4]
         last = (early[-1] if early else next(self.features.named_children())[0]).replace(".", "_")
         names = [name for name, _ in self.features.named_parameters()]
@@ -98,16 +98,16 @@ class Backbone(nn.Module):
         self.shared_modules = modules.index(last) + 1 if last in modules else 0
 
     def train(self, mode: bool = True) -> Backbone:
-        """As any module, but shared modules stay in eval mode: teacher and student share them."""
+        """Sets the mode, but keeps the modules that teacher and student share in eval mode."""
         super().train(mode)
         for module in list(self.features.children())[: self.shared_modules]:
             module.eval()
         return self
 
     def stem(self, images: Float[Tensor, "B 3 H W"]) -> Tensor:
-        """Output of the frozen first modules, or the images where no module is frozen.
+        """Output of the frozen first modules, or the images if no module is frozen.
 
-        It is the same for teacher and student.
+        It is the same for teacher and student, so it is computed once for both.
         """
         with torch.no_grad():
             for module in list(self.features.children())[: self.shared_modules]:
@@ -115,7 +115,11 @@ class Backbone(nn.Module):
         return images
 
     def forward(self, stem: Tensor) -> list[Float[Tensor, "B _c _h _w"]]:
-        """Feature maps, fine to coarse, from what `stem` returned."""
+        """Computes feature maps, from fine to coarse, from the output of `stem`.
+
+        Raises:
+            InputError: a batch norm in training mode has a single value per channel.
+        """
         try:
             maps = self._finish(stem) if self.shared_modules else self.features(stem)
         except ValueError as error:
@@ -128,7 +132,7 @@ class Backbone(nn.Module):
         return [features.permute(0, 3, 1, 2) for features in maps] if self._channels_last else maps
 
     def _finish(self, stem: Tensor) -> list[Tensor]:
-        """The network's own maps, from its output after the shared modules."""
+        """Runs the modules after the shared ones and collects the feature maps."""
         assert isinstance(self.features, FeatureListNet)
         returned, maps = self.features.return_layers, []
         for index, (name, module) in enumerate(self.features.named_children()):
@@ -140,7 +144,7 @@ class Backbone(nn.Module):
 
 
 class FrozenNorm(FrozenBatchNorm2d):
-    """Normalises by fixed statistics, multiplying and adding while going over the map once."""
+    """Batch norm with fixed statistics, as a single multiply-add over the feature map."""
 
     weight: Tensor
     bias: Tensor
@@ -172,7 +176,11 @@ def feature_info(features: nn.Module) -> FeatureInfo:
 def create_features(
     name: str, strides: tuple[int, ...], weights: str, options: dict[str, Any]
 ) -> nn.Module:
-    """The timm model cut to the maps of the given strides, with its weights."""
+    """Builds a timm model that returns feature maps of the given strides, with its weights.
+
+    Raises:
+        InputError: as `Backbone`.
+    """
     check_backbone(name, options)
     if name in TORCHVISION_RESNETS:
         name += ".tv_in1k"
@@ -182,13 +190,15 @@ def create_features(
     except UNBUILDABLE as error:
         reason = _first_line(error)
         raise InputError(
-            f"--backbone {name}: no such timm model with features_only ({reason}); list them with timm.list_models()"
+            f"--backbone {name}: no such timm model with features_only ({reason}); list them with "
+            "timm.list_models()"
         ) from error
     reductions = list(feature_info(candidate).reduction())
     missing = [stride for stride in strides if stride not in reductions]
     if missing:
         raise InputError(
-            f"--backbone {name}: has maps of strides {reductions}, none of {missing[0]}; choose another backbone"
+            f"--backbone {name}: has maps of strides {reductions}, none of {missing[0]}; choose "
+            "another backbone"
         )
     # The last map of each stride is the deepest one.
     indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
@@ -201,10 +211,12 @@ def create_features(
 
 
 def check_backbone(name: str, options: Mapping[str, Any]) -> None:
-    """Refuses whatever would make timm do more than build a registered model of these sizes.
+    """Checks that timm only has to build a registered model of the given sizes.
+
+    Other names and options could make timm read files, download, or run code.
 
     Raises:
-        InputError: a name that is not in timm's registry, or an option that is not a plain size.
+        InputError: the name is not in timm's registry, or an option is not a plain size.
     """
     if ":" in name:
         raise InputError(
@@ -234,8 +246,8 @@ def check_backbone(name: str, options: Mapping[str, Any]) -> None:
                 )
         elif not _is_plain(value):
             raise InputError(
-                f"--backbone-options: {option} {value!r} is not a number from 0 to {LARGEST_OPTION}, "
-                "or a list of such"
+                f"--backbone-options: {option} {value!r} is not a number from 0 to "
+                f"{LARGEST_OPTION}, or a list of such"
             )
 
 
@@ -246,15 +258,16 @@ def _is_plain(value: Any, depth: int = 2) -> bool:
 
 
 def _check_sizes(name: str, options: Mapping[str, Any]) -> None:
-    """Refuses sizes whose weights would not fit any machine, before memory for them is taken."""
+    """Refuses sizes whose weights no machine can hold, before memory is allocated for them."""
     if not options:
-        return  # a model of timm's list as it is
+        return  # timm's registered models have sensible sizes
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             counts = [each.numel() for each in _create(name, **options).parameters()]
     except (*UNBUILDABLE, ArithmeticError, LookupError, ValueError) as error:
         raise InputError(
-            f"--backbone-options: {name} cannot have these sizes ({_first_line(error)}); give others"
+            f"--backbone-options: {name} cannot have these sizes ({_first_line(error)}); give "
+            "others"
         ) from error
     if sum(counts) > MAX_PARAMETERS or 0 in counts:
         size = "weights without elements" if 0 in counts else f"{sum(counts):.1e} parameters"
@@ -266,21 +279,21 @@ def _first_line(error: BaseException) -> str:
 
 
 def _create(name: str, **options: Any) -> nn.Module:
-    """A feature extractor of timm, for images of any size even where timm would insist on one."""
+    """Builds a timm feature extractor that accepts images of any size."""
     try:
         features = timm.create_model(
             name, **{"features_only": True, "strict_img_size": False, **options}
         )
-    except TypeError:  # most models know no such option and need none
+    except TypeError:  # most models accept any size and have no such argument
         return timm.create_model(name, features_only=True, **options)
     for module in features.modules():
         if isinstance(module, PatchEmbed) and not module.strict_img_size:
-            module.dynamic_img_pad = True  # nor need the sides be multiples of its patches
+            module.dynamic_img_pad = True  # sides need not be multiples of the patch size
     return features
 
 
 def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
-    """The pretrained model, from the cache or the hub; asks the hub only where it answers."""
+    """Builds the pretrained model. Its weights come from the local cache or the hub."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -289,15 +302,16 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
             return _create(name, pretrained=True, out_indices=indices, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--backbone-weights imagenet: the weights of {name} cannot be fetched ({type(error).__name__}); "
-            "connect to the hub once, or give --backbone-weights FILE or none"
+            f"--backbone-weights imagenet: the weights of {name} cannot be fetched "
+            f"({type(error).__name__}); connect to the hub once, or give --backbone-weights FILE "
+            "or none"
         ) from error
     finally:
         logger.setLevel(level)
 
 
 class _OfflineUnlessReachable:
-    """Switches the hub off where it does not answer; otherwise retries take a minute."""
+    """Uses the local cache alone if the hub does not answer; retries would take a minute."""
 
     def __enter__(self) -> None:
         from huggingface_hub import constants
@@ -322,9 +336,8 @@ def _load(features: nn.Module, file: Path, name: str) -> None:
             f"--backbone-weights {file}: no such file; give a safetensors file, imagenet or none"
         )
     weights = read_safetensors(file)
-    if isinstance(
-        features, FeatureListNet
-    ):  # which flattens its module names: layer1.0 stays, stages.0 -> stages_0
+    if isinstance(features, FeatureListNet):
+        # Its module names are flattened: stages.0 becomes stages_0, while layer1.0 stays.
         tops = {key.replace("_", "."): key for key in features}
         weights = {_flattened(key, tops): value for key, value in weights.items()}
     for key, value in features.state_dict().items():
@@ -332,7 +345,8 @@ def _load(features: nn.Module, file: Path, name: str) -> None:
             continue
         if key not in weights:
             raise InputError(
-                f"--backbone-weights {file}: has no '{key}', which {name} needs; give {name}'s own weights"
+                f"--backbone-weights {file}: has no '{key}', which {name} needs; give {name}'s own "
+                "weights"
             )
         if weights[key].shape != value.shape:
             raise InputError(

@@ -183,7 +183,7 @@ def _text(value: Any) -> str:
 
 
 def _has_lone_surrogate(text: str) -> bool:
-    """Whether no file and no message could hold the text; a byte of a file name that is no UTF-8 is fine."""
+    """Whether no file or message could hold the text; undecodable bytes of file names can."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

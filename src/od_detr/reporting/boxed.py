@@ -29,7 +29,8 @@ STYLE = """
 .gallery rect { fill: none; vector-effect: non-scaling-stroke }
 .gallery .edge { stroke: #000; stroke-opacity: .55; stroke-width: 4 }
 .gallery .line { stroke-width: 2 } .gallery .marked { stroke: #ff2d2d; stroke-width: 3.5 }
-.swatch { display: inline-block; margin-right: .7em } .swatch i { display: inline-block; width: .7em;
+.swatch { display: inline-block; margin-right: .7em }
+.swatch i { display: inline-block; width: .7em;
   height: .7em; border-radius: 2px; margin-right: .3em; border: 1px solid #0006 }
 """
 

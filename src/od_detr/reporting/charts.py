@@ -33,7 +33,8 @@ STYLE = """
 .columns i { display: block; border-radius: 3px 3px 0 0; min-height: 1px }
 .columns small { border-top: 1px solid var(--rule); padding-top: .15rem; white-space: nowrap;
   overflow: hidden; font-size: 11px }
-.heat { position: relative; background: var(--track); border: 1px solid var(--line); margin: .5rem 0 }
+.heat { position: relative; background: var(--track); border: 1px solid var(--line);
+  margin: .5rem 0 }
 .heat img { display: block; width: 100%; image-rendering: pixelated; background: none }
 @media (max-width: 36rem) { .bars > span { max-width: 7rem } .columns b { font-size: 9px }
   .columns small { font-size: 9px } }
@@ -67,7 +68,8 @@ def bars(rows: Mapping[str, Sequence[int]], longest: int | None = None) -> str:
         )
         label, number = escape(name), f"{sum(values):,}"
         parts.append(
-            f'<span title="{label}">{label}</span><div class="track">{segments}</div><b>{number}</b>'
+            f'<span title="{label}">{label}</span>'
+            f'<div class="track">{segments}</div><b>{number}</b>'
         )
     return f'<div class="bars">{"".join(parts)}</div>'
 

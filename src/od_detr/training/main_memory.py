@@ -1,7 +1,7 @@
 """Freed main memory goes back to the system while a run on the CPU lasts.
 
 Images of many sizes leave gaps of many sizes in the heap. GNU's allocator keeps them, so that a
-process that uses 1 GB may hold 4. Every few steps is often enough, and costs less than 1 % of a step.
+process that uses 1 GB may hold 4. Once in a few steps is enough and costs less than 1 % of a step.
 """
 
 from __future__ import annotations

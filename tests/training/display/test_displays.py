@@ -1,4 +1,4 @@
-"""What is shown of a training: rate and time left, the table, a bar in a terminal, lines elsewhere."""
+"""What a training shows: rate, time left, table, a bar in a terminal and lines elsewhere."""
 
 from __future__ import annotations
 

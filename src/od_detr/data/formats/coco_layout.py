@@ -115,6 +115,6 @@ def _lone_file(data: Path, names: Sequence[str] | None = None) -> Path | None:
 
 def _read(file: Path, data: Path, split: str) -> Annotations:
     folder = image_folder(data, file, split)
-    # Between images/train and the data set's folder lies images; a name may be meant from there, too.
+    # A name may also be relative to `images`, between images/train and the data set's folder.
     above = [up for up in folder.parents if up.is_relative_to(data)]
     return placed(read_coco(file), [folder, *above], data)

@@ -56,7 +56,7 @@ def found_below(text: str, bases: Sequence[Path], root: Path) -> Path | None:
 
 
 def label_file(image: Path) -> Path:
-    """The label file of an image: below `labels` where the image is below `images`, or beside it."""
+    """The label file of an image: in `labels` if the image is in `images`, else beside it."""
     parts = list(image.parts)
     places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
     candidates = [image.with_suffix(".txt"), image.with_suffix(".TXT")]

@@ -1,4 +1,4 @@
-"""Reads off a detector's weights (under our names) how to build it."""
+"""Derives the architecture and sizes of a detector from its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from od_detr.errors import InputError
 
-HEADS = 8  # of every published checkpoint
+HEADS = 8  # attention heads of every published checkpoint
 RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -19,7 +19,7 @@ RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 4, 23, 3)): "resnet101",
     (True, (3, 8, 36, 3)): "resnet152",
 }
-# Arguments of the official scripts under which the weights mean what they mean here.
+# Arguments of the official training scripts with which their weights can be used here.
 EXPECTED = {
     "two_stage": (False,),
     "two_stage_type": ("no", "standard"),
@@ -34,7 +34,7 @@ EXPECTED = {
 
 
 def resembles(weights: Mapping[str, Tensor]) -> str:
-    """The detector whose official names these most likely are."""
+    """The kind of detector that has such official names; in words if it is not one of ours."""
     names = "\n".join(weights)
     levels = weights.get("transformer.level_embed")
     if levels is None:
@@ -59,12 +59,16 @@ def resembles(weights: Mapping[str, Tensor]) -> str:
 def sizes_of(
     weights: Mapping[str, Tensor], arguments: Mapping[str, Any], source: Path
 ) -> dict[str, Any]:
-    """Builder arguments.
+    """The builder arguments of a detector with these weights.
 
-    Attention heads are not in the weights: those of the `arguments`, or `HEADS`.
+    Args:
+        weights: the tensors under our names.
+        arguments: of the training script. They give the number of attention heads, which the
+            weights do not show; without it there are `HEADS`.
+        source: the checkpoint, for messages.
 
     Raises:
-        InputError: a backbone that is no ResNet, or sizes that contradict each other.
+        InputError: the backbone is not a known ResNet, or sizes contradict each other.
     """
     levels, hidden_dim = (int(size) for size in _shape(weights, "encoder.level_embed", source))
     heads = int(arguments.get("nheads") or arguments.get("heads") or HEADS)
@@ -73,8 +77,7 @@ def sizes_of(
     if remainder or hidden_dim % heads:
         raise InputError(
             f"{source}: {heads} heads do not fit {hidden_dim} channels and {sampled} sampled "
-            f"points on {levels} "
-            "levels; the checkpoint's own arguments do not describe its weights"
+            f"points on {levels} levels; the checkpoint's own arguments do not describe its weights"
         )
     kernels = [
         weights[name].shape[-1]
@@ -103,13 +106,16 @@ def sizes_of(
 
 
 def check_arguments(arguments: Mapping[str, Any], source: Path) -> None:
-    """Raises InputError if the training script's arguments give the weights another meaning."""
+    """Checks that the training script's arguments describe a detector that exists here.
+
+    Raises:
+        InputError: an argument has another value; the message names it.
+    """
     for name, allowed in EXPECTED.items():
         if arguments.get(name, allowed[0]) not in allowed:
             raise InputError(
-                f"{source}: was trained with {name} {arguments[name]!r}, this package's detectors "
-                "have "
-                f"{allowed[0]!r}; it cannot be converted"
+                f"{source}: was trained with {name} {arguments[name]!r}, but this package's "
+                f"detectors have {allowed[0]!r}; it cannot be converted"
             )
 
 

@@ -1,4 +1,4 @@
-"""Reads the weights of a checkpoint, and never runs code that it may hold."""
+"""Reads the weights of a checkpoint without running any code in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from od_detr.files import read_json
 from od_detr.run_files import DETECTOR_CONFIG, WEIGHTS
 from od_detr.weight_files import check_finite, read_pickled, read_safetensors
 
-# Where training scripts keep the weights, the ones that are trained before their moving average.
+# Keys under which training scripts store weights. Trained weights come before their moving average.
 WRAPPERS = (
     "model",
     "state_dict",
@@ -37,10 +37,10 @@ class Checkpoint:
     Attributes:
         source: the file or directory that was read.
         weights: the tensors by name.
-        arguments: those of the training script; may be empty.
-        config: a Hugging Face configuration; may be empty.
-        processor: the Hugging Face image processor's configuration; may be empty.
-        notes: what else the checkpoint holds and was not taken.
+        arguments: the training script's arguments, if the checkpoint has them.
+        config: the Hugging Face configuration, if there is one.
+        processor: the configuration of the Hugging Face image processor, if there is one.
+        notes: a line for each set of weights in the checkpoint that was not used.
     """
 
     source: Path
@@ -52,10 +52,10 @@ class Checkpoint:
 
 
 def read_foreign_checkpoint(source: Path) -> Checkpoint:
-    """A checkpoint file (PyTorch or safetensors), or a Hugging Face directory.
+    """Reads a checkpoint file (PyTorch or safetensors) or a Hugging Face directory.
 
     Raises:
-        InputError: no such file, a file that cannot be read, one that holds code, or one without weights.
+        InputError: the file is missing, cannot be read, holds code, or has no weights.
     """
     if source.is_dir():
         return _read_directory(source)
@@ -101,7 +101,7 @@ def _processor(directory: Path) -> dict[str, Any]:
 
 
 def _parts(index: Path) -> list[Path]:
-    """The files that an index lists; all of them are beside it."""
+    """The weight files that an index lists. All of them must be in its folder."""
     listed = _read_json(index).get("weight_map")
     names = set(listed.values()) if isinstance(listed, dict) else {""}
     wrong = [each for each in names if not isinstance(each, str) or Path(each).name != each]
@@ -125,7 +125,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: no such file; download the checkpoint again")
     if file.suffix == ".safetensors":
         return dict(read_safetensors(file))
-    # Old DETR checkpoints keep the script's arguments in a Namespace, a class without behaviour.
+    # Old DETR checkpoints store the script's arguments in a Namespace, which is plain data.
     content = read_pickled(file, [argparse.Namespace])
     if not isinstance(content, Mapping):
         raise InputError(
@@ -135,7 +135,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def _unwrap(source: Path, content: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The state dict in a checkpoint, and what else there was."""
+    """The state dict of a checkpoint, and a note for each other set of weights in it."""
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return content, ()
     inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
@@ -154,11 +154,12 @@ def _unwrap(source: Path, content: Mapping[str, Any]) -> tuple[Mapping[str, Any]
 
 
 def _clean(source: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Finite tensors only, in float32, without the prefixes that wrapping a module leaves."""
+    """Checks for finite tensors, casts them to float32 and removes the prefixes of wrappers."""
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise InputError(
-                f"{source}: '{name}' is a {type(value).__name__}, not a tensor; give a plain state dict"
+                f"{source}: '{name}' is a {type(value).__name__}, not a tensor; give a plain "
+                "state dict"
             )
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in weights):

@@ -1,4 +1,4 @@
-"""Converts weights of other code bases to a detector of this package, and back."""
+"""Converts checkpoints of other code bases to detectors of this package, and back."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from od_detr.integrations.weights.checkpoints import Checkpoint, read_foreign_ch
 from od_detr.run_files import saved_detector
 
 IMAGE_SIZE = 800  # short side all these detectors are evaluated at
-# Rows of these belong to classes; a denoising embedding is looked up in training only.
+# Weights with a row for each class. The denoising embedding is used in training only.
 OF_CLASSES = re.compile(r"(decoder|queries)\.heads\.classes\.|denoising\.labels\.")
-# What a detector never computes with.
+# Weights that a detector never computes with.
 IDLE = re.compile(
     r"(^|\.)num_batches_tracked$|^backbone\.(0\.body\.fc|fc|linear)\."
     r"|^criterion\.|^model\.backbone\.model\.fc\."
@@ -43,12 +43,12 @@ class Conversion:
 
     Attributes:
         source: the checkpoint or detector that was read.
-        origin: whose weights these are, such as "official" or "Hugging Face".
+        origin: the code base that the weights come from, such as "official" or "Hugging Face".
         model: the architecture, or "huggingface" for a folder of that library.
-        taken: number of tensors that were taken over.
-        fresh: names of tensors that start from new values.
+        taken: number of tensors that were used.
+        fresh: names of tensors that were newly initialised.
         unused: names in the checkpoint that were not used.
-        notes: what else is worth knowing.
+        notes: further remarks for the user.
     """
 
     source: Path
@@ -68,7 +68,14 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Converted:
-    """A detector made of a checkpoint, with the facts that its `config.json` holds."""
+    """A detector made from a checkpoint.
+
+    Attributes:
+        detector: in eval mode on the CPU.
+        classes: class names in the order of the logits.
+        facts: further entries of its `config.json`, such as `category_ids` and `image_size`.
+        report: what the conversion did.
+    """
 
     detector: DetectionTransformer
     classes: list[str]
@@ -78,7 +85,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class _Translation:
-    """A checkpoint under our names, with the builder's arguments that its origin implies."""
+    """A checkpoint under our names, with builder arguments that follow from its origin."""
 
     origin: str
     model: str
@@ -95,7 +102,7 @@ def convert(
     num_classes: int | None = None,
     classes: list[str] | None = None,
 ) -> Conversion:
-    """Saves the detector of a checkpoint in `output`, as `load_detector` reads it.
+    """Converts a checkpoint and saves the detector in `output`, for `load_detector`.
 
     Args:
         checkpoint: as in `converted`.
@@ -118,20 +125,21 @@ def converted(
     num_classes: int | None = None,
     classes: list[str] | None = None,
 ) -> Converted:
-    """The detector of a checkpoint of the official code, of detrex or of Hugging Face transformers.
+    """Converts a checkpoint of the official code, of detrex or of Hugging Face transformers.
 
-    With another number of classes everything is kept but what belongs to classes.
+    If the number of classes changes, weights that belong to classes are newly initialised and all
+    others are kept.
 
     Args:
-        checkpoint: a PyTorch or safetensors file, or a Hugging Face directory. Code in it is never
+        checkpoint: a PyTorch or safetensors file, or a Hugging Face directory. No code in it is
             run.
-        model: the architecture that it must be, by its name on the command line; None takes the one
-            that the weights show.
-        num_classes: classes to detect; by default as many as `classes`, else the checkpoint's.
-        classes: their names.
+        model: the expected architecture, by its name on the command line; None accepts the one that
+            the weights show.
+        num_classes: number of classes; by default that of `classes`, else the checkpoint's.
+        classes: class names.
 
     Raises:
-        InputError: an unreadable checkpoint, or one of another architecture.
+        InputError: the checkpoint cannot be read, or is of another architecture.
     """
     if model is not None and model not in ARCHITECTURES:
         nearest = difflib.get_close_matches(model, ARCHITECTURES, 1) or list(ARCHITECTURES)
@@ -171,10 +179,10 @@ def converted(
 
 
 def convert_to_huggingface(source: Path, output: Path) -> Conversion:
-    """Writes a run or a saved detector as a Hugging Face directory, its image processor included.
+    """Converts a run or a saved detector to a Hugging Face directory with its image processor.
 
     Raises:
-        InputError: no detector in `source`, or one that transformers does not have.
+        InputError: `source` holds no detector, or transformers has no such architecture.
     """
     detector, config = load_detector(saved_detector(source))
     model = huggingface.to_huggingface(detector, config["classes"])
@@ -190,7 +198,7 @@ def convert_to_huggingface(source: Path, output: Path) -> Conversion:
 
 
 def _translate(found: Checkpoint, wanted: str | None) -> _Translation:
-    """Recognises whose weights these are and of which architecture, and renames them."""
+    """Recognises the code base and architecture of a checkpoint, and renames its weights."""
     if "encoder.level_embed" in found.weights:
         raise InputError(f"{found.source}: is already a detector of this package; use it as it is")
     if any(name.startswith("bbox_head.") for name in found.weights):
@@ -208,7 +216,7 @@ def _translate(found: Checkpoint, wanted: str | None) -> _Translation:
 def _from_official(
     origin: str, found: Checkpoint, weights: Mapping[str, Tensor], wanted: str | None
 ) -> _Translation:
-    """Translates weights under the official names; detrex's have been renamed to them."""
+    """Renames weights that have official names; those of detrex were renamed to them before."""
     model = resembles(weights)
     if model != (wanted or model) or model not in ARCHITECTURES:
         raise _other(found.source, model, wanted)
@@ -240,11 +248,11 @@ def _other(source: Path, likeness: str, wanted: str | None) -> InputError:
 
 
 def _notes(origin: str, found: Checkpoint, model: str) -> tuple[str, ...]:
-    """What the weights leave open."""
+    """Remarks about what the weights do not say."""
     notes = []
     if "nheads" not in found.arguments:
         notes.append(
-            f"the checkpoint does not say how many attention heads it has; {HEADS} are assumed"
+            f"the checkpoint does not give its number of attention heads; {HEADS} are assumed"
         )
     if origin == "detrex" and model == "deformable-detr-plus":
         notes.append(
@@ -277,7 +285,11 @@ def _without_idle(found: Checkpoint) -> tuple[Checkpoint, list[str]]:
 
 
 def _unused(translation: _Translation, source: Path) -> tuple[str, ...]:
-    """Names that were not taken; those a detector computes with mean another architecture."""
+    """The names that were not used.
+
+    Raises:
+        InputError: one of them belongs to a part of a detector, so the architecture is another one.
+    """
     foreign = [name for name in translation.left_over if COMPUTING.match(name)]
     if foreign:
         raise InputError(
@@ -288,9 +300,9 @@ def _unused(translation: _Translation, source: Path) -> tuple[str, ...]:
 
 
 def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> DetectionTransformer:
-    """The detector with frozen norms, as all these checkpoints have them.
+    """Builds the detector with frozen batch norms, as all these checkpoints have them.
 
-    New values are the same each time.
+    New weights are initialised from a fixed seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -300,7 +312,7 @@ def _build(model: str, num_classes: int, settings: Mapping[str, Any]) -> Detecti
 def _load(
     detector: DetectionTransformer, weights: Mapping[str, Tensor], source: Path, renewable: bool
 ) -> list[str]:
-    """Loads the weights; returns the names that start from new values, all of them of classes."""
+    """Loads the weights and returns the names that are newly initialised (parts for classes)."""
     expected = detector.state_dict()
     missing = [name for name in expected if name not in weights]
     fresh = [
@@ -334,9 +346,9 @@ def _classes_in(weights: Mapping[str, Tensor], source: Path) -> int:
 def _class_names(
     found: Checkpoint, wanted: int, held: int, classes: list[str] | None
 ) -> tuple[list[str], list[int]]:
-    """Names and category ids.
+    """Class names and category ids of the converted detector.
 
-    The official code has a class for every COCO id up to 90, detrex one for each in use.
+    The official code has a class for every COCO id up to 90, detrex only for those in use.
     """
     coco = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     used = [index for index, name in enumerate(coco) if name not in ("__background__", "N/A")]

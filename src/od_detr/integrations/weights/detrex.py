@@ -10,7 +10,7 @@ from torch import Tensor
 
 from od_detr.integrations.weights.weight_names import Pair, Renaming
 
-# Unlike the official DINO, detrex encodes the image as Deformable-DETR does.
+# Unlike the official DINO, detrex encodes positions in the image as Deformable-DETR does.
 DINO_SETTINGS = {"temperature": 10000.0, "half_pixel": True}
 
 _ENCODER, _DECODER = "transformer.encoder.layers.{}.", "transformer.decoder.layers.{}."
@@ -62,10 +62,10 @@ NAMES = Renaming(
 
 
 def to_official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the official names; a name detrex does not change stays as it is.
+    """Renames the weights of a detrex checkpoint to the official names.
 
-    detrex counts the added levels of the neck on their own, and keeps a two-stage detector's
-    encoder heads as one more decoder layer's.
+    Names that are equal on both sides are kept. detrex numbers the additional levels of the neck
+    from 0, and stores the encoder heads of a two-stage detector as those of one more decoder layer.
     """
     maps = len({name.split(".")[2] for name in weights if name.startswith("neck.convs.")})
     layers = len(

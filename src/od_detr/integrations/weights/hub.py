@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub, or its local cache."""
+"""Downloads repositories of the Hugging Face hub, or finds them in its local cache."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def is_hub_name(source: str) -> bool:
 
 
 def as_source(source: str | Path) -> str:
-    """`source` as the command line writes it: `owner/name` that is no path is a name of the hub."""
+    """Adds the prefix `hf:` to an `owner/name` that is not an existing path."""
     text = str(source)
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", text) and not Path(text).exists()
     return f"{PREFIX}{text}" if named else text
 
 
 def downloaded(source: str) -> Path:
-    """The local folder of a repository's configuration and weights.
+    """Downloads the configuration and weights of a repository and returns their local folder.
 
-    The files come from the hub, or from its local cache where they are unchanged, where there is no
-    network, or where `HF_HUB_OFFLINE` is set.
+    Files in the local cache are used if they are unchanged, if there is no network, or if
+    `HF_HUB_OFFLINE` is set.
 
     Args:
         source: `hf:OWNER/NAME`, or `hf:OWNER/NAME@REVISION`.
 
     Raises:
-        InputError: no such name, or a repository that is neither in reach nor in the cache.
+        InputError: the name is not valid, or the repository is neither on the hub nor in the cache.
     """
     match = re.fullmatch(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", source)
     if match is None:

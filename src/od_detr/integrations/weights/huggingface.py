@@ -1,6 +1,7 @@
-"""Deformable-DETR of Hugging Face transformers: its weights to ours, and back.
+"""Converts Deformable-DETR between Hugging Face transformers and this package.
 
-Only the detector this package has is converted: one stage with iterative box refinement and a plain ResNet.
+One-stage detectors with iterative box refinement on a plain ResNet can be converted, because these
+are the ones that exist on both sides.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NAMES = Renaming(
     ("class_embed.{}.", "decoder.heads.classes.{}."),
     *mlp_names("bbox_embed.{}", "decoder.heads.boxes.{}", 3),
 )
-# Spellings of other versions of the library, and the second copy of the box heads.
+# Names in other versions of the library, and the second copy of the box heads.
 _SPELLINGS = (
     (re.compile(r"^model\.backbone\.conv_encoder\."), "model.backbone."),
     (re.compile(r"(layers\.\d+)\.(fc[12])\."), r"\1.mlp.\2."),
@@ -57,7 +58,7 @@ _SPELLINGS = (
 
 
 def _resnet(stage: int) -> tuple[Pair, ...]:
-    """Pairs for a stage of the library's own ResNet and timm's."""
+    """Name pairs for one ResNet stage: the library's own names, and timm's."""
     left, right = (
         f"model.backbone.model.encoder.stages.{stage}.layers.{{}}.",
         f"model.backbone.model.layer{stage + 1}.{{}}.",
@@ -85,15 +86,16 @@ _RESNET = Renaming(
 
 
 def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """Builder arguments that a Hugging Face configuration states and its weights do not show.
+    """Builder arguments that stand in a Hugging Face configuration but not in its weights.
 
     Raises:
-        InputError: a configuration of another detector.
+        InputError: the configuration belongs to another kind of detector.
     """
     kind = config.get("model_type")
     if kind != "deformable_detr":
         raise InputError(
-            f"{source}: its config.json says model_type {kind!r}; only 'deformable_detr' can be converted"
+            f"{source}: its config.json says model_type {kind!r}; only 'deformable_detr' can be "
+            "converted"
         )
     wanted = {
         "with_box_refine": (config.get("with_box_refine", False), True),
@@ -117,7 +119,8 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     for name, (value, ours) in wanted.items():
         if value != ours:
             raise InputError(
-                f"{source}: its config.json says {name} {value!r}, but {MODEL} has {ours!r}; it cannot be converted"
+                f"{source}: its config.json says {name} {value!r}, but {MODEL} has {ours!r}; it "
+                "cannot be converted"
             )
     return {
         "heads": _number(config, "encoder_attention_heads", 8),
@@ -131,13 +134,13 @@ def _number(config: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def class_names(config: Mapping[str, Any]) -> list[str] | None:
-    """The class names of a configuration in the order of the logits, None where it has none."""
+    """The class names of a configuration in the order of the logits, or None if it has none."""
     names = config.get("id2label") or {}
     return [str(names[index]) for index in sorted(names, key=int)] or None
 
 
 def category_ids(config: Mapping[str, Any], num_classes: int) -> list[int] | None:
-    """The category id of each class, where `to_huggingface` wrote them and they are whole numbers."""
+    """The category id of each class, or None if the configuration has no valid list of them."""
     ids = config.get("category_ids")
     if not isinstance(ids, list) or len(ids) != num_classes:
         return None
@@ -146,7 +149,7 @@ def category_ids(config: Mapping[str, Any], num_classes: int) -> list[int] | Non
 
 
 def image_size(config: Mapping[str, Any], processor: Mapping[str, Any]) -> int | None:
-    """The short side of images in training in pixels, where a configuration has a sensible one."""
+    """Short side of the training images in pixels, or None if no valid one is given."""
     shortest = processor.get("size")
     shortest = shortest.get("shortest_edge") if isinstance(shortest, Mapping) else shortest
     sizes = (config.get("image_size"), shortest)
@@ -156,10 +159,10 @@ def image_size(config: Mapping[str, Any], processor: Mapping[str, Any]) -> int |
 def check_processor(
     processor: Mapping[str, Any], detector: DetectionTransformer, source: Path
 ) -> None:
-    """Refuses an image processor whose normalisation is not the one of the detector's backbone.
+    """Checks that an image processor normalises images as the detector's backbone expects.
 
     Raises:
-        InputError: naming the field, its value and ours.
+        InputError: mean or standard deviation differ; the message names both values.
     """
     for name, ours in (
         ("image_mean", detector.backbone.mean),
@@ -174,7 +177,12 @@ def check_processor(
 
 
 def processor_config(detector: DetectionTransformer, size: int) -> dict[str, Any]:
-    """The image processor with the size and normalisation of training, for `preprocessor_config.json`."""
+    """Contents of `preprocessor_config.json`: image size and normalisation as in training.
+
+    Args:
+        detector: gives mean and standard deviation.
+        size: short side of the images in pixels.
+    """
     return {
         "image_processor_type": "DeformableDetrImageProcessor",
         "do_resize": True,
@@ -190,9 +198,13 @@ def processor_config(detector: DetectionTransformer, size: int) -> dict[str, Any
 
 
 def from_huggingface(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights under our names, and the names we have no place for.
+    """Renames weights of transformers to ours.
 
-    Accepts what any version of the library wrote; heads that it tied, and therefore wrote once, are repeated.
+    Weights of every version of the library are accepted. Heads that are tied are stored once and
+    are repeated here for every layer.
+
+    Returns:
+        The weights under our names, and the names that have no counterpart.
     """
     spelled: dict[str, tuple[str, Tensor]] = {}
     left_over = []
@@ -220,7 +232,7 @@ def from_huggingface(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def _fused(named: Mapping[str, tuple[str, Tensor]]) -> dict[str, tuple[str, Tensor]]:
-    """Query, key and value projections of the decoder as one."""
+    """Concatenates the query, key and value projections of the decoder's self-attention."""
     fused = dict(named)
     for modern, (name, _) in named.items():
         match = re.fullmatch(
@@ -240,10 +252,14 @@ def _fused(named: Mapping[str, tuple[str, Tensor]]) -> dict[str, tuple[str, Tens
 def to_huggingface(
     detector: DetectionTransformer, classes: list[str] | None = None
 ) -> DeformableDetrForObjectDetection:
-    """The same detector as a model of transformers, in eval mode.
+    """Converts a detector to a transformers model in eval mode.
+
+    Args:
+        detector: a Deformable-DETR+ on a torchvision ResNet.
+        classes: class names for the model's configuration.
 
     Raises:
-        InputError: a host that transformers does not have, or transformers is not installed.
+        InputError: transformers has no such architecture, or is not installed.
     """
     try:
         from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
@@ -254,14 +270,17 @@ def to_huggingface(
     settings = detector.settings
     if settings["model"] != MODEL or settings["backbone"] not in TORCHVISION_RESNETS:
         raise InputError(
-            f"a {settings['model']} on {settings['backbone']} has no counterpart in transformers; only {MODEL} on "
-            f"{TORCHVISION_RESNETS[0]} to {TORCHVISION_RESNETS[-1]} can be converted"
+            f"a {settings['model']} on {settings['backbone']} has no counterpart in transformers; "
+            f"only {MODEL} on {TORCHVISION_RESNETS[0]} to {TORCHVISION_RESNETS[-1]} can be "
+            "converted"
         )
     if settings["hidden_dim"] % 32:
         raise InputError(
-            f"hidden_dim {settings['hidden_dim']} is not a multiple of 32, as transformers' Deformable-DETR needs"
+            f"hidden_dim {settings['hidden_dim']} is not a multiple of 32, as transformers' "
+            "Deformable-DETR needs"
         )
-    # The library would tie the class heads of all layers; only the two copies of the box heads are one.
+    # The library would tie the class heads of all layers, but ours differ from layer to layer, so
+    # tying is off while loading. Only the two copies of the box heads share their weights.
     model = DeformableDetrForObjectDetection(
         DeformableDetrConfig(**_config(detector, classes), tie_word_embeddings=False)
     )
@@ -305,7 +324,7 @@ def _config(detector: DetectionTransformer, classes: list[str] | None) -> dict[s
 
 
 def _split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the library's names, the decoder's projections apart."""
+    """Renames our weights to the library's, with query, key and value projections separated."""
     theirs: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if name.endswith("num_batches_tracked"):

@@ -1,8 +1,7 @@
-"""Weight names of the official Deformable-DETR (with box refinement), DAB-Deformable-DETR and DINO
-code.
+"""Weight names of the official code of Deformable-DETR, DAB-Deformable-DETR and DINO.
 
-Their state dicts hold the per-layer heads twice, under the detector and under its decoder, and
-DINO's shared heads once for every layer.
+Deformable-DETR is the one with box refinement. The official state dicts store the heads of each
+layer twice, under the detector and under its decoder, and DINO's shared heads once for each layer.
 """
 
 from __future__ import annotations
@@ -57,9 +56,11 @@ _ALIAS = re.compile(r"transformer\.decoder\.(?=(class|bbox)_embed\.)")
 
 
 def from_official(weights: Mapping[str, Tensor], model: str) -> tuple[Weights, list[str]]:
-    """Weights under our names, and the names that `model` has no place for.
+    """Renames weights of the official code to ours.
 
-    The two copies of a head must agree; where they do not, the second one is left over.
+    Returns:
+        The weights under our names, and the names that have no counterpart in `model`. If the two
+        copies of a head differ, the name of the second one is among them.
     """
     ours: Weights = {}
     left_over = []
@@ -73,7 +74,11 @@ def from_official(weights: Mapping[str, Tensor], model: str) -> tuple[Weights, l
 
 
 def to_official(weights: Mapping[str, Tensor], model: str) -> Weights:
-    """A detector's weights under the official names, with heads repeated as in official files."""
+    """Renames our weights to the official names, with heads repeated as in official files.
+
+    Raises:
+        ValueError: a weight has no official name.
+    """
     official: Weights = {}
     layers = 1 + max(
         int(name.split(".")[2]) for name in weights if name.startswith("decoder.layers.")
@@ -105,10 +110,9 @@ def heads_are_one(weights: Mapping[str, Tensor]) -> bool:
 
 
 def _dino(weights: Weights) -> Weights:
-    """Folds shared heads into one, and brings the label embedding to one row more than there are
-    classes.
+    """Stores shared heads once, and gives the label embedding one row more than there are classes.
 
-    Rows beyond the classes are never looked up, so nothing is lost.
+    Other rows of the embedding are never looked up, so no information is lost.
     """
     if heads_are_one(weights):
         later = re.compile(r"decoder\.heads\.(classes|boxes)\.[1-9]")

@@ -1,4 +1,4 @@
-"""Opens a trained detector from whatever holds one: a run, a folder, a checkpoint, or the hub."""
+"""Opens a trained detector: from a run, a folder, a checkpoint, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from od_detr.run_files import DETECTOR_CONFIG, saved_detector
 
 
 def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, Any]]:
-    """The detector that `source` holds, in eval mode on the CPU, and what is known of it.
+    """Loads the detector in `source`, in eval mode on the CPU, with its configuration.
 
     Args:
         source: the folder of a run or of a saved detector; a Hugging Face folder; a checkpoint of
@@ -26,7 +26,7 @@ def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, An
         `category_ids`, `image_size` and more.
 
     Raises:
-        InputError: there is nothing of the kind, or it cannot be read or downloaded.
+        InputError: `source` holds no detector, or cannot be read or downloaded.
     """
     path = downloaded(str(source)) if is_hub_name(str(source)) else Path(source)
     if not path.exists():
@@ -42,7 +42,7 @@ def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, An
 
 
 def _is_hugging_face(directory: Path) -> bool:
-    """Whether the folder's configuration is one of Hugging Face transformers."""
+    """Whether the folder has a configuration written by Hugging Face transformers."""
     file = directory / DETECTOR_CONFIG
     if not file.is_file():
         return False

@@ -1,4 +1,4 @@
-"""Names of the same weights in two code bases."""
+"""Translates names of weights between two code bases."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Pair = tuple[str, str]
 
 
 class Renaming:
-    """Pairs of names, left and right, the first that fits being taken.
+    """Two-way translation by a list of name pairs; the first pair that matches is used.
 
-    In a pair ``{}`` stands for a number, the same on both sides, and a final dot for every name
-    below.
+    In a pair, ``{}`` matches a number, which is the same on both sides. A name that ends with a dot
+    matches every name that starts with it.
     """
 
     def __init__(self, *pairs: Pair) -> None:
@@ -20,16 +20,16 @@ class Renaming:
         self._leftwards = [(_pattern(right), left) for left, right in pairs]
 
     def right(self, name: str) -> str | None:
-        """The right-hand name of a left-hand one, None where there is none."""
+        """The right name for a left one, or None if no pair matches."""
         return _translate(name, self._rightwards)
 
     def left(self, name: str) -> str | None:
-        """The left-hand name of a right-hand one, None where there is none."""
+        """The left name for a right one, or None if no pair matches."""
         return _translate(name, self._leftwards)
 
 
 def mlp_names(left: str, right: str, layers: int) -> tuple[Pair, ...]:
-    """Name pairs for an MLP: a list of linear layers, and one with ReLUs between them."""
+    """Name pairs for an MLP: a list of linear layers (left), and one with ReLUs between (right)."""
     return tuple((f"{left}.layers.{layer}.", f"{right}.{2 * layer}.") for layer in range(layers))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of validation images: their objects on the left, what the detector finds on the right."""
+"""Pictures of validation images: their objects on the left, the detections on the right."""
 
 from __future__ import annotations
 

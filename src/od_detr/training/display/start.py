@@ -30,8 +30,9 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
         f"{len(parts.train.classes)} classes, short side {options.short_side} px",
         f"network:  {options.model} with {options.backbone}, {sum(sizes) / 1e6:.1f} M parameters, "
         f"{sum(trained) / 1e6:.1f} M of them trained",
-        f"training: {options.recipe}, {start}{options.epochs} epochs x {parts.state.steps_per_epoch} "
-        f"steps = {total} steps of {options.batch_size} images{accumulated}{processes}",
+        f"training: {options.recipe}, {start}{options.epochs} epochs x "
+        f"{parts.state.steps_per_epoch} steps = {total} steps of {options.batch_size} "
+        f"images{accumulated}{processes}",
         f"rate:     {options.opt.lr:g}, divided by 10 after epoch {options.drop_epoch}",
         f"cost:     {described_cost(estimate, device)}",
         f"output:   {files.directory} (config.yaml, metrics.csv, best/, last.ckpt)",

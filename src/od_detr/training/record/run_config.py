@@ -21,7 +21,7 @@ from od_detr.training.teacher import Teacher
 def resolved(
     options: TrainOptions, detector: DetectionTransformer, teacher: Teacher | None
 ) -> TrainOptions:
-    """The options with everything that the architecture, the schedule or `init` decided filled in."""
+    """The options with all values filled in that architecture, schedule or `init` decide."""
     architecture, settings = options.architecture, detector.settings
     values = {name: settings.get(name, settings.get(f"num_{name}")) for name in SIZES}
     if isinstance(settings["backbone"], str):

@@ -64,7 +64,7 @@ def resumed_start(checkpoint: Mapping[str, Any], source: str) -> Start:
 
 
 def with_start(options: TrainOptions, start: Start | None) -> TrainOptions:
-    """The options with architecture and image size decided: the user's, the start's, or defaults."""
+    """The options with architecture and image size: the user's, those of the start, or defaults."""
     if start is None:
         model, size = options.model or DEFAULT_MODEL, options.image_size or DEFAULT_SIZE
         return replace(options, model=model, image_size=size)
@@ -91,7 +91,8 @@ def _check_same(options: TrainOptions, settings: Mapping[str, Any]) -> None:
     model, source = settings["model"], options.init
     if options.model not in (None, model):
         raise InputError(
-            f"--model {options.model}: {source} holds a {model}; leave it out or give --model {model}"
+            f"--model {options.model}: {source} holds a {model}; leave it out or give "
+            f"--model {model}"
         )
     for name in SIZES:
         if getattr(options, name) not in (None, settings.get(name)):
