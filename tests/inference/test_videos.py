@@ -54,7 +54,7 @@ def test_what_is_no_video_is_refused_on_one_line(tmp_path: Path, content: bytes 
     assert "\n" not in str(refused.value)
 
 
-# ---- cameras, as OpenCV shows them; no test machine has one ----------------------------------------
+# ---- cameras, as OpenCV shows them; no test machine has one ------------------------------------
 
 
 class Camera:

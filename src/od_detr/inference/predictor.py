@@ -140,7 +140,7 @@ class Predictor:
 
         Returns:
             Detections of an image, a list of them for a list or a batch, and a generator for a
-            folder or a glob, in the order of the files' names, or for the frames of a video or camera.
+            folder or a glob in the order of file names, or for the frames of a video or camera.
 
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.
