@@ -133,8 +133,8 @@ class Detector:
     def save_pretrained(self, directory: str | Path) -> None:
         """Saves the detector in a folder that `from_pretrained` reads, with a model card.
 
-        The card, `README.md`, says how to use the detector, which classes it has, and, of a run, what
-        it was trained on, with which schedule, and its AP. One that is there already is kept.
+        The card, `README.md`, says how to use the detector and which classes it has. For a run it
+        also gives the data, the schedule and the AP. An existing card is kept.
 
         Args:
             directory: folder to write.
