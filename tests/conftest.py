@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 training and 4 validation scenes of 64 pixels, to be read only."""
     folder = tmp_path_factory.mktemp("data") / "scenes"
     render_scenes(folder, 12, 4, 64, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sparse_scenes(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scenes, of which three training images have no objects."""
+    folder = tmp_path_factory.mktemp("sparse")
+    (folder / "images").symlink_to(scenes / "images")
+    for split in ("train", "val"):
+        content = json.loads((scenes / f"{split}.json").read_text())
+        if split == "train":
+            empty = {image["id"] for image in content["images"][:3]}
+            kept = [each for each in content["annotations"] if each["image_id"] not in empty]
+            content["annotations"] = kept
+        (folder / f"{split}.json").write_text(json.dumps(content))
     return folder
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from od_detr.data.batching import BatchSampler, collate, loader
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.sampling.composition import Draw
 from od_detr.data.transforms import Sample, Transform
 from od_detr.errors import InputError
 from od_detr.structures import Batch
@@ -98,7 +99,7 @@ def test_dropping_the_last_step_leaves_full_batches_without_repeats(
     batches = [list(rank) for rank in ranks]
     assert {len(mine) for mine in batches} == {max(1, length // step)}
     if length >= step:
-        places = [place for mine in batches for batch in mine for _, place in batch]
+        places = [place for mine in batches for batch in mine for _, place, _ in batch]
         assert all(len(batch) == batch_size for mine in batches for batch in mine)
         assert len(set(places)) == len(places) == length // step * step
 
@@ -127,10 +128,11 @@ def test_epochs_and_seeds_differ_and_validation_keeps_the_order() -> None:
     assert list(sampler) == first
     assert list(other) != first
     sampler.set_epoch(1)
-    assert [[place for _, place in batch] for batch in sampler] != [
-        [place for _, place in batch] for batch in first
+    assert [[place for _, place, _ in batch] for batch in sampler] != [
+        [place for _, place, _ in batch] for batch in first
     ]
-    assert list(BatchSampler(5, 2, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+    in_order = [[draw.place for draw in batch] for batch in BatchSampler(5, 2, shuffle=False)]
+    assert in_order == [[0, 1], [2, 3], [4]]
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -192,7 +194,7 @@ def test_a_broken_image_is_one_line_from_any_worker(sound: dict, write, workers:
 class Deadly(Dataset):
     """Samples whose reading kills the process that reads."""
 
-    def __getitem__(self, index: tuple[int, int]) -> Sample:
+    def __getitem__(self, index: Draw) -> Sample:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("unreachable")
 
@@ -206,7 +208,7 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do() -> None:
 
 def test_an_error_of_ours_in_a_worker_stays_an_error_of_ours() -> None:
     class Wrong(Dataset):
-        def __getitem__(self, index: tuple[int, int]) -> Sample:
+        def __getitem__(self, index: Draw) -> Sample:
             raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect") as error:

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.sampling.composition import Draw
 from od_detr.data.transforms import Transform
 from od_detr.errors import InputError
 
@@ -101,10 +102,19 @@ def test_the_same_seed_epoch_and_image_give_the_same_sample(sound: dict, write) 
     )
     for epoch in range(4):
         torch.manual_seed(epoch)
-        a, b = first[epoch, 1], other_order[epoch, 1]
+        a, b = first[Draw(epoch, 1)], other_order[Draw(epoch, 1)]
         assert a.image_id == b.image_id
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.boxes, b.boxes)
+
+
+def test_copies_of_an_image_in_one_epoch_are_augmented_in_different_ways(
+    sound: dict, write
+) -> None:
+    dataset = CocoDataset.from_folder(write(sound), "train", Transform(64, "detr"), seed=3)
+    shapes = {tuple(dataset[Draw(0, 1, copy)].image.shape) for copy in range(12)}
+    assert len(shapes) > 4
+    assert torch.equal(dataset[Draw(0, 1, 0)].image, dataset[1].image)
 
 
 def test_seed_and_epoch_both_change_the_augmentation(sound: dict, write) -> None:
@@ -112,7 +122,7 @@ def test_seed_and_epoch_both_change_the_augmentation(sound: dict, write) -> None
 
     def shapes(seed: int, epochs: range) -> list[torch.Size]:
         dataset = CocoDataset.from_folder(folder, "train", Transform(64, "detr"), seed=seed)
-        return [dataset[epoch, 1].image.shape for epoch in epochs]
+        return [dataset[Draw(epoch, 1)].image.shape for epoch in epochs]
 
     assert len(set(shapes(0, range(12)))) > 4
     assert shapes(0, range(12)) != shapes(1, range(12))
@@ -122,7 +132,7 @@ def test_seed_and_epoch_both_change_the_augmentation(sound: dict, write) -> None
 def test_samples_draw_nothing_from_global_randomness(sound: dict, write) -> None:
     dataset = CocoDataset.from_folder(write(sound), "train", Transform(64, "detr"))
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    dataset[5, 0]
+    dataset[Draw(5, 0)]
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])

@@ -76,7 +76,7 @@ def test_a_rank_without_targets_trains_with_every_host(
     options: Callable[..., TrainOptions], scenes: Path, tmp_path: Path
 ) -> None:
     places = BatchSampler(6, 1, seed=0, rank=1, world_size=2, drop_last=True)
-    barren = {place for batch in places for _, place in batch}
+    barren = {draw.place for batch in places for draw in batch}
     assert len(barren) == 3
     data = tmp_path / "data"
     data.mkdir()

@@ -10,7 +10,7 @@ import pytest
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.run_files import CONFIG_HEAD, RunFiles
-from od_detr.training.plan import planned
+from od_detr.training.plan import assembled, planned
 
 Options = Callable[..., TrainOptions]
 
@@ -62,3 +62,19 @@ def test_a_second_process_is_refused(options: Options) -> None:
     plan = planned(options())
     with plan.locked(), pytest.raises(InputError, match="another process"), plan.locked():
         pass
+
+
+def test_the_schedule_counts_the_images_that_an_epoch_has(
+    options: Options, sparse_scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """9 of 12 scenes have objects: with 6 without, an epoch has 15 images."""
+    chosen = {"data": str(sparse_scenes), "background_fraction": 0.4, "accumulate": 2}
+    parts = assembled(planned(options(batch_size=3, **chosen)))
+    assert (len(parts.sampler), parts.state.steps_per_epoch) == (5, 3)
+    assert (
+        "15 images: 9 with objects (each once) and 6 without, drawn from 3"
+        in capsys.readouterr().out
+    )
+    plain = assembled(planned(options(batch_size=3, data=str(sparse_scenes))))
+    assert len(plain.sampler) == 4
+    assert "sampling" not in capsys.readouterr().out

@@ -181,6 +181,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.slow
+def test_a_stopped_run_with_chosen_images_goes_on_bit_for_bit(
+    options: Options, sparse_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"data": str(sparse_scenes), "balance": 0.9, "background_fraction": 0.3}
+    make = partial(options, epochs=EPOCHS, dropout=0.1, **chosen)
+    expected = fit(make(output=str(tmp_path / "whole"))).directory
+    with monkeypatch.context() as patch:
+        stop_at(patch, Stop(1, 0, 0))
+        with pytest.raises(Interrupted):
+            fit(make())
+    assert load_checkpoint(RunFiles(Path(make().output))).contents["run"]["batch"] > 0
+    fit(make(resume=True))
+    assert_same_run(Path(make().output), expected)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

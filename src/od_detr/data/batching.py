@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from od_detr.data.sampling.composition import Composition, Draw
 from od_detr.data.transforms import Sample
 from od_detr.errors import InputError
 from od_detr.structures import Batch, Targets
@@ -42,10 +43,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-class BatchSampler(Sampler[list[tuple[int, int]]]):
-    """The batches of (epoch, place) that one rank trains on, a pure function of seed and epoch.
+class BatchSampler(Sampler[list[Draw]]):
+    """The batches of images that one rank trains on, a pure function of seed and epoch.
 
-    An epoch is one order of all places, cut into steps of ``world_size * batch_size``, and each
+    An epoch is one order of its images, cut into steps of ``world_size * batch_size``, and each
     step into one batch a rank, so that all ranks take equally many steps. The last step is shared
     as evenly as it can be, or left out with `drop_last`, as DETR does in training. Only where it
     has fewer images than there are ranks do some of them repeat an image.
@@ -54,7 +55,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     there is.
 
     Args:
-        length: number of samples of the data set.
+        images: the images of an epoch; a number stands for so many images, each once.
         batch_size: images a step *and rank*.
         shuffle: draws another order each epoch; without it the order is the data set's.
         seed: any integer, the same on all ranks.
@@ -64,7 +65,7 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
 
     def __init__(
         self,
-        length: int,
+        images: int | Composition,
         batch_size: int,
         *,
         shuffle: bool = True,
@@ -73,11 +74,12 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
         drop_last: bool = False,
     ) -> None:
-        if length < 1 or batch_size < 1 or not 0 <= rank < world_size:
+        self.images = Composition.each_once(images) if isinstance(images, int) else images
+        if not len(self.images) or batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(
-                f"no batches of {batch_size} from {length} samples for rank {rank} of {world_size}"
+                f"no batches of {batch_size} from {len(self.images)} samples for rank {rank} of "
+                f"{world_size}"
             )
-        self.length = length
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -99,17 +101,17 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever in it the next iteration begins."""
         step = self.batch_size * self.world_size
-        return max(1, self.length // step) if self.drop_last else -(-self.length // step)
+        length = len(self.images)
+        return max(1, length // step) if self.drop_last else -(-length // step)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = list(range(self.length))
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = self.images.draws(self.seed, self.epoch)
         if self.shuffle:
             Random(f"{self.seed} {self.epoch}").shuffle(order)
         step = self.batch_size * self.world_size
         for batch in range(self.start, len(self)):
-            places = order[batch * step : (batch + 1) * step]
-            mine = places[self.rank :: self.world_size] or [places[self.rank % len(places)]]
-            yield [(self.epoch, place) for place in mine]
+            draws = order[batch * step : (batch + 1) * step]
+            yield draws[self.rank :: self.world_size] or [draws[self.rank % len(draws)]]
 
 
 class AlikeBatches(Sampler[list[int]]):

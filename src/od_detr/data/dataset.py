@@ -15,6 +15,7 @@ from od_detr.data.findings import raise_errors
 from od_detr.data.folders import Split, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.data.images import read_image
+from od_detr.data.sampling.composition import Draw
 from od_detr.data.transforms import Sample, Transform
 from od_detr.errors import InputError
 
@@ -27,9 +28,9 @@ class CocoDataset(Dataset[Sample]):
     are clipped, and `dropped` counts them. Images without boxes are kept. Nothing on disk is ever
     changed.
 
-    An index is a pair (epoch, place); a plain place means epoch 0. All randomness of a sample is a
-    `random.Random` keyed by seed, epoch and image id, so that a sample is the same whichever
-    worker, rank or resumed run asks for it.
+    An index is a `Draw`; a plain place means its first copy in epoch 0. All randomness of a sample
+    is a `random.Random` keyed by seed, epoch, image id and copy, so that a sample is the same
+    whichever worker, rank or resumed run asks for it.
 
     Args:
         annotations: images and boxes, with the image files looked up.
@@ -75,12 +76,13 @@ class CocoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.annotations.image_ids)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> Sample:
-        epoch, place = index if isinstance(index, tuple) else (0, index)
-        sample = self.decoded(place)
+    def __getitem__(self, index: int | Draw) -> Sample:
+        draw = Draw(0, index) if isinstance(index, int) else index
+        sample = self.decoded(draw.place)
         if self.transform is None:
             return sample
-        return self.transform(sample, Random(f"{self.seed} {epoch} {sample.image_id}"))
+        key = f"{self.seed} {draw.epoch} {sample.image_id}" + (f" {draw.copy}" * (draw.copy > 0))
+        return self.transform(sample, Random(key))
 
     def decoded(self, place: int) -> Sample:
         """The sample as it is on disk, untransformed.

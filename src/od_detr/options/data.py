@@ -47,6 +47,21 @@ class DataOptions:
     voc_origin: int = option(
         1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
     )
+    balance: float | None = option(
+        None,
+        "Repeat images of rare classes by the rule of LVIS: of classes that fewer than this share "
+        "of the images have. LVIS takes 0.001.",
+        at_least=1e-6,
+        at_most=1,
+        shown="each image once an epoch",
+    )
+    background_fraction: float | None = option(
+        None,
+        "Share of an epoch's images that have no objects. They are drawn again for each epoch.",
+        at_least=0,
+        at_most=0.99,
+        shown="all of them once an epoch",
+    )
     image_size: int | None = option(
         None,
         "Short side of the images in pixels. Training varies it.",

@@ -39,7 +39,7 @@ from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
 from od_detr.training.setup.freezing import check_freeze
-from od_detr.training.setup.opening import open_data, open_detector
+from od_detr.training.setup.opening import open_composition, open_data, open_detector
 from od_detr.training.setup.start import Start, read_start, resumed_start, say, with_start
 from od_detr.training.supervised import Supervised
 from od_detr.training.teacher import Teacher, scaled_decay
@@ -174,7 +174,11 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     detector = open_detector(options, train, plan.start, frozen)
     place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
     sampler = BatchSampler(
-        len(train), options.batch_size, seed=options.seed, drop_last=True, **place
+        open_composition(options, train.annotations),
+        options.batch_size,
+        seed=options.seed,
+        drop_last=True,
+        **place,
     )
     val_sampler = AlikeBatches(val.input_sizes(), options.batch_size, **place)
     steps_per_epoch = -(-len(sampler) // options.accumulate)

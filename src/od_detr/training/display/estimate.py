@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from od_detr import ranks
+from od_detr.data.batching import BatchSampler
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
 from od_detr.objectives import total
@@ -53,7 +54,7 @@ def estimate(parts: Parts) -> Estimate | None:
         with half_precision(options, "cpu"):
             shape = (side, round(side * ASPECT))
             saved = extrapolated(lambda size: saved_bytes(network, size), shape)
-        step = step_seconds(network.to(device), options, mean_area(parts.train))
+        step = step_seconds(network.to(device), options, mean_area(parts.train, parts.sampler))
     steps = parts.state.steps_per_epoch * options.accumulate * options.epochs
     validations = -(-options.epochs // options.eval.every)
     detectors = 1 if network.teacher is None else 2
@@ -71,11 +72,12 @@ def held_bytes(network: Supervised) -> int:
     return 4 * (everything * copies + 3 * trainable)
 
 
-def mean_area(train: CocoDataset) -> float:
-    """Mean area in pixels of the training images after augmentation."""
+def mean_area(train: CocoDataset, sampler: BatchSampler) -> float:
+    """Mean area in pixels of the first epoch's images after augmentation."""
     assert isinstance(train.transform, Transform)
     rng = Random(0)
-    places = [rng.randrange(len(train)) for _ in range(SAMPLES)]
+    draws = sampler.images.draws(sampler.seed, 0)
+    places = [rng.choice(draws).place for _ in range(SAMPLES)]
     files = train.annotations.sizes[places].tolist()
     sizes = [train.transform.plan(height, width, rng).size for height, width in files]
     return sum(height * width for height, width in sizes) / len(sizes)

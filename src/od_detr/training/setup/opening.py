@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from od_detr import ranks
+from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import choices_of, open_split
 from od_detr.data.headers.checks import with_header_findings
+from od_detr.data.sampling.composition import Composition
+from od_detr.data.sampling.rules import composed, described
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
@@ -42,6 +45,18 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     for line in (*train_set.described("train"), *val_set.described("val")):
         say(line)
     return train_set, val_set
+
+
+def open_composition(options: TrainOptions, train: Annotations) -> Composition:
+    """The images of an epoch; says which they are if an option chooses them.
+
+    Raises:
+        InputError: there are no images, with or without objects, to choose from.
+    """
+    composition = composed(train, options.balance, options.background_fraction)
+    if options.balance is not None or options.background_fraction is not None:
+        say(described(composition))
+    return composition
 
 
 def open_detector(
