@@ -26,7 +26,15 @@ def memory_explained(options: TrainOptions) -> Iterator[None]:
 
 
 def advice(options: TrainOptions) -> str:
-    """Options that about halve the memory of a step, and how to go on from what is saved.
+    """One line: what was too large, `remedies`, and what is saved."""
+    last = RunFiles.of(options.output).last
+    end = f"; {last} holds what was trained before" if last.exists() else ""
+    full = f"--batch-size {options.batch_size}: the device's memory is full"
+    return f"{full}; give {remedies(options)}{end}"
+
+
+def remedies(options: TrainOptions) -> str:
+    """Options that about halve the memory of a step.
 
     A smaller batch is made up for by accumulation. A step's memory grows with the pixels, so that
     images of 0.7 times the side need half of it.
@@ -41,10 +49,7 @@ def advice(options: TrainOptions) -> str:
         ways.append("--checkpoint-encoder")
     if options.precision == "32":
         ways.append("--precision bf16")
-    last = RunFiles.of(options.output).last
-    end = f"; {last} holds what was trained before" if last.exists() else ""
-    full = f"--batch-size {options.batch_size}: the device's memory is full"
-    return f"{full}; give {' or '.join(ways)}{end}"
+    return " or ".join(ways)
 
 
 def largest_divisor(number: int) -> int:

@@ -73,20 +73,8 @@ def _train(options: TrainOptions) -> dict[str, Any]:
 
 
 def _dry_run(options: TrainOptions) -> dict[str, Any]:
-    from od_detr.training.dry_run import dry_run
+    from od_detr.training.cost.dry_run import dry_run
 
-    cost = dry_run(options)
-    millions, trainable = cost["parameters"] / 1e6, cost["trainable_parameters"] / 1e6
-    for line in (
-        f"{cost['images']} training images, {cost['validation_images']} validation images, "
-        f"{len(cost['classes'])} classes",
-        f"{cost['model']} with {cost['backbone']}: {millions:.1f} M parameters, "
-        f"{trainable:.1f} M trainable",
-        f"{cost['flops_per_image'] / 1e9:.1f} GFLOPs for an image with a short side of "
-        f"{cost['image_size']} px (4:3)",
-        f"{cost['batch_bytes'] / 2**30:.1f} GiB for a step of {options.batch_size} images in "
-        "float32",
-        f"{cost['epochs']} epochs, {cost['steps']} steps on {cost['devices']} x {cost['device']}",
-    ):
-        print(line)
-    return cost
+    costs = dry_run(options)
+    print("\n".join(costs.described()))
+    return costs.as_result()

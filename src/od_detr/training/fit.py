@@ -12,7 +12,7 @@ from typing import Any
 from od_detr.device_memory import memory_explained
 from od_detr.dotted import flat
 from od_detr.options import TrainOptions
-from od_detr.training.display.estimate import estimate
+from od_detr.training.cost.estimate import estimate
 from od_detr.training.display.start import opening_lines
 from od_detr.training.loop import Loop
 from od_detr.training.module import Training

@@ -19,7 +19,7 @@ from od_detr.cli import main
 from od_detr.errors import InputError, NonFiniteError
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
-from od_detr.training.dry_run import blank_batch
+from od_detr.training.cost.passes import blank_batch
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.replay import replay

@@ -7,8 +7,8 @@ import os
 import torch
 
 from od_detr.devices import described_arithmetic
+from od_detr.training.cost.estimate import Estimate
 from od_detr.training.display.displays import peak_memory
-from od_detr.training.display.estimate import Estimate
 from od_detr.training.display.pace import duration
 from od_detr.training.plan import Parts
 
@@ -54,12 +54,16 @@ def described_cost(estimate: Estimate | None, device: torch.device) -> str:
         return "known after the first steps"
     present = memory_of(device)
     limit = "" if present is None else f" of {present / 1e9:.0f} GB"
-    # On a CPU, what the process has taken so far counts too.
-    used = estimate.bytes + (peak_memory(device) if device.type == "cpu" else 0)
+    time = "unknown time" if estimate.seconds is None else f"about {duration(estimate.seconds)}"
     return (
-        f"about {duration(estimate.seconds)} (h:mm:ss) without loading images, "
-        f"{used / 1e9:.1f} GB{limit} memory"
+        f"{time} (h:mm:ss) without loading images, "
+        f"{memory_used(estimate, device) / 1e9:.1f} GB{limit} memory"
     )
+
+
+def memory_used(estimate: Estimate, device: torch.device) -> int:
+    """Bytes that a run takes: on a CPU, what the process has taken so far counts too."""
+    return estimate.bytes + (peak_memory(device) if device.type == "cpu" else 0)
 
 
 def memory_of(device: torch.device) -> int | None:

@@ -17,8 +17,8 @@ from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
 from od_detr.objectives import total
 from od_detr.options import TrainOptions
+from od_detr.training.cost.passes import ASPECT, OBJECTS, blank_batch, extrapolated, saved_bytes
 from od_detr.training.descent import HALF
-from od_detr.training.dry_run import ASPECT, OBJECTS, blank_batch, extrapolated, saved_bytes
 from od_detr.training.plan import Parts
 from od_detr.training.supervised import Supervised
 
@@ -31,11 +31,12 @@ class Estimate:
     """What a run takes, roughly.
 
     Attributes:
-        seconds: training and validation of all epochs; loading images is not counted.
+        seconds: training and validation of all epochs; loading images is not counted. None if the
+            device's memory did not suffice for a step.
         bytes: weights, gradients, optimizer and what a step keeps.
     """
 
-    seconds: float
+    seconds: float | None
     bytes: int
 
 
@@ -54,13 +55,17 @@ def estimate(parts: Parts) -> Estimate | None:
         with half_precision(options, "cpu"):
             shape = (side, round(side * ASPECT))
             saved = extrapolated(lambda size: saved_bytes(network, size), shape)
-        step = step_seconds(network.to(device), options, mean_area(parts.train, parts.sampler))
+        held = held_bytes(network) + options.batch_size * saved
+        try:
+            step = step_seconds(network.to(device), options, mean_area(parts.train, parts.sampler))
+        except torch.OutOfMemoryError:
+            return Estimate(None, held)
     steps = parts.state.steps_per_epoch * options.accumulate * options.epochs
     validations = -(-options.epochs // options.eval.every)
     detectors = 1 if network.teacher is None else 2
     images = len(parts.val) / parts.plan.place.world_size * detectors * validations
     seconds = step * (steps + FORWARD * images / options.batch_size)
-    return Estimate(seconds, held_bytes(network) + options.batch_size * saved)
+    return Estimate(seconds, held)
 
 
 def held_bytes(network: Supervised) -> int:

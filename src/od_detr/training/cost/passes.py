@@ -1,11 +1,9 @@
-"""What a run would cost, without training it."""
+"""What one pass through a network costs, worked out from passes of small blank images."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,57 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from od_detr.detectors import DetectionTransformer
 from od_detr.objectives import total
-from od_detr.options import TrainOptions
 from od_detr.structures import Batch, Targets
-from od_detr.training.plan import assembled, planned
 from od_detr.training.supervised import Supervised
 
 ASPECT = 4 / 3  # of the usual photograph, for which costs are stated
 OBJECTS = 7  # in an image of COCO, on average
 SMALLEST = 64  # below, the last feature map is one cell, which batch norms cannot train on
 SMALL = ((192, 256), (288, 384))  # multiples of 32, of the same aspect
-
-
-def dry_run(options: TrainOptions) -> dict[str, Any]:
-    """Checks data and options, and works out what a run costs without training it.
-
-    Returns parameters (all and trainable), FLOPs of detecting in one image at the test size, bytes
-    that one step of the batch holds (weights, gradients, optimizer, teacher, and what the backward
-    pass saves), the device, optimizer steps and epochs.
-
-    Raises:
-        InputError: as `fit` with the same options.
-    """
-    plan = planned(options)
-    # Sizes do not depend on weights, and they need not be downloaded. A file is checked.
-    weights = "none" if options.backbone_weights == "imagenet" else options.backbone_weights
-    blank = dataclasses.replace(plan.options, backbone_weights=weights)
-    pretrained = options.backbone_weights != "none"
-    parts = assembled(dataclasses.replace(plan, options=blank), frozen=pretrained or None)
-    network = parts.network
-    sizes = [each.numel() for each in network.detector.parameters()]
-    trainable = [each.numel() for each in network.detector.parameters() if each.requires_grad]
-    copies = 1 if network.teacher is None else 2
-    held = 4 * (sum(sizes) * copies + 3 * sum(trainable))
-    side = plan.options.short_side
-    size = (side, round(side * ASPECT))
-    saved = extrapolated(lambda small: saved_bytes(network, small), size)
-    return {
-        "images": len(parts.train),
-        "validation_images": len(parts.val_batches.dataset),  # pyright: ignore[reportArgumentType]
-        "classes": list(parts.train.classes),
-        "model": parts.options.model,
-        "backbone": parts.options.backbone,
-        "image_size": side,
-        "device": str(parts.fabric.device),
-        "devices": plan.place.world_size,
-        "epochs": options.epochs,
-        "steps": parts.state.steps_per_epoch * options.epochs,
-        "parameters": sum(sizes),
-        "trainable_parameters": sum(trainable),
-        "flops_per_image": extrapolated(lambda small: flops(network.detector, small), size),
-        "batch_bytes": held + options.batch_size * saved,
-    }
 
 
 def extrapolated(measured: Callable[[tuple[int, int]], int], size: tuple[int, int]) -> int:

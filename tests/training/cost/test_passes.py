@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from od_detr.options import TrainOptions
-from od_detr.training.dry_run import extrapolated, flops, saved_bytes
+from od_detr.training.cost.passes import extrapolated, flops, saved_bytes
 from od_detr.training.plan import assembled, planned
 
 

@@ -1,0 +1,1 @@
+"""What a run costs: measured or worked out before it starts."""

@@ -1,0 +1,87 @@
+"""What a run would cost, without training it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from od_detr.device_memory import remedies
+from od_detr.options import TrainOptions
+from od_detr.training.cost.estimate import Estimate, estimate
+from od_detr.training.cost.passes import ASPECT, extrapolated, flops
+from od_detr.training.display.start import memory_of, memory_used, opening_lines
+from od_detr.training.plan import Parts, assembled, planned
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run would cost.
+
+    Attributes:
+        parts: the run; a backbone that would be downloaded has random weights.
+        estimate: time and memory.
+        flops: floating-point operations of detecting in one image at the test size.
+    """
+
+    parts: Parts
+    estimate: Estimate
+    flops: int
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the device's memory suffices; None if it is not known."""
+        device = self.parts.fabric.device
+        present = memory_of(device)
+        return None if present is None else memory_used(self.estimate, device) <= present
+
+    def described(self) -> list[str]:
+        """What training says before it starts, then FLOPs, and whether memory suffices."""
+        options = self.parts.options
+        fits = {None: "not known", True: "suffices", False: "does not suffice"}[self.fits]
+        return [
+            *opening_lines(self.parts, self.estimate),
+            f"image:    {self.flops / 1e9:.1f} GFLOPs to detect in one of {options.short_side} px "
+            "(4:3)",
+            f"memory:   {fits}" + (f"; give {remedies(options)}" if self.fits is False else ""),
+        ]
+
+    def as_result(self) -> dict[str, Any]:
+        """The same as plain data."""
+        parts, options = self.parts, self.parts.options
+        sizes = [(e.numel(), e.requires_grad) for e in parts.network.detector.parameters()]
+        return {
+            "images": len(parts.train),
+            "validation_images": len(parts.val),
+            "classes": list(parts.train.classes),
+            "model": options.model,
+            "backbone": options.backbone,
+            "image_size": options.short_side,
+            "device": str(parts.fabric.device),
+            "devices": parts.plan.place.world_size,
+            "epochs": options.epochs,
+            "steps": parts.state.steps_per_epoch * options.epochs,
+            "parameters": sum(size for size, _ in sizes),
+            "trainable_parameters": sum(size for size, trains in sizes if trains),
+            "flops_per_image": self.flops,
+            "batch_bytes": self.estimate.bytes,
+            "seconds": self.estimate.seconds,
+            "memory_suffices": self.fits,
+        }
+
+
+def dry_run(options: TrainOptions) -> Costs:
+    """Checks data and options, and works out what a run costs without training it.
+
+    Raises:
+        InputError: as `fit` with the same options.
+    """
+    plan = planned(options)
+    # Costs do not depend on weights, and they need not be downloaded. A file is checked.
+    weights = "none" if options.backbone_weights == "imagenet" else options.backbone_weights
+    blank = replace(plan.options, backbone_weights=weights, compile=False)
+    pretrained = options.backbone_weights != "none"
+    parts = assembled(replace(plan, options=blank), frozen=pretrained or None)
+    cost, detector = estimate(parts), parts.network.detector
+    assert cost is not None  # nothing is compiled
+    size = (blank.short_side, round(blank.short_side * ASPECT))
+    return Costs(parts, cost, extrapolated(lambda small: flops(detector, small), size))

@@ -1,0 +1,53 @@
+"""`--dry-run` says what training would say, and whether it could."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from od_detr.data.scenes import CLASSES
+from od_detr.detectors import build_detector, save_detector
+from od_detr.errors import InputError
+from od_detr.options import SIZES, TrainOptions
+from od_detr.training.cost import dry_run as module
+from od_detr.training.cost.dry_run import dry_run
+
+Options = Callable[..., TrainOptions]
+
+
+def test_device_steps_time_and_memory_are_named(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = dry_run(options(epochs=3, recipe="od"))
+    found, text = costs.as_result(), "\n".join(costs.described())
+    assert found["steps"] == 9
+    assert found["seconds"] > 0
+    assert found["memory_suffices"] is True
+    for fact in ("cpu", "9 steps", "0:00", "GFLOPs", "memory:   suffices"):
+        assert fact in text
+    monkeypatch.setattr(module, "memory_of", lambda device: 1000)
+    assert costs.as_result()["memory_suffices"] is False
+    assert "does not suffice; give --batch-size 2 --accumulate 2 or " in costs.described()[-1]
+
+
+def test_weights_that_are_missing_are_one_line(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.safetensors") as refused:
+        dry_run(options(backbone_weights=str(tmp_path / "nowhere.safetensors")))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_backbone_is_that_of_init(options: Options, tmp_path: Path) -> None:
+    given = options()
+    detector = build_detector(
+        "dab-deformable-detr",
+        len(CLASSES),
+        backbone="resnet10t",
+        **{name: getattr(given, name) for name in ("hidden_dim", "encoder_layers", "queries")},
+    )
+    save_detector(detector, tmp_path / "start", list(CLASSES), image_size=64)
+    open_ones = {"backbone": "resnet50", "backbone_options": {}, **dict.fromkeys(SIZES)}
+    costs = dry_run(options(init=str(tmp_path / "start"), **open_ones))
+    assert costs.as_result()["backbone"] == "resnet10t"
+    assert "dab-deformable-detr with resnet10t" in "\n".join(costs.described())
