@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.forked import start
 
 from od_detr.checkpoints import load_checkpoint
 from od_detr.data.scenes import render_scenes
@@ -93,21 +94,15 @@ def lose(victim: int, point: str, devices: int, data: Path, run: Path, limit: in
     """Trains with one process a device, and kills one of them.
 
     Raises:
-        subprocess.TimeoutExpired: some process is left after `limit` seconds.
+        TimeoutError: some process is left after `limit` seconds.
     """
     place = {"RUN": str(run), "VICTIM": str(victim), "POINT": point}
     script = run.with_suffix(".py")
     script.write_text(SCRIPT)
     paths = ["--data", str(data), "--output", str(run), "--devices", str(devices)]
-    with subprocess.Popen(
-        [sys.executable, str(script), "train", *paths, *TINY],
-        env=os.environ | place | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        # The pipe stays open as long as any of the processes has it.
-        _, errors = process.communicate(timeout=limit)
+    variables = os.environ | place | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    training = start([str(script), "train", *paths, *TINY], variables)
+    _, _, errors = training.ended(limit)
     seconds = time.time() - float((run / "killed").read_text())
     lines = [line for line in errors.splitlines() if "rank" in line]
     try:

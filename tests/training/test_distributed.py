@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import start
 
 from od_detr.data.batching import BatchSampler
 from od_detr.inference.evaluate import evaluate_run
@@ -55,21 +54,14 @@ for values in json.loads((folder / "options.json").read_text()):
 """
 
 
-def launched(command: list[str], seconds: int = 120) -> subprocess.CompletedProcess[str]:
+def launched(command: list[str]) -> tuple[int | None, str, str]:
     """A process of its own that may not hang, with Lightning's variables of no earlier run."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("LOCAL_RANK", "WORLD_SIZE")
     }
-    return subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env=environment,
-        check=False,
-    )
+    return start(command, environment).ended(300)
 
 
 def test_a_rank_without_targets_trains_with_every_host(
@@ -111,9 +103,9 @@ def test_a_rank_without_targets_trains_with_every_host(
     (tmp_path / "options.json").write_text(json.dumps(runs))
     (tmp_path / "train.py").write_text(SCRIPT)
 
-    result = launched([str(tmp_path / "train.py"), str(tmp_path)])
+    status, _, errors = launched([str(tmp_path / "train.py"), str(tmp_path)])
 
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert status == 0, errors[-3000:]
     for host in ARCHITECTURES:
         seen = [json.loads((tmp_path / f"{host}-{rank}.json").read_text()) for rank in (0, 1)]
         assert len(seen[0]) == 3, host
@@ -193,10 +185,9 @@ def trained_by_two(
         '{"channels":[8,16,24,32],"layers":[1,1,1,1]}',
         "--json",
     ]
-    result = launched(command)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stderr == ""
-    return data, run, result.stdout
+    status, output, errors = launched(command)
+    assert (status, errors) == (0, "")
+    return data, run, output
 
 
 def test_two_processes_speak_with_one_voice(trained_by_two: tuple[Path, Path, str]) -> None:

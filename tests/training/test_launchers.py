@@ -9,12 +9,11 @@ import csv
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.forked import start
 
 from od_detr.inference.evaluate import evaluate_run
 
@@ -48,7 +47,8 @@ def spy(self, index):
 CocoDataset.__getitem__ = spy
 status = main(sys.argv[2:])
 (folder / f"rank-{current().rank}.json").write_text(json.dumps([status, seen]))
-sys.exit(status)
+if status:
+    sys.exit(status)
 """
 Command = tuple[list[str], dict[str, str]]
 
@@ -74,6 +74,7 @@ def torchrun(nodes: int, processes: int) -> Callable[[list[str]], list[Command]]
     def commands(script: list[str]) -> list[Command]:
         place = ["--nnodes", str(nodes), "--nproc-per-node", str(processes)]
         place += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        place += ["--run-path", "--start-method", "fork"]
         torchrun = ["-m", "torch.distributed.run", *place]
         options = ["--devices", str(processes), "--nodes", str(nodes)] if processes > 1 else []
         return [([*torchrun, "--node-rank", str(n), *script, *options], {}) for n in range(nodes)]
@@ -87,23 +88,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def launched(commands: list[Command], **extra: str) -> tuple[list[int], str, str]:
+def launched(commands: list[Command], **extra: str) -> tuple[list[int | None], str, str]:
     """Exit statuses of all commands, and what they print together."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     kept |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | extra
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env=kept | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command, variables in commands
-    ]
-    said = [process.communicate(timeout=300) for process in processes]
-    out, errors = ("".join(each) for each in zip(*said, strict=True))
-    return [process.returncode for process in processes], out, errors
+    running = [start(command, kept | variables) for command, variables in commands]
+    statuses, out, errors = zip(*(each.ended(300) for each in running), strict=True)
+    return list(statuses), "".join(out), "".join(errors)
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import start
 from tests.training.backbone import backbone_file
 
 from od_detr.checkpoints import load_checkpoint
@@ -211,11 +211,8 @@ def test_a_run_goes_on_with_another_number_of_processes(
     run = Path(make().output)
     command = ["train", "--config", str(run / "config.yaml"), "--output", str(run), "--resume"]
     shared = ["--devices", "2", "--batch-size", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "od_detr", *command, *shared],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, _, errors = start(["-m", "od_detr", *command, *shared], os.environ).ended(300)
+    assert status == 0, errors[-2000:]
     first, second = timeless_rows(run)
     for name in (name for name in second if name.startswith("train/")):
         assert float(first[name]) == pytest.approx(expected[0][name], rel=1e-9)
@@ -263,7 +260,6 @@ def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Pat
         '{"channels":[8,16,24,32],"layers":[1,1,1,1]}',
     ]
     command = [
-        sys.executable,
         "-m",
         "od_detr",
         "train",
@@ -275,15 +271,13 @@ def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Pat
         "200",
         *flags,
     ]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not (run / "last.ckpt").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
+    training = start(command, os.environ)
+    deadline = time.monotonic() + 120
+    while not (run / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    training.interrupt()
+    status, _, told = training.ended(60)
+    assert status == 130
     assert told == "stopped; continue with --resume\n"
     saved = load_checkpoint(RunFiles(run)).contents
     assert 0 < saved["global_step"] < 600
