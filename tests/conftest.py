@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from jaxtyping import config
 
 from od_detr.data.scenes import render_scenes
 from od_detr.options import EvalOptions, TrainOptions
@@ -46,6 +47,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def one_thread() -> None:
     """Numbers do not depend on the machine's cores, and tests run side by side."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def slow_tests_check_no_shapes(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shapes are checked in all other tests; the checks are a quarter of a training's time."""
+    if request.node.get_closest_marker("slow"):
+        monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

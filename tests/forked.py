@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from typing import IO
+from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -31,12 +31,12 @@ class Running:
 
     Attributes:
         process: its first process, which may start others.
-        output: what it prints.
+        output: file with what it prints.
         errors: read end of its standard error, which all its processes share.
     """
 
     process: ForkServerProcess
-    output: IO[str]
+    output: Path
     errors: Connection
 
     def interrupt(self) -> None:
@@ -51,16 +51,17 @@ class Running:
             TimeoutError: one is left after so many seconds.
         """
         end, said = time.monotonic() + seconds, b""
-        with self.errors, self.output:
+        with self.errors:
             while self.errors.poll(max(0.0, end - time.monotonic())):
                 piece = os.read(self.errors.fileno(), 65536)
                 if not piece:
                     self.process.join()
-                    self.output.seek(0)
-                    return self.process.exitcode, self.output.read(), said.decode()
+                    printed = self.output.read_text()
+                    self.output.unlink()
+                    return self.process.exitcode, printed, said.decode()
                 said += piece
-            self.process.kill()
-            raise TimeoutError(f"a process is left after {seconds} seconds: {said.decode()}")
+        self.process.kill()
+        raise TimeoutError(f"a process is left after {seconds} seconds: {said.decode()}")
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> Running:
@@ -70,14 +71,13 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> Running:
         command: a script, or "-m" and a module, and its arguments.
         environment: all variables of the process.
     """
-    output = tempfile.NamedTemporaryFile("w+")
+    file, output = tempfile.mkstemp()
+    os.close(file)
     errors, write = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(
-        target=_run, args=([*command], dict(environment), output.name, write), daemon=False
-    )
+    process = FORKS.Process(target=_run, args=([*command], dict(environment), output, write))
     process.start()
     write.close()
-    return Running(process, output, errors)
+    return Running(process, Path(output), errors)
 
 
 def _run(command: list[str], environment: dict[str, str], output: str, errors: Connection) -> None:
