@@ -31,8 +31,11 @@ def samples(draw) -> Sample:
     return Sample(image, boxes, torch.arange(len(boxes)), 1, (height, width))
 
 
+AUGMENTS = st.sampled_from(["none", "flip", "detr", "strong"])
+
+
 @settings(deadline=None, max_examples=80)
-@given(samples(), st.sampled_from(["detr", "flip", "none"]), st.integers(16, 200), st.integers())
+@given(samples(), AUGMENTS, st.integers(16, 200), st.integers())
 def test_boxes_stay_inside_the_image_under_any_augmentation(
     sample: Sample, augment: str, image_size: int, seed: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -16,8 +17,11 @@ from od_detr.data.folders import Split, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.data.images import read_image
 from od_detr.data.sampling.composition import Draw
+from od_detr.data.strong.mosaic import mosaic
 from od_detr.data.transforms import Sample, Transform
 from od_detr.errors import InputError
+
+MOSAIC = 0.5  # share of the images that `--augment strong` makes a mosaic of
 
 
 class CocoDataset(Dataset[Sample]):
@@ -54,6 +58,7 @@ class CocoDataset(Dataset[Sample]):
         self.annotations = annotations
         self.transform = transform
         self.seed = seed
+        self.most_in_mosaic = 100  # objects; no more than the detector has queries
 
     @classmethod
     def from_folder(
@@ -82,7 +87,25 @@ class CocoDataset(Dataset[Sample]):
         if self.transform is None:
             return sample
         key = f"{self.seed} {draw.epoch} {sample.image_id}" + (f" {draw.copy}" * (draw.copy > 0))
-        return self.transform(sample, Random(key))
+        rng = Random(key)
+        strong = isinstance(self.transform, Transform) and self.transform.augment == "strong"
+        if strong and rng.random() < MOSAIC:
+            sample = self.in_mosaic(sample, rng)
+        return self.transform(sample, rng)
+
+    def in_mosaic(self, sample: Sample, rng: Random) -> Sample:
+        """The sample with three others, if they do not have too many objects together.
+
+        Each of the four gets the size that the first one has in evaluation, or what fits into it.
+        """
+        assert isinstance(self.transform, Transform)
+        places = [rng.randrange(len(self)) for _ in range(3)]
+        others = sum(len(self.annotations.targets(place)[1]) for place in places)
+        if len(sample.labels) + others > self.most_in_mosaic:
+            return sample
+        height, width = sample.image.shape[1:]
+        tile = replace(self.transform, augment="none").plan(height, width, rng).size
+        return mosaic([sample, *map(self.decoded, places)], tile)
 
     def decoded(self, place: int) -> Sample:
         """The sample as it is on disk, untransformed.

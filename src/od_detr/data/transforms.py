@@ -5,6 +5,10 @@ flip with probability 1/2; then, with probability 1/2 each, resize the short sid
 512, … 800, the long one to at most 1333; or resize the short side to 400, 500 or 600, cut out a
 window of 384 to 600 pixels each way, and resize that like the former.
 
+`strong` is for long trainings on few images. It resizes the short side to 1/4 to 2 times
+`image_size` (large-scale jitter), cuts out a window of at most the size that the image has in
+evaluation, and changes the colours. The data set makes mosaics before.
+
 What is to be done is drawn first, as a `Plan`, and then done: the plan is cheap to test and to hand
 to another implementation.
 """
@@ -21,11 +25,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from od_detr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from od_detr.data.strong.photometric import distorted
 from od_detr.errors import InputError
 
 # Of an image this much longer than its short side, only so much is resized before the crop: nothing
 # ordinary is, and a picture of 1 x 20000 pixels would become one of 400 x 8000000.
 LONGEST_BEFORE_CROP = 8
+JITTER = (0.25, 2.0)  # short side of an image as a share of `image_size`, before the crop
+SMALLEST = 32  # pixels of a jittered short side
 # A box that merely touches the window keeps a sliver of this relative size by rounding.
 SLIVER = 1e-6
 
@@ -63,40 +70,42 @@ class Transform:
 
     Attributes:
         image_size: length of the short side, in pixels; 800 is the paper's.
-        augment: `detr` is the policy above, `flip` only flips, `none` is the deterministic
-            transform of evaluation; the latter two resize the short side to `image_size`, the long
-            one to at most 5/3 of it.
+        augment: `detr` and `strong` are the policies above, `flip` only flips, `none` is the
+            deterministic transform of evaluation; the latter two resize the short side to
+            `image_size`, the long one to at most 5/3 of it.
     """
 
     image_size: int = 800
-    augment: Literal["detr", "flip", "none"] = "none"
+    augment: Literal["none", "flip", "detr", "strong"] = "none"
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
             raise InputError(
                 f"image size {self.image_size} is too small to detect anything; give at least 16"
             )
-        if self.augment not in ("detr", "flip", "none"):
-            raise InputError(f"augment {self.augment!r} is unknown; give detr, flip or none")
+        if self.augment not in ("none", "flip", "detr", "strong"):
+            raise InputError(
+                f"augment {self.augment!r} is unknown; give none, flip, detr or strong"
+            )
 
     def __call__(self, sample: Sample, rng: Random) -> Sample:
         """Transforms a sample; `rng` decides what is random."""
         height, width = sample.image.shape[1:]
         plan = self.plan(height, width, rng)
         boxes, kept = apply_to_boxes(plan, sample.boxes)
-        return replace(
-            sample,
-            image=apply_to_image(plan, sample.image),
-            boxes=boxes,
-            labels=sample.labels[kept],
-        )
+        image = apply_to_image(plan, sample.image)
+        if self.augment == "strong":
+            image = distorted(image, rng)
+        return replace(sample, image=image, boxes=boxes, labels=sample.labels[kept])
 
     def plan(self, height: int, width: int, rng: Random) -> Plan:
         """Draws what to do with an image of this size."""
         longest = self.scaled(1333)
         flip = self.augment != "none" and rng.random() < 0.5
-        if self.augment != "detr":
+        if self.augment in ("none", "flip"):
             return Plan(flip, fitted(height, width, self.image_size, longest))
+        if self.augment == "strong":
+            return self.jittered(height, width, flip, rng)
         short = self.scaled(rng.choice(range(480, 801, 32)))
         if rng.random() < 0.5:
             return Plan(flip, fitted(height, width, short, longest))
@@ -105,6 +114,15 @@ class Transform:
         tall, wide = (self.window(side, rng) for side in before_crop)
         top, left = rng.randint(0, before_crop[0] - tall), rng.randint(0, before_crop[1] - wide)
         return Plan(flip, fitted(tall, wide, short, longest), before_crop, (top, left, tall, wide))
+
+    def jittered(self, height: int, width: int, flip: bool, rng: Random) -> Plan:
+        """Another scale, and what of the image fits into the size that it has in evaluation."""
+        short = max(SMALLEST, round(self.image_size * rng.uniform(*JITTER)))
+        resized = fitted(height, width, short, LONGEST_BEFORE_CROP * self.image_size)
+        usual = fitted(height, width, self.image_size, self.scaled(1333))
+        tall, wide = (min(sides) for sides in zip(resized, usual, strict=True))
+        top, left = rng.randint(0, resized[0] - tall), rng.randint(0, resized[1] - wide)
+        return Plan(flip, (tall, wide), resized, (top, left, tall, wide))
 
     def window(self, side: int, rng: Random) -> int:
         """Length of the crop along a side of this length."""

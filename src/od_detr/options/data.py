@@ -72,9 +72,10 @@ class DataOptions:
         shown=f"that of --init, or {DEFAULT_SIZE}",
         known_as=("imgsz", "img_size", "size", "resolution"),
     )
-    augment: Literal["detr", "flip", "none"] = option(
+    augment: Literal["none", "flip", "detr", "strong"] = option(
         "detr",
-        "Augmentation: flips, scales and crops as in DETR, only flips, or none.",
+        "Augmentation: none, flips, flips with DETR's scales and crops, or strong: large-scale "
+        "jitter, other colours and mosaics.",
         everyday=True,
     )
 

@@ -1,0 +1,1 @@
+"""What `--augment strong` adds to flips and scales: other colours and mosaics."""
