@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from od_detr import devices
 from od_detr.devices import check_devices, choose_device, described_arithmetic, set_arithmetic
 from od_detr.errors import InputError
-from od_detr.options import TrainOptions
-
-OPTIONS = TrainOptions(data="data", output="run")
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: int = 0) -> None:
@@ -46,12 +41,12 @@ def test_training_needs_all_devices_and_a_precision_they_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pretend(monkeypatch, 2)
-    assert check_devices(replace(OPTIONS, devices=2, precision="fp16")) == "cuda"
+    assert check_devices("auto", 2, "fp16") == "cuda"
     with pytest.raises(InputError, match=r"--devices 3: .*2"):
-        check_devices(replace(OPTIONS, devices=3))
-    assert check_devices(replace(OPTIONS, device="cpu", devices=3)) == "cpu"
+        check_devices("auto", 3, "32")
+    assert check_devices("cpu", 3, "32") == "cpu"
     with pytest.raises(InputError, match="--precision fp16: "):
-        check_devices(replace(OPTIONS, device="cpu", precision="fp16"))
+        check_devices("cpu", 1, "fp16")
 
 
 @pytest.mark.parametrize(("matmul", "tf32"), [("high", True), ("highest", False)])

@@ -10,8 +10,6 @@ from od_detr.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from od_detr.options import TrainOptions
-
 MOST_PROCESSES = 8  # that may train on the CPU whatever the number of its cores
 
 
@@ -52,21 +50,26 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def check_devices(options: TrainOptions) -> str:
+def check_devices(device: str, devices: int, precision: str) -> str:
     """Checks that this machine has the devices to train on; returns their type: cpu, cuda or mps.
+
+    Args:
+        device: as in `choose_device`.
+        devices: how many of them train.
+        precision: 32, bf16 or fp16.
 
     Raises:
         InputError: Too few devices, or a precision that they cannot train in.
     """
-    kind = choose_device(options.device).type
+    kind = choose_device(device).type
     if kind == "cpu":
-        if options.precision == "fp16":
+        if precision == "fp16":
             raise InputError("--precision fp16: a CPU cannot train in it; give bf16 or 32")
-        _check_processes(options.devices or 1)
+        _check_processes(devices)
         return kind
-    asked, count = options.devices or 1, available()[kind]
-    if count < asked:
-        raise InputError(f"--devices {asked}: this machine has {count}; give {count} or fewer")
+    count = available()[kind]
+    if count < devices:
+        raise InputError(f"--devices {devices}: this machine has {count}; give {count} or fewer")
     return kind
 
 

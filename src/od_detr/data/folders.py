@@ -14,7 +14,7 @@ from od_detr.data.formats.yolo_layout import yolo_readers
 from od_detr.data.preparation.classes import given_classes, merged, own_classes, subset
 from od_detr.data.preparation.splitting import part_of
 from od_detr.errors import InputError
-from od_detr.options import TrainOptions
+from od_detr.options import DataOptions
 
 Split = Literal["train", "val", "test"]
 FORMATS = (coco_readers, yolo_readers, voc_readers, lone_coco_readers)
@@ -54,8 +54,12 @@ def open_split(
     return subset(own, choices.classes) if choices.classes else own
 
 
-def choices_of(options: TrainOptions) -> Choices:
-    """What training's options say about the data."""
+def choices_of(options: DataOptions) -> Choices:
+    """What the options of a run say about its data.
+
+    Raises:
+        InputError: `classes` names no class.
+    """
     classes = tuple(name.strip() for name in (options.classes or "").split(",") if name.strip())
     if options.classes is not None and not classes:
         raise InputError(f"--classes {options.classes!r}: names no class; leave it out for all")

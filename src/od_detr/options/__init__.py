@@ -5,6 +5,7 @@
 Importing this needs only the standard library.
 """
 
+from od_detr.options.data import DataOptions
 from od_detr.options.fields import flag_name
 from od_detr.options.method import (
     AuxiliarySwitches,
@@ -37,6 +38,7 @@ __all__ = [
     "RESOLVED_LATER",
     "SIZES",
     "AuxiliarySwitches",
+    "DataOptions",
     "DenoisingOptions",
     "DinoOptions",
     "DistillOptions",

@@ -309,6 +309,11 @@ class TrainOptions(DataOptions):
         """Whether the recipe consults the teacher."""
         return self.recipe in ("md", "md+pd", "md+ag", "od")
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the run has a teacher: to learn from, or only to compare with (`ema.track`)."""
+        return self.distils or self.ema.track
+
     def distils_at(self, step: int, steps_per_epoch: int) -> bool:
         """Whether the teacher is consulted at an optimizer step.
 

@@ -16,6 +16,17 @@ from od_detr.training.optimizer import clip_gradients, make_optimizer, make_sche
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def half_precision(precision: str, device: str) -> AbstractContextManager[Any]:
+    """Computes in the half precision that was chosen, if one was.
+
+    Args:
+        precision: 32, bf16 or fp16.
+        device: type of the device, such as "cuda".
+    """
+    half = HALF.get(precision)
+    return torch.autocast(device, half) if half else nullcontext()
+
+
 class Descent:
     """Moves the weights of a detector along their gradients.
 
@@ -34,7 +45,7 @@ class Descent:
         device: str,
     ) -> None:
         self.detector, self.device, self.clip = detector, device, options.opt.clip
-        self.dtype = HALF.get(options.precision)
+        self.precision = options.precision
         half = options.precision == "fp16"
         self.scaler = torch.amp.GradScaler(device, enabled=half)  # pyright: ignore[reportPrivateImportUsage]
         self.optimizer = make_optimizer(detector, options.opt, options.architecture, fused=not half)
@@ -44,7 +55,7 @@ class Descent:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Half precision, if it was chosen; matching and losses leave it again."""
-        return torch.autocast(self.device, self.dtype) if self.dtype else nullcontext()
+        return half_precision(self.precision, self.device)
 
     def begin(self) -> None:
         """Before the first forward pass of a step: keeps what a step that is not taken changes."""

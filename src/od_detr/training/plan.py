@@ -25,7 +25,7 @@ from od_detr.devices import (
 )
 from od_detr.evaluation.scoring import Scorer
 from od_detr.files import locked, make_directory, writing
-from od_detr.options import TrainOptions, check_limits
+from od_detr.options import EmaOptions, TrainOptions, check_limits
 from od_detr.ranks import Ranks, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.nonfinite.guard import FiniteGuard
@@ -120,7 +120,7 @@ def planned(options: TrainOptions) -> Plan:
     check_limits(options)
     place = settled(options.devices, options.nodes)
     options = replace(options, devices=place.devices, nodes=place.nodes)
-    kind = check_devices(options)
+    kind = check_devices(options.device, place.devices, options.precision)
     chosen_logger(options.logger)
     if options.compile:
         check_compiles(kind)
@@ -148,7 +148,7 @@ def planned(options: TrainOptions) -> Plan:
 
 def _from_the_start(options: TrainOptions, place: Ranks, files: RunFiles) -> Plan:
     """A run that has nothing to resume."""
-    check_freeze(options)
+    check_freeze(options.freeze, options.init, options.backbone_weights)
     start = read_start(options)
     return Plan(with_start(options, start), place, files, start=start)
 
@@ -165,7 +165,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     """
     _quiet()
     options = plan.options
-    choose_arithmetic(options)
+    choose_arithmetic(options.device, options.precision, options.matmul)
     seed_everything(options.seed, verbose=False)
     train, val = open_data(options)
     data = fingerprint(train, val)
@@ -182,7 +182,9 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     )
     val_sampler = AlikeBatches(val.input_sizes(), options.batch_size, **place)
     steps_per_epoch = -(-len(sampler) // options.accumulate)
-    teacher = make_teacher(detector, options, steps_per_epoch * options.epochs)
+    teacher = None
+    if options.has_teacher:
+        teacher = make_teacher(detector, options.ema, steps_per_epoch * options.epochs)
     recipe = make_recipe(options, detector, teacher)
     if options.compile:
         for each in (detector,) if teacher is None else (detector, teacher.detector):
@@ -198,7 +200,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     return Parts(
         plan=plan,
         options=resolved(options, detector, teacher),
-        fabric=make_fabric(options, plan.place),
+        fabric=make_fabric(options.device, plan.place),
         network=network,
         train=train,
         train_batches=loader(train, sampler, workers),
@@ -215,23 +217,16 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     )
 
 
-def make_teacher(
-    detector: DetectionTransformer, options: TrainOptions, steps: int
-) -> Teacher | None:
-    """The average of the detector over a run of `steps` optimizer steps.
-
-    A recipe that does not distil has one too, to be compared with, unless `ema.track` is off.
-    """
-    if not (options.distils or options.ema.track):
-        return None
-    decay = scaled_decay(steps) if options.ema.decay is None else options.ema.decay
-    return Teacher(detector, decay, options.ema.warmup, options.ema.warmup_steps)
+def make_teacher(detector: DetectionTransformer, ema: EmaOptions, steps: int) -> Teacher:
+    """The average of the detector over a run of `steps` optimizer steps."""
+    decay = scaled_decay(steps) if ema.decay is None else ema.decay
+    return Teacher(detector, decay, ema.warmup, ema.warmup_steps)
 
 
-def make_fabric(options: TrainOptions, place: Ranks) -> Fabric:
+def make_fabric(device: str, place: Ranks) -> Fabric:
     """The processes and devices of a run; precision is the training step's own affair."""
     return Fabric(
-        accelerator=options.device,
+        accelerator=device,
         devices=place.devices,
         num_nodes=place.nodes,
         strategy="ddp" if place.world_size > 1 else "auto",
@@ -239,12 +234,12 @@ def make_fabric(options: TrainOptions, place: Ranks) -> Fabric:
     )
 
 
-def choose_arithmetic(options: TrainOptions) -> None:
+def choose_arithmetic(device: str, precision: str, matmul: str) -> None:
     """Sets how float32 matrices are multiplied, and says so where there is a choice."""
-    kind = choose_device(options.device).type
-    set_arithmetic(options.matmul, kind)
+    kind = choose_device(device).type
+    set_arithmetic(matmul, kind)
     if kind == "cuda":
-        say(f"computing in {described_arithmetic(options.precision, options.matmul, kind)}")
+        say(f"computing in {described_arithmetic(precision, matmul, kind)}")
 
 
 def spare_cores(devices: int) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
 
@@ -16,9 +14,8 @@ from od_detr.data.batching import BatchSampler
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.transforms import Transform
 from od_detr.objectives import total
-from od_detr.options import TrainOptions
 from od_detr.training.cost.passes import ASPECT, OBJECTS, blank_batch, extrapolated, saved_bytes
-from od_detr.training.descent import HALF
+from od_detr.training.descent import half_precision
 from od_detr.training.plan import Parts
 from od_detr.training.supervised import Supervised
 
@@ -52,12 +49,13 @@ def estimate(parts: Parts) -> Estimate | None:
     side = options.short_side
     with torch.random.fork_rng(), ranks.alone():
         network = copy.deepcopy(parts.network)
-        with half_precision(options, "cpu"):
+        with half_precision(options.precision, "cpu"):
             shape = (side, round(side * ASPECT))
             saved = extrapolated(lambda size: saved_bytes(network, size), shape)
         held = held_bytes(network) + options.batch_size * saved
+        area = mean_area(parts.train, parts.sampler)
         try:
-            step = step_seconds(network.to(device), options, mean_area(parts.train, parts.sampler))
+            step = step_seconds(network.to(device), area, options.batch_size, options.precision)
         except torch.OutOfMemoryError:
             return Estimate(None, held)
     steps = parts.state.steps_per_epoch * options.accumulate * options.epochs
@@ -88,8 +86,8 @@ def mean_area(train: CocoDataset, sampler: BatchSampler) -> float:
     return sum(height * width for height, width in sizes) / len(sizes)
 
 
-def step_seconds(network: Supervised, options: TrainOptions, area: float) -> float:
-    """Seconds for losses and gradients of one batch of images of `area` pixels.
+def step_seconds(network: Supervised, area: float, images: int, precision: str) -> float:
+    """Seconds for losses and gradients of a batch of `images` images of `area` pixels.
 
     A GPU does the whole batch at once, so it is timed. On a CPU the time is proportional to the
     number of images, and about so to their pixels: it is extrapolated from one small image.
@@ -97,26 +95,20 @@ def step_seconds(network: Supervised, options: TrainOptions, area: float) -> flo
     width = round((area * ASPECT) ** 0.5)
     size = (round(width / ASPECT), width)
     if next(network.parameters()).is_cuda:
-        step_nanoseconds(network, options, size, options.batch_size)  # loads the kernels
-        return step_nanoseconds(network, options, size, options.batch_size) / 1e9
-    one = extrapolated(lambda small: step_nanoseconds(network, options, small, 1), size)
-    return options.batch_size * one / 1e9
-
-
-def half_precision(options: TrainOptions, device: str) -> AbstractContextManager[Any]:
-    """The half precision that the run computes in on a type of device, if it does."""
-    half = HALF.get(options.precision)
-    return torch.autocast(device, half) if half else nullcontext()
+        step_nanoseconds(network, size, images, precision)  # loads the kernels
+        return step_nanoseconds(network, size, images, precision) / 1e9
+    one = extrapolated(lambda small: step_nanoseconds(network, small, 1, precision), size)
+    return images * one / 1e9
 
 
 def step_nanoseconds(
-    network: Supervised, options: TrainOptions, size: tuple[int, int], images: int
+    network: Supervised, size: tuple[int, int], images: int, precision: str
 ) -> int:
     """Nanoseconds for losses and gradients of blank images of `size` (height, width)."""
     parameter = next(network.parameters())
     batch = blank_batch(size, OBJECTS, images).to(parameter.device)
     began = time.perf_counter_ns()
-    with half_precision(options, parameter.device.type):
+    with half_precision(precision, parameter.device.type):
         loss = total(network(batch))
     loss.backward()
     if parameter.is_cuda:

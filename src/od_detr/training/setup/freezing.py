@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import nn
 
 from od_detr.errors import InputError
-from od_detr.options import TrainOptions
 
 # What each choice of --freeze freezes: attributes of the detector, in the order of the data.
 FROZEN = {"backbone": ("backbone",), "encoder": ("backbone", "neck", "encoder")}
@@ -26,21 +25,25 @@ def is_frozen(module: nn.Module) -> bool:
     return bool(trained) and not any(trained)
 
 
-def check_freeze(options: TrainOptions) -> None:
+def check_freeze(choice: str | None, init: str | None, backbone_weights: str) -> None:
     """Refuses to freeze what has random weights.
+
+    Args:
+        choice: what to freeze.
+        init: the trained detector to start from.
+        backbone_weights: weights of a new detector's backbone.
 
     Raises:
         InputError: naming what to start from.
     """
-    choice = options.freeze
-    if choice is None or options.init is not None:
+    if choice is None or init is not None:
         return
     if choice == "encoder":
         raise InputError(
             "--freeze encoder: the encoder of a new detector is random; give a trained one with "
             "--init, or --freeze backbone"
         )
-    if options.backbone_weights == "none":
+    if backbone_weights == "none":
         raise InputError(
             "--freeze backbone: --backbone-weights none leaves it random; give weights, or --init"
         )
