@@ -127,11 +127,12 @@ def _thumb(pixels: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
     height, width = pixels.shape[:2]
     # Of a large image, every n-th pixel is enough.
     step = max(1, min(height, width) // (8 * THUMB))
-    green = pixels[::step, ::step].mean(2, dtype=np.float32)
-    rows = np.linspace(0, green.shape[0], THUMB, endpoint=False).astype(int)
-    columns = np.linspace(0, green.shape[1], THUMB, endpoint=False).astype(int)
-    sums = np.add.reduceat(np.add.reduceat(green, rows, 0), columns, 1)
+    red, green, blue = np.moveaxis(pixels[::step, ::step].astype(np.float32), 2, 0)
+    grey = (red + green + blue) / 3  # much faster than a mean over so short an axis
+    rows = np.linspace(0, grey.shape[0], THUMB, endpoint=False).astype(int)
+    columns = np.linspace(0, grey.shape[1], THUMB, endpoint=False).astype(int)
+    sums = np.add.reduceat(np.add.reduceat(grey, rows, 0), columns, 1)
     # An image narrower than THUMB repeats pixels; reduceat then takes the pixel itself.
-    tall = np.maximum(np.diff([*rows, green.shape[0]]), 1)
-    wide = np.maximum(np.diff([*columns, green.shape[1]]), 1)
+    tall = np.maximum(np.diff([*rows, grey.shape[0]]), 1)
+    wide = np.maximum(np.diff([*columns, grey.shape[1]]), 1)
     return sums / (tall[:, None] * wide[None])
