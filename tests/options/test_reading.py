@@ -151,7 +151,7 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
         "qfl.class_weight",
         "eval.topk", "model", "image_size",
     }  # fmt: skip
-    assert PER_RUN == ("resume", "resume_with_other_data", "dry_run")
+    assert PER_RUN == ("resume", "resume_with_other_data", "dry_run", "budget")
 
 
 def test_every_option_is_declared_with_a_sentence_and_a_default_to_show() -> None:

@@ -97,6 +97,16 @@ class TrainOptions(DataOptions):
         may_change_on_resume=True,
         known_as=("epoch", "max_epochs", "num_epochs"),
     )
+    budget: str | None = option(
+        None,
+        "Choose --epochs such that the run takes about this long: 2h, 90m or 3600s. Some steps are "
+        "timed first.",
+        metavar="TIME",
+        everyday=True,
+        per_run=True,
+        shown="train --epochs",
+        known_as=("time", "max_time"),
+    )
     patience: int | None = option(
         None,
         "Stop after this many validations without a higher AP, and skip what the schedule has "

@@ -7,6 +7,7 @@ from typing import Any
 
 from od_detr.device_memory import remedies
 from od_detr.options import TrainOptions
+from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import Estimate, estimate
 from od_detr.training.cost.passes import ASPECT, extrapolated, flops
 from od_detr.training.display.start import memory_of, memory_used, opening_lines
@@ -80,7 +81,8 @@ def dry_run(options: TrainOptions) -> Costs:
     weights = "none" if options.backbone_weights == "imagenet" else options.backbone_weights
     blank = replace(plan.options, backbone_weights=weights, compile=False)
     pretrained = options.backbone_weights != "none"
-    parts = assembled(replace(plan, options=blank), frozen=pretrained or None)
+    frozen = pretrained or None
+    parts = assembled(within_budget(replace(plan, options=blank), frozen), frozen)
     cost, detector = estimate(parts), parts.network.detector
     assert cost is not None  # nothing is compiled
     size = (blank.short_side, round(blank.short_side * ASPECT))
