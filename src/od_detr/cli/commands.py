@@ -27,6 +27,15 @@ COMMANDS: dict[str, Command] = {
     "env": Command(EnvOptions, env, known_as=("checks", "info", "version")),
 }
 
+# What people look for and this package does not have.
+ABSENT = {
+    "export": "export to ONNX, TensorRT or OpenVINO is not there yet; 'od-detr convert RUN --to "
+    "huggingface' writes a folder for transformers",
+    "track": "tracking is not there; supervision's trackers take the result of Detector.predict",
+    "tune": "there is no search for settings; 'od-detr train --help' shows what can be set",
+    "app": "there is no web page; 'od-detr predict' writes drawn copies",
+}
+
 
 def overview() -> str:
     """The commands, a line each."""

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 
-from od_detr.cli.commands import COMMANDS, overview
+from od_detr.cli.commands import ABSENT, COMMANDS, overview
 from od_detr.cli.help import help_page
 from od_detr.cli.parser import parse
 from od_detr.errors import InputError, Interrupted, LaunchError, ProcessLostError
@@ -101,6 +101,8 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _no_such_command(name: str) -> InputError:
+    if name in ABSENT:
+        return InputError(f"{name}: {ABSENT[name]}")
     meant = next((own for own, each in COMMANDS.items() if name in each.known_as), None)
     meant = meant or nearest(name, COMMANDS)
     hint = f"did you mean {meant}?" if meant else "see od-detr --help"

@@ -13,7 +13,19 @@ Naming = Callable[[str], str]
 ELSEWHERE = {
     "conf": "`od-detr predict` has --threshold",
     "threshold": "`od-detr predict` has --threshold",
+    "image_size": "images are resized as in training; train and evaluate have --image-size",
+    "imgsz": "images are resized as in training; train and evaluate have --image-size",
+    "save": "drawn copies are always written, to --output",
+    "show": "look at the drawn copies in --output",
+    "iou": "these detectors need no NMS",
     "optimizer": "AdamW is the only optimizer; --opt.lr and --opt.wd set it",
+}
+# Words of other packages for values of ours.
+MEANT = {
+    "gpu": "cuda",
+    "0": "cuda",
+    "dino": "dino-4scale",
+    "deformable-detr": "deformable-detr-plus",
 }
 
 

@@ -10,7 +10,15 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 from od_detr.errors import InputError
 from od_detr.options.fields import Option, groups_of, options_of
-from od_detr.options.names import Naming, as_flag, as_python, known_name, nearest, no_such_option
+from od_detr.options.names import (
+    MEANT,
+    Naming,
+    as_flag,
+    as_python,
+    known_name,
+    nearest,
+    no_such_option,
+)
 
 Options = TypeVar("Options")
 
@@ -144,7 +152,8 @@ def _choice(choices: tuple[str, ...], value: Any, name: str) -> str:
     word = str(value)  # YAML reads `precision: 32` as a number
     if word in choices:
         return word
-    near = nearest(word, choices)
+    meant = MEANT.get(word)
+    near = meant if meant in choices else nearest(word, choices)
     hint = f"; did you mean {near}?" if near else ""
     raise InputError(f"{name} must be one of {', '.join(choices)} (got {str(value)!r}){hint}")
 

@@ -347,10 +347,18 @@ class TrainOptions(DataOptions):
         """The `config.yaml` whose options hold where `values` (by dotted name) give none.
 
         It is that of the run in `output`, if `values` ask to resume it.
+
+        Raises:
+            InputError: there is no run, and no data to begin one.
         """
         files = RunFiles(Path(str(values.get("output", TrainOptions.output))))
-        asked = str(values.get("resume", False)).lower() == "true"
-        return files.config if asked and files.is_run else None
+        if str(values.get("resume", False)).lower() != "true":
+            return None
+        if not files.is_run and "data" not in values:
+            raise InputError(
+                f"{files.directory}: holds no run to resume; give its folder with --output"
+            )
+        return files.config if files.is_run else None
 
     def check_stages(self, layers: int) -> None:
         """Refuses `ag.stages` that a detector with this many decoder layers does not have.

@@ -92,9 +92,11 @@ def open_detector(
     else:
         detector = start.detector_for(train.classes)
     if train.most_targets > detector.num_queries:
+        need = f"--queries {train.most_targets} or more"
+        fix = f"give {need}" if start is None else f"leave out --init and give {need}"
         raise InputError(
             f"{options.data}: an image has {train.most_targets} objects, more than the "
-            f"{detector.num_queries} queries; give --queries {train.most_targets} or more"
+            f"{detector.num_queries} queries; {fix}"
         )
     train.most_in_mosaic = detector.num_queries
     options.check_stages(detector.num_layers)
