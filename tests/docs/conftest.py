@@ -1,4 +1,4 @@
-"""What the examples in the documents name: data, images, a video and weights of the hub, all of them small."""
+"""What the documents name: data, images, a video and weights of the hub, all of them small."""
 
 from __future__ import annotations
 
@@ -84,15 +84,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the hub that holds the published checkpoint, with small random weights."""
-    from od_detr.integrations.weights.convert import convert_to_huggingface
-
-    cache, saved = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("saved")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector with random weights."""
+    folder = tmp_path_factory.mktemp("saved")
     torch.manual_seed(0)
     sizes = {name: TINY[name] for name in SIZES if name in TINY} | {"backbone": "resnet18"}
     detector = build_detector("deformable-detr-plus", 3, **sizes)
-    save_detector(detector, saved, ["RBC", "cat", "dog"], category_ids=[1, 2, 3], image_size=64)
+    classes = ["RBC", "WBC", "Platelets"]
+    save_detector(detector, folder, classes, category_ids=[1, 2, 3], image_size=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hub(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the hub that holds the published checkpoint, with small random weights."""
+    from od_detr.integrations.weights.convert import convert_to_huggingface
+
+    cache = tmp_path_factory.mktemp("hub")
     folder = cache / f"models--{HUB.replace('/', '--')}"
     convert_to_huggingface(saved, folder / "snapshots" / COMMIT)
     (folder / "refs").mkdir()
