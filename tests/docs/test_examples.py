@@ -137,6 +137,7 @@ def test_help_says_what_every_part_of_the_interface_takes_and_returns() -> None:
         assert "Raises:" in text, name
 
 
+@pytest.mark.slow
 def test_every_example_in_a_docstring_runs(
     saved: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
