@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from od_detr.cli import main
 from od_detr.data.folders import choices_of
 from od_detr.data.formats.choices import Choices
 from od_detr.detectors import build_detector, save_detector
@@ -122,6 +124,38 @@ def test_the_written_results_are_scored_by_pycocotools(
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = COCO(str(data / "val.json")).loadRes(str(output))
     assert len(loaded.anns) == len(written)
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs", None])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_stops_an_evaluation_or_is_left_out_with_its_objects(
+    content: bytes | None,
+    workers: int,
+    untrained: Path,
+    mixed: tuple[Path, list[dict]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another kind of file is seen in the header, cut pixels when the image is decoded."""
+    data, _ = mixed
+    damaged = data / "val" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:400] if content is None else content)
+    with pytest.raises(InputError, match=r"val\.json: image 7: .*1\.png"):
+        evaluate_run(untrained, data, device="cpu", workers=workers)
+    skip = ["--on-unreadable", "skip", "--workers", str(workers)]
+    command = ["evaluate", str(untrained), "--data", str(data), "--device", "cpu", "--json", *skip]
+    assert main(command) == 4
+    said = capsys.readouterr()
+    assert re.search(r"^skipped: .*val\.json: image 7: .*1\.png", said.err, re.MULTILINE)
+    found = json.loads(said.out.splitlines()[-1])
+    file = data / "val.json"
+    content_left = json.loads(file.read_text())
+    for field, owner in (("images", "id"), ("annotations", "image_id")):
+        content_left[field] = [each for each in content_left[field] if each[owner] != 7]
+    file.write_text(json.dumps(content_left))
+    whole = evaluate_run(untrained, data, device="cpu")
+    assert whole["skipped"] == []
+    for name in ("AP", "AP50", "AR100", "errors", "confusion", "best_threshold"):
+        assert found[name] == whole[name]
 
 
 def test_an_output_that_cannot_be_written_is_named(

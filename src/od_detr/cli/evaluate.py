@@ -70,6 +70,11 @@ class EvaluateOptions:
     precision: Literal["auto", "32", "bf16"] = option(
         "32", "Precision of the network. auto is bf16 where the processor supports it."
     )
+    on_unreadable: Literal["stop", "skip"] = option(
+        "stop",
+        "What to do if an image cannot be read: stop before the first batch, or skip it and its "
+        "objects and end with status 4.",
+    )
     json: bool = json_option()
 
 
@@ -94,10 +99,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         precision=options.precision,
         threshold=options.threshold,
         output=None if options.output is None else Path(options.output),
+        on_unreadable=options.on_unreadable,
     )
     title = f"{options.run}, {options.split} split, {options.weights} weights"
     console = Console()
     console.print(format_metrics(results, title), "", described(results))
+    if results["skipped"]:
+        console.print(f"{len(results['skipped'])} images cannot be read and were left out.")
     if results["AP"] < 0:
         console.print(f"The {options.split} split has no objects, so AP cannot be measured.")
     if figure is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -154,13 +154,22 @@ class AlikeBatches(Sampler[list[int]]):
 
 
 def loader(
-    dataset: Dataset[Sample], sampler: BatchSampler | AlikeBatches, workers: int = 0
-) -> DataLoader[Batch]:
+    dataset: Dataset[Any],
+    sampler: BatchSampler | AlikeBatches,
+    workers: int = 0,
+    collate: Callable[[Any], Any] = collate,
+) -> DataLoader[Any]:
     """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this
     one).
 
     The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader
     has its own random generator: to iterate draws nothing from torch's global one.
+
+    Args:
+        dataset: gives a `Sample` for each index.
+        sampler: gives the indices of each batch.
+        workers: number of processes.
+        collate: makes a batch of what the data set gives.
 
     Raises:
         InputError: while iterating, one line on a file that cannot be read, or on a worker that

@@ -11,11 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from od_detr.data.batching import AlikeBatches, loader
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.folders import choices_of, open_split
 from od_detr.data.formats.choices import Choices
-from od_detr.data.headers.checks import with_header_findings
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
 from od_detr.devices import choose_device
@@ -27,6 +25,7 @@ from od_detr.evaluation.pairing import paired
 from od_detr.files import atomic_write
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, open_run
+from od_detr.inference.reading import OnUnreadable, Reading
 from od_detr.options import TrainOptions, from_values
 from od_detr.options.config_file import read_config
 from od_detr.run_files import RunFiles
@@ -45,11 +44,13 @@ def evaluate_run(
     precision: str = "32",
     threshold: float | None = None,
     output: Path | None = None,
+    on_unreadable: OnUnreadable = "stop",
 ) -> dict[str, Any]:
     """The metrics of a run's weights: see `od_detr.evaluation.analysis.analysed`.
 
-    To them it adds the `confusion` matrix. Images of one size are computed together, without
-    padding, as `predict` does: so the batch size changes nothing, and `predict` attains this AP.
+    To them it adds the `confusion` matrix, and `skipped`, a line for each image that was left out.
+    Images of one size are computed together, without padding, as `predict` does: so the batch size
+    changes nothing, and `predict` attains this AP.
 
     The data is read and divided as the run's `config.yaml` says; see `run_choices`. The detector
     may know more classes than the data set has categories; what it takes for another is not
@@ -69,28 +70,31 @@ def evaluate_run(
         threshold: score from which a detection counts in the figures of a threshold; None takes
             the detector's own, or the best one on this data if it has none.
         output: file for the detections as COCO results, or None.
+        on_unreadable: "stop" reports unreadable images before the first batch; "skip" leaves them
+            and their objects out.
 
     Raises:
         InputError: the run or the data cannot be used, or `output` cannot be written.
     """
     detector, config = open_run(run, weights)
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
-    annotations = open_split(data, split, run_choices(run, data))
-    dataset = CocoDataset(with_header_findings(annotations), transform)
+    reading = Reading(open_split(data, split, run_choices(run, data)), on_unreadable)
+    dataset = CocoDataset(reading.annotations, transform)
     keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
-    sampler = AlikeBatches(dataset.input_sizes(), batch_size)
     evaluator = CocoEvaluator(dataset.annotations, dataset.category_ids)
     place = choose_device(device)
     precision = choose_precision(precision, place)
     detector = prepare(detector.to(place), precision)
     with torch.inference_mode(), computing(precision, place):
-        for batch in loader(dataset, sampler, workers):
+        for batch in reading.batches(dataset, batch_size, workers):
             evaluator.add_detections(batch, detector.detect(batch.to(place)))
+    evaluator = reading.scored(evaluator, dataset.category_ids)
     if output is not None:
         write_results(evaluator, output)
     results = analysed(evaluator, config.get("threshold") if threshold is None else threshold)
     pairing = paired(evaluator.truth, evaluator.detections)
-    return results | {"confusion": confusion_matrix(pairing, results["threshold"])}
+    confusion = confusion_matrix(pairing, results["threshold"])
+    return results | {"confusion": confusion, "skipped": reading.skipped}
 
 
 def write_results(evaluator: CocoEvaluator, output: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from od_detr.data.annotations import Annotations
 from od_detr.data.findings import Finding, error, limited
 from od_detr.data.headers.header import Header
@@ -14,6 +16,17 @@ def with_header_findings(annotations: Annotations) -> Annotations:
     """The same data, with a finding for each image whose header is wrong; see `header_findings`."""
     headers = read_headers(annotations.paths)
     return annotations.with_findings(header_findings(annotations, headers))
+
+
+def unreadable(annotations: Annotations) -> tuple[Annotations, list[str]]:
+    """The images whose headers can be read, checked as above, and a line for each of the others."""
+    headers = read_headers(annotations.paths)
+    wrong = [image for image, header in enumerate(headers) if header.code]
+    lines = [str(_finding(annotations, image, headers[image])) for image in wrong]
+    left = [image for image, header in enumerate(headers) if not header.code]
+    kept = annotations.selected(np.array(left, dtype=np.int64))
+    found = header_findings(kept, [headers[image] for image in left])
+    return kept.with_findings(found), lines
 
 
 def header_findings(annotations: Annotations, headers: Sequence[Header]) -> list[Finding]:
