@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -520,6 +521,26 @@ def test_every_way_to_end_has_its_status_and_one_line(
     answer = od_detr("demo", "--json")
     assert (answer.status, answer.error.strip()) == (status, line)
     assert answer.out == ""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_a_command_and_closes_its_files(
+    name: str, status: int, od_detr: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, closed = getattr(signal, name), []
+
+    def stopped(options: DemoOptions) -> dict[str, Any]:
+        try:
+            signal.raise_signal(number)
+        finally:
+            closed.append(True)
+        raise AssertionError("unreachable")
+
+    monkeypatch.setitem(COMMANDS, "demo", command.Command(DemoOptions, stopped))
+    answer = od_detr("demo")
+    assert (answer.status, answer.error) == (status, "stopped\n")
+    assert closed
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize(("skipped", "status"), [([], 0), (["a.jpg"], 4)])

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from od_detr.data.batching import BatchSampler, collate, loader
+from od_detr.data.batching import BatchSampler, collate
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.sampling.composition import Draw
 from od_detr.data.transforms import Sample, Transform
+from od_detr.data.workers import loader
 from od_detr.errors import InputError
 from od_detr.structures import Batch
 

@@ -16,10 +16,11 @@ from PIL import Image
 from torchvision.ops import clip_boxes_to_image
 
 from od_detr.criteria.matching import MatchCost
-from od_detr.data.batching import BatchSampler, collate, loader
+from od_detr.data.batching import BatchSampler, collate
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.images import read_image
 from od_detr.data.transforms import Sample, Transform
+from od_detr.data.workers import loader
 from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import METRICS

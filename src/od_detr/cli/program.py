@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from od_detr.cli.commands import ABSENT, COMMANDS, overview
 from od_detr.cli.help import help_page
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug, speaks = "--debug" in words, _speaks()
     silence = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(None)
     try:
-        with silence, files_explained():
+        with silence, files_explained(), ended_by_signals():
             return run([word for word in words if word != "--debug"])
     except KeyboardInterrupt:
         return 130
@@ -47,6 +50,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known_to_all = isinstance(error, LaunchError | FloatingPointError)
         status = getattr(error, "status", 1)
         return _reported(f"error: {error}", status) if speaks or not known_to_all else status
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: files that it was writing are closed.
+
+    A training listens to them itself. What `nohup` ignores stays ignored.
+
+    Raises:
+        Interrupted: there was such a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise Interrupted("stopped", 128 + number)
 
 
 @contextlib.contextmanager

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from od_detr.data.sampling.composition import Composition, Draw
 from od_detr.data.transforms import Sample
-from od_detr.errors import InputError
 from od_detr.structures import Batch, Targets
 
 
@@ -151,63 +149,3 @@ class AlikeBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
-
-
-def loader(
-    dataset: Dataset[Any],
-    sampler: BatchSampler | AlikeBatches,
-    workers: int = 0,
-    collate: Callable[[Any], Any] = collate,
-) -> DataLoader[Any]:
-    """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this
-    one).
-
-    The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader
-    has its own random generator: to iterate draws nothing from torch's global one.
-
-    Args:
-        dataset: gives a `Sample` for each index.
-        sampler: gives the indices of each batch.
-        workers: number of processes.
-        collate: makes a batch of what the data set gives.
-
-    Raises:
-        InputError: while iterating, one line on a file that cannot be read, or on a worker that
-            died.
-    """
-    return _Loader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(sampler.seed % 2**63),
-    )
-
-
-class _Loader(DataLoader[Any]):
-    """A DataLoader whose workers' errors read like the caller's own."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        return _told_plainly(super().__iter__(), self.num_workers)
-
-
-def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
-    try:
-        yield from batches
-    except InputError as error:
-        # A worker's error arrives with its traceback as text; the last line is its own message.
-        message = str(error).strip().splitlines()[-1]
-        raise InputError(
-            message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
-        ) from error
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # A worker is killed while this process waits for a batch, or while it reads one.
-        waited = isinstance(error, RuntimeError)
-        if not workers or (waited and not str(error).startswith("DataLoader worker")):
-            raise
-        raise InputError(
-            f"one of the {workers} data loading workers died, mostly for want of memory (or of "
-            "/dev/shm in a container); use fewer with --workers, or none with --workers 0"
-        ) from error

@@ -10,10 +10,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from od_detr.data.annotations import Annotations
-from od_detr.data.batching import AlikeBatches, collate, loader
+from od_detr.data.batching import AlikeBatches, collate
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.headers.checks import unreadable, with_header_findings
 from od_detr.data.transforms import Sample
+from od_detr.data.workers import loader
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.structures import Batch

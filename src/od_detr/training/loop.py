@@ -115,7 +115,8 @@ class Loop:
         share_buffers(network)
         batches = self.parts.val_batches
         self.display.begin(state.epoch)
-        with self.display.validating(len(batches)), self.training.descent.autocast():
+        showing = self.display.validating(len(batches))
+        with self.stop.at_once(), showing, self.training.descent.autocast():
             columns = state.validation.run(detectors, self.shown(batches))
         network.train()
         state.rows[-1].update(columns)
@@ -160,10 +161,8 @@ class Loop:
         self.directory.write_samples(partial(draw_samples, *drawing), state.epoch, state.step)
 
     def shown(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches on this process's device; stops between two of them if the user asks to."""
+        """The batches on this process's device."""
         for batch in batches:
-            if self.stop.asked and self.stop.anything_saved:
-                raise self.stop.interruption
             yield batch.to(self.training.fabric.device)
             self.display.validated()
 

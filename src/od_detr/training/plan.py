@@ -14,8 +14,9 @@ from lightning.fabric import Fabric, seed_everything
 from torch.utils.data import DataLoader
 
 from od_detr.checkpoints import Checkpoint, load_checkpoint
-from od_detr.data.batching import AlikeBatches, BatchSampler, loader
+from od_detr.data.batching import AlikeBatches, BatchSampler
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.workers import loader
 from od_detr.detectors import DetectionTransformer, check_compiles, compile_backbone
 from od_detr.devices import (
     check_devices,

@@ -24,6 +24,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.anything_saved = False
+        self._at_once = False
 
     @property
     def asked(self) -> bool:
@@ -60,7 +61,22 @@ class StopSignal:
             for number in heard:
                 signal.signal(number, before[number])
 
-    def _hear(self, number: int, _: FrameType | None) -> None:
-        if self.number == number:
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Stops inside the block without finishing it, as it can be repeated from what is saved.
+
+        Raises:
+            Interrupted: the user asked to stop, inside the block or before.
+        """
+        if self.asked and self.anything_saved:
             raise self.interruption
-        self.number = number
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        again, self.number = self.number == number, number
+        if again or (self._at_once and self.anything_saved):
+            raise self.interruption

@@ -1,0 +1,112 @@
+"""Loading batches in processes of their own, and how these begin and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from od_detr.data.batching import AlikeBatches, BatchSampler, collate
+from od_detr.errors import InputError
+from od_detr.structures import Batch
+
+# Python has both calls on Linux only.
+SHIELDED = hasattr(signal, "sigwaitinfo")
+
+
+def loader(
+    dataset: Dataset[Any],
+    sampler: BatchSampler | AlikeBatches,
+    workers: int = 0,
+    collate: Callable[[Any], Any] = collate,
+) -> DataLoader[Any]:
+    """Batches of the data set in the sampler's order, prepared by `workers` processes (0: by this
+    one).
+
+    The epoch reaches the workers with each index, so they persist from epoch to epoch. The loader
+    has its own random generator: to iterate draws nothing from torch's global one.
+
+    Args:
+        dataset: gives a `Sample` for each index.
+        sampler: gives the indices of each batch.
+        workers: number of processes.
+        collate: makes a batch of what the data set gives.
+
+    Raises:
+        InputError: while iterating, one line on a file that cannot be read, or on a worker that
+            died.
+    """
+    return _Loader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(sampler.seed % 2**63),
+        worker_init_fn=_obey_parent if SHIELDED else None,
+    )
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader whose workers' errors read like the caller's own."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        with _signals_held():
+            batches = super().__iter__()
+        return _told_plainly(batches, self.num_workers)
+
+
+def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except InputError as error:
+        # A worker's error arrives with its traceback as text; the last line is its own message.
+        message = str(error).strip().splitlines()[-1]
+        raise InputError(
+            message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+        ) from error
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A worker is killed while this process waits for a batch, or while it reads one.
+        waited = isinstance(error, RuntimeError)
+        if not workers or (waited and not str(error).startswith("DataLoader worker")):
+            raise
+        raise InputError(
+            f"one of the {workers} data loading workers died, mostly for want of memory (or of "
+            "/dev/shm in a container); use fewer with --workers, or none with --workers 0"
+        ) from error
+
+
+# A terminal, a scheduler and Ctrl-C send their signals to all processes of a run. Workers leave the
+# decision to the process that reads their batches: it may want some more, to end a step.
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keeps back the signals that ask to stop; processes that are started meanwhile, for ever."""
+    if not SHIELDED:
+        yield
+        return
+    asking = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _obey_parent(_: int) -> None:
+    """Lets a worker end when its parent, and nobody else, sends SIGTERM."""
+    threading.Thread(target=_end_for_parent, daemon=True).start()
+
+
+def _end_for_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
