@@ -57,6 +57,10 @@ class PairView(NamedTuple):
         return PairView(own_target, rival, joins=pairs.kept & (own_target < 0))
 
 
+# Indices of a query's cost in a cost tensor: (view, target slot, query), (P,) each.
+Places = tuple[Tensor, Tensor, Tensor]
+
+
 class BoxWeights(NamedTuple):
     """Weights of the box losses of the student's own pairs and of the teacher's."""
 
@@ -70,7 +74,7 @@ def same_layer(teacher: Answer, student: GroupOutput, group: str) -> TeacherPair
     return TeacherPairs(matching, _known(costs), torch.ones_like(matching.image, dtype=torch.bool))
 
 
-def by_student_cost(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple) -> Tensor:
+def by_student_cost(student: Tensor, teacher: Tensor, pair: Places, rival: Places) -> Tensor:
     """Whether the student finds the teacher's query the cheaper of the two."""
     return student[pair] < student[rival]
 
@@ -109,7 +113,7 @@ class MatchingDistillation:
     keep_own_targets: Callable[..., Tensor] | None = None
     admit: Callable[..., Tensor] | None = None
     down_weight: float = 0.51
-    cheaper: Callable[[Tensor, Tensor, tuple, tuple], Tensor] = by_student_cost
+    cheaper: Callable[[Tensor, Tensor, Places, Places], Tensor] = by_student_cost
     distil_boxes: bool = True
     weigh_classes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]] | None = None
     class_count: Callable[[Tensor, GroupOutput], Tensor] | None = None

@@ -186,7 +186,7 @@ class PredictionDistillation:
             distances = box_distances(boxes.flatten(0, 1), teachers.flatten(0, 1), self.weights.eps)
             sums = [(part.view_as(weights) * weights).sum(-1) for part in distances]
         scales = (self.weights.l1_weight / truth.count, self.weights.giou_weight / truth.count)
-        terms = {}
+        terms: Terms = {}
         for term, values, scale in zip(("l1", "giou"), sums, scales, strict=True):
             terms |= per_layer(f"{GROUP}/{term}", values, output, scale)
         return terms

@@ -31,6 +31,7 @@ from od_detr.objectives.auxiliary_groups import (
 from od_detr.objectives.matching_distillation import (
     MatchingDistillation,
     PairView,
+    Places,
     TeacherPairs,
     by_student_cost,
     keep_own,
@@ -158,17 +159,17 @@ def admitted(
     return accepted & (ious_of(prediction, output, pairs, targets) > threshold)
 
 
-def by_teacher_cost(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple) -> Tensor:
+def by_teacher_cost(student: Tensor, teacher: Tensor, pair: Places, rival: Places) -> Tensor:
     """Whether the teacher finds its own query the cheaper of the two."""
     return teacher[pair] < teacher[rival]
 
 
-def by_own_cost(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple) -> Tensor:
+def by_own_cost(student: Tensor, teacher: Tensor, pair: Places, rival: Places) -> Tensor:
     """Whether the teacher's query costs the teacher less than the student's costs the student."""
     return teacher[pair] < student[rival]
 
 
-def never_cheaper(student: Tensor, teacher: Tensor, pair: tuple, rival: tuple) -> Tensor:
+def never_cheaper(student: Tensor, teacher: Tensor, pair: Places, rival: Places) -> Tensor:
     """The teacher's query is always the one that is down-weighted."""
     return torch.zeros_like(pair[0], dtype=torch.bool)
 
@@ -308,8 +309,8 @@ def two_distinct(stages: Stages, targets: Targets, taught: Taught) -> Int[Tensor
     chosen = solve(doubled.numpy(), 2 * torch.tensor(counts).numpy())
     index = torch.full((images * num_stages, most, 2), -1)
     for view, count in enumerate(counts):
-        index[view, :count] = torch.from_numpy(chosen[view, : 2 * count]).view(2, count).T
-    return index.unflatten(0, (images, num_stages)).to(stages.costs.device)
+        index[view, :count] = torch.as_tensor(chosen[view, : 2 * count]).view(2, count).T
+    return index.view(images, num_stages, most, 2).to(stages.costs.device)
 
 
 def with_matched(

@@ -120,7 +120,7 @@ class SetPrediction:
         padding = output.group.padding
         if padding is not None:
             # (B, R * q) -> (B * R, q) -> (K * B * R, q): the same slots are empty at every layer.
-            slots = padding.unflatten(1, (output.group.blocks, -1)).flatten(0, 1)
+            slots = padding.reshape(-1, padding.shape[1] // output.group.blocks)
             loss = loss.masked_fill(slots.repeat(output.num_layers, 1), 0.0)
         weight = self.weights.class_weight * scale / truth.count
         return per_layer(f"{self.name}/class", loss.sum(-1), output, weight)
@@ -139,7 +139,7 @@ class SetPrediction:
         l1, giou = box_distances(boxes, truth.targets.boxes[matching.target], self.weights.eps)
         if pair_weights is not None:
             l1, giou = l1 * pair_weights, giou * pair_weights
-        terms = {}
+        terms: Terms = {}
         for term, values, weight in (
             ("l1", l1, self.weights.l1_weight),
             ("giou", giou, self.weights.giou_weight),
