@@ -26,10 +26,10 @@ lint: install
 	$(BIN)/pyright
 
 check: install lint
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 test: install lint
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 crash-test: install
 	$(BIN)/python -m tests.training.crash

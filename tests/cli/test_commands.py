@@ -203,6 +203,7 @@ def test_env_says_what_a_bug_report_needs(od_detr: Command) -> None:
         assert re.search(rf"^{re.escape(name)}: +\S", answer.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_train_tells_of_its_run_and_nothing_else(
     scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path
 ) -> None:
@@ -242,6 +243,7 @@ def test_train_tells_of_its_run_and_nothing_else(
     assert "stability/consistency" in answer.json
 
 
+@pytest.mark.slow
 def test_a_runs_configuration_repeats_it(trained: Path, od_detr: Command, tmp_path: Path) -> None:
     answer = od_detr("train", "--config", trained / "config.yaml", "--output", tmp_path / "again")
     assert answer.status == 0

@@ -21,6 +21,7 @@ def scenes() -> list[Scene]:
     return [render_scene("train", index) for index in range(300)]
 
 
+@pytest.mark.slow
 def test_a_scene_depends_on_seed_split_index_and_size_alone(scenes: list[Scene]) -> None:
     np.random.seed(1)
     again = render_scene("train", 17)

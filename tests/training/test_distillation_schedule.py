@@ -73,6 +73,7 @@ def test_batches_of_a_step_have_the_gradient_of_the_one_they_make(
     assert split.norm() / whole.norm() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_distilling_is_resumed_bit_for_bit(options, monkeypatch) -> None:
     """Stopped in the step between two that distil, before distillation ends."""
     distill = DistillOptions(every=2, stop=0.5)

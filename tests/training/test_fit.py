@@ -118,6 +118,7 @@ def test_best_is_kept_even_where_there_is_nothing_to_find(
     assert (result.directory / "best" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_validated_whatever_the_interval(options: Options) -> None:
     result = fit(options(epochs=3, eval=dataclasses.replace(options().eval, every=2)))
     assert ["val/AP" in row for row in result.rows] == [False, True, True]
@@ -132,6 +133,7 @@ def test_a_saved_detector_without_a_checkpoint_is_never_written_over(options: Op
         fit(options())
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_and_told_again_by_resume(options: Options) -> None:
     first = fit(options(epochs=1))
     before = checkpoint(first.directory)["state_dict"]
@@ -157,6 +159,7 @@ def test_a_resumed_run_refuses_other_options_by_name(options: Options) -> None:
         fit(options(epochs=1, resume=True, devices=2))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_other_data_unless_told_so(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:

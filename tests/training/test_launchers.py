@@ -164,6 +164,7 @@ def test_a_lost_process_is_named_in_one_line(
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_launcher_that_contradicts_the_options_is_refused_once(
     script: list[str], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from od_detr.training.fit import fit
 from od_detr.training.loop import Loop
 
 
+@pytest.mark.slow
 def test_logging_a_step_reads_nothing_from_the_device(
     options: Callable[..., TrainOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_only_a_higher_ap_is_a_gain_and_of_equals_the_last_is_best() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_ends_after_so_many_validations_without_a_gain_and_may_be_continued(
     options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_run_ends_after_so_many_validations_without_a_gain_and_may_be_continue
     assert len(fit(options(epochs=6, patience=4, resume=True)).rows) == 6
 
 
+@pytest.mark.slow
 def test_a_validation_set_without_objects_tries_no_ones_patience(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_validation_set_without_objects_tries_no_ones_patience(
     assert len(fit(options(epochs=3, patience=1)).rows) == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

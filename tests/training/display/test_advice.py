@@ -57,6 +57,7 @@ def test_sides_are_measured_in_the_files_and_as_resized(scenes: Path) -> None:
     assert resized == pytest.approx(2 * own)  # scenes of 64 pixels
 
 
+@pytest.mark.slow
 def test_a_run_says_it_once(
     options: Callable[..., TrainOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:

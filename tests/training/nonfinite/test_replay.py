@@ -72,6 +72,7 @@ def stopped(stopped_once: TrainOptions, tmp_path: Path) -> tuple[TrainOptions, P
     return replace(stopped_once, output=str(copy)), Path(copy) / "nonfinite.json"
 
 
+@pytest.mark.slow
 def test_the_step_is_repeated_from_the_last_checkpoint_and_its_first_bad_module_named(
     stopped: tuple[TrainOptions, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_resumed_epoch_does_not_count_what_came_before() -> None:
     assert steps.ended() == (2, {"step/loss": 4.0, "step/half": 2.0})
 
 
+@pytest.mark.slow
 def test_metrics_rates_steps_and_pictures_reach_tensorboard(
     options: Callable[..., TrainOptions],
 ) -> None:

@@ -46,6 +46,7 @@ def from_start(options: Options, start: Path, **changes: object) -> TrainOptions
     return options(init=str(start), num_levels=None, **dict.fromkeys(sizes), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", FROZEN)
 def test_frozen_parts_stay_as_they_were_and_the_rest_trains(
     choice: str, options: Options, start: Path
