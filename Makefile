@@ -1,6 +1,6 @@
 # make demo    trains on the built-in data
-# make check   linters and all tests but the slow ones, in less than two minutes on two cores
-# make test    linters and all tests, in less than ten minutes on two cores
+# make check   linters and all tests but the slow ones
+# make test    linters and all tests
 # make crash-test   kills processes that save, more than 500 times
 PYTHON ?= python3
 VENV := .venv

@@ -502,6 +502,7 @@ def test_evaluate_writes_results_and_a_picture(
     assert "--figure" in refused.error
 
 
+@pytest.mark.slow
 def test_a_validation_set_without_objects_is_reported_and_the_last_epoch_is_best(
     od_detr, scenes: Path, tiny: list[str], tmp_path: Path
 ) -> None:

@@ -412,6 +412,7 @@ def test_a_wrong_source_is_refused_and_no_picture_drawn_over(
     assert re.fullmatch(skipped, answer.error.strip()), answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_breaks_in_mid_training_stops_it_in_one_line_with_the_checkpoint_intact(
     workers: int, data: Path, tiny: list[str], od_detr: Command, tmp_path: Path
