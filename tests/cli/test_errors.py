@@ -395,7 +395,7 @@ def test_a_wrong_source_is_refused_and_no_picture_drawn_over(
     before = fingerprint(tmp_path)
     for source, output, pattern in (
         (tmp_path / "none.jpg", "out", r"none\.jpg: no such file, folder or glob; give"),
-        (tmp_path / "empty", "out", r"empty: holds no image; known are"),
+        (tmp_path / "empty", "out", r"empty: holds no image or video; known are"),
         (
             mine,
             "photos",
