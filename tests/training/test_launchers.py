@@ -133,7 +133,7 @@ def test_processes_share_the_data_and_evaluate_it_exactly(
     assert out.count("best: ") == 1
     notes = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(world)]
     for epoch in (0, 1):
-        shares = [{place for when, place in seen if when == epoch} for _, seen in notes]
+        shares = [{place for when, place, *_ in seen if when == epoch} for _, seen in notes]
         together = set().union(*shares)
         assert sum(map(len, shares)) == len(together) == 7 // world * world
         assert together <= set(range(7))
