@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from od_detr.data.findings import Finding
 
-Format = Literal["coco", "yolo", "voc"]
 # COCO rounds coordinates to a hundredth of a pixel, so a box may overshoot its image by that much.
 ROUNDING = 0.02
 
@@ -89,7 +87,7 @@ class Annotations:
 
     Attributes:
         file: the annotation file, or the folder of label files; named in messages.
-        format: the format it was read from.
+        format: the format it was read from, such as "coco".
         image_ids: a number of each image; all randomness of a sample is keyed by it.
         names: file name of each image as written.
         paths: where the image files are; empty until they were looked up.
@@ -106,7 +104,7 @@ class Annotations:
     """
 
     file: Path
-    format: Format
+    format: str
     image_ids: Int64[np.ndarray, " I"]
     names: Strings
     paths: Strings

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from od_detr.data.folders import open_split
 from od_detr.data.headers import header, scan
@@ -43,13 +45,29 @@ def test_a_rotated_image_has_the_size_that_a_viewer_shows(suffix: str, tmp_path:
     assert (found.stored_size, found.size, found.orientation) == ((20, 30), (30, 20), 6)
 
 
-def test_a_header_is_read_without_decoding(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_header_is_read_without_decoding_unless_the_end_of_the_file_is_missing(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    for suffix in ("jpg", "png"):
-        Image.fromarray(pixels).save(tmp_path / f"x.{suffix}")
-        content = (tmp_path / f"x.{suffix}").read_bytes()
-        (tmp_path / f"x.{suffix}").write_bytes(content[: len(content) // 2])
-        assert read_header(tmp_path / f"x.{suffix}").code == ""
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+
+    def refuse(image: Image.Image) -> None:
+        raise AssertionError(f"{image} was decoded")
+
+    with monkeypatch.context() as patched:
+        for reader in (JpegImageFile, PngImageFile):
+            patched.setattr(reader, "load", refuse)
+        for appended in (b"", b"\0" * 16):
+            path.write_bytes(content + appended)
+            assert read_header(path).code == ""
+    path.write_bytes(content + b"\0" * 1000)
+    assert read_header(path).code == "", "an untidy file that a viewer shows is fine"
+    path.write_bytes(content[:-100])
+    found = read_header(path)
+    assert (found.code, "truncated" in found.problem) == ("image-unreadable", True)
 
 
 WRONG = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from od_detr.data.annotations import Annotations, Categories, Format, Strings
+from od_detr.data.annotations import Annotations, Categories, Strings
 from od_detr.data.findings import Finding, limited
 from od_detr.data.preparation.units import box_findings
 
@@ -25,7 +25,7 @@ class LabelledImage:
 
 def assembled(
     file: Path,
-    format_name: Format,
+    format_name: str,
     images: Sequence[LabelledImage],
     categories: Categories,
     findings: Sequence[Finding],

@@ -1,18 +1,23 @@
-"""The header of one image file."""
+"""The header of one image file, and whether the file is complete."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from od_detr.data.image_formats import FORMATS, REPLACE, described_content
 from od_detr.data.images import MAX_PIXELS, orientation_of, unsuitable_pixels
 
+# The bytes that end a file of this format. Some programs append a few bytes of their own.
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+TAIL = 64
+
 
 class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the first bytes of an image file say.
+    """What the first bytes of an image file say, and the last ones of a JPEG or PNG.
 
     Attributes:
         height: of the pixels as stored; 0 where the header cannot be read.
@@ -46,17 +51,21 @@ class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def read_header(path: str | Path) -> Header:
-    """The header of an image file; what is wrong with the file is in its `problem`."""
+    """The header of an image file; what is wrong with the file is in its `problem`.
+
+    No pixels are decoded, except where a JPEG or PNG does not end as it should: decoding then tells
+    a truncated file from one with something appended.
+    """
     try:
         with Image.open(path, formats=FORMATS) as image:
             return _header(image)
-    except OSError as error:
-        if error.strerror is None:  # Pillow knows no reader for it
-            return _unidentified(path)
-        code = "image-missing" if isinstance(error, FileNotFoundError) else "image-unreadable"
-        return Header(code=code, problem=error.strerror, fix="put the image back")
+    except UnidentifiedImageError:
+        return _unidentified(path)
     # Pillow's parsers raise nearly anything on a hostile file: SyntaxError, struct.error, …
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror is not None:
+            code = "image-missing" if isinstance(error, FileNotFoundError) else "image-unreadable"
+            return Header(code=code, problem=error.strerror, fix="put the image back")
         reason = " ".join(str(error).split()) or type(error).__name__
         problem = f"cannot be read as an image ({reason})"
         return Header(code="image-unreadable", problem=problem, fix=REPLACE)
@@ -71,7 +80,22 @@ def _header(image: Image.Image) -> Header:
     if unsuitable := unsuitable_pixels(image):
         problem, fix = unsuitable
         return msgspec.structs.replace(found, code="image-pixels", problem=problem, fix=fix)
+    if not _ends_well(image):
+        image.load()
     return found
+
+
+def _ends_well(image: Image.Image) -> bool:
+    """Whether the file ends with the mark of its format; true of formats without one."""
+    file, end = getattr(image, "fp", None), ENDS.get(image.format or "")
+    if file is None or end is None:
+        return True
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - TAIL))
+    complete = end in file.read(TAIL)
+    file.seek(place)
+    return complete
 
 
 def _unidentified(path: str | Path) -> Header:

@@ -16,7 +16,7 @@ import msgspec
 from od_detr.data.cache import SETTLED_SECONDS, cache_folder, make_room, store
 from od_detr.data.headers.header import Header, read_header
 
-VERSION = "1"
+VERSION = "2"
 WORTH_CACHING = 256  # images of one folder
 THREADS = 8  # files are opened while others are waited for, which matters on a network
 TOGETHER = 64  # files that a thread reads in a row
@@ -26,7 +26,7 @@ Known = dict[str, tuple[int, int, Header]]  # by file name: its stamp and its he
 
 
 def read_headers(paths: Iterable[str]) -> list[Header]:
-    """The header of each file, in their order; nothing is decoded and nothing raised.
+    """The header of each file, in their order; nothing is raised.
 
     Headers are kept in the user's cache directory and read again where size or time of a file
     differ. Files with a problem are read each time, as another Pillow may read them.
