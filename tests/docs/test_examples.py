@@ -39,8 +39,8 @@ def commands(lines: list[str]) -> Iterator[list[str]]:
     """The words of each `od-detr` command, whose comment and continuation lines are joined."""
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     for line in joined.split("\n"):
-        if line.startswith("od-detr "):
-            yield shlex.split(line, comments=True)[1:]
+        if line.removeprefix("$ ").startswith("od-detr "):
+            yield shlex.split(line.removeprefix("$ "), comments=True)[1:]
 
 
 def is_python(lines: list[str]) -> bool:
@@ -49,11 +49,14 @@ def is_python(lines: list[str]) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_on_a_page_has_options_that_exist(page: Path) -> None:
-    for lines in blocks(page):
+    in_tables = re.findall(r"^\|.*?`(od-detr [^`]+)`", page.read_text(), flags=re.MULTILINE)
+    for lines in [*blocks(page), in_tables]:
         for name, *words in commands(lines):
             if name.startswith("-") or {"--help", "--help-all", "..."} & set(words):
                 continue
             command = COMMANDS[name]
+            if not words:  # a command's name alone
+                continue
             words = [each for each in words if not each.startswith("[")]  # what may be left out
             words = [re.sub(r"\{(\w+),.*\}", r"\1", each) for each in words]  # one of several
             if "--config" not in words and "--replay" not in words and "--resume" not in words:

@@ -11,6 +11,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HTTPError
 
 from od_detr import Detector
 from od_detr.detectors import DetectionTransformer, save_detector
@@ -57,13 +58,23 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def create(api: HfApi, repo_id: str, **_: object) -> SimpleNamespace:
         return SimpleNamespace(repo_id=repo_id)
 
-    def upload(api: HfApi, repo_id: str, folder_path: str, **_: object) -> None:
-        folder = cache / f"models--{repo_id.replace('/', '--')}"
-        shutil.copytree(folder_path, folder / "snapshots" / COMMIT)
-        (folder / "refs").mkdir()
-        (folder / "refs" / "main").write_text(COMMIT)
+    def files(repo_id: str) -> Path:
+        return cache / f"models--{repo_id.replace('/', '--')}" / "snapshots" / COMMIT
+
+    def exists(api: HfApi, repo_id: str, filename: str) -> bool:
+        return (files(repo_id) / filename).is_file()
+
+    def upload(
+        api: HfApi, repo_id: str, folder_path: str, ignore_patterns: list[str] | None, **_: object
+    ) -> None:
+        ignored = shutil.ignore_patterns(*(ignore_patterns or []))
+        shutil.copytree(folder_path, files(repo_id), ignore=ignored, dirs_exist_ok=True)
+        refs = files(repo_id).parents[1] / "refs"
+        refs.mkdir(exist_ok=True)
+        (refs / "main").write_text(COMMIT)
 
     monkeypatch.setattr(HfApi, "create_repo", create)
+    monkeypatch.setattr(HfApi, "file_exists", exists)
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     return cache
 
@@ -134,11 +145,23 @@ def test_a_card_that_someone_wrote_is_kept(run: Path, tmp_path: Path) -> None:
     assert (folder / "model.safetensors").is_file()
 
 
+def test_a_card_that_someone_edited_on_the_hub_is_kept(run: Path, hub: Path) -> None:
+    detector = Detector.from_pretrained(run, device="cpu")
+    detector.push_to_hub("some/signs")
+    folder = hub / "models--some--signs" / "snapshots" / COMMIT
+    (folder / "README.md").write_text("mine")
+    (folder / "config.json").write_text("")
+    detector.push_to_hub("some/signs")
+    assert (folder / "README.md").read_text() == "mine"
+    assert (folder / "config.json").stat().st_size > 0
+
+
+@pytest.mark.parametrize("failure", [ConnectionError, HTTPError])
 def test_a_hub_out_of_reach_is_reported_on_one_line(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    failure: type[Exception], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError("cannot reach the hub\nat all")
+        raise failure("cannot reach the hub\nat all")
 
     monkeypatch.setattr(HfApi, "create_repo", refuse)
     with pytest.raises(InputError, match=r"some/signs: .*hf auth login") as refused:

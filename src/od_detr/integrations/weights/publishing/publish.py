@@ -61,6 +61,8 @@ def push(
 ) -> str:
     """Uploads a detector with its model card and returns the address of the repository.
 
+    A card that is already in the repository is kept.
+
     Args:
         source: as in `open_weights`.
         repository: `owner/name`; made where it is missing.
@@ -72,6 +74,7 @@ def push(
         InputError: there is no detector in `source`, or the hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
 
     with TemporaryDirectory() as folder:
         save_with_card(source, Path(folder), repository)
@@ -79,9 +82,13 @@ def push(
         try:
             made = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(
-                repo_id=made.repo_id, folder_path=folder, commit_message=commit_message
+                repo_id=made.repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                ignore_patterns=[CARD] if api.file_exists(made.repo_id, CARD) else None,
             )
-        except (OSError, ValueError) as error:
+        # Of the hub's client, HTTPError is a connection that fails; refusals are OSErrors.
+        except (OSError, ValueError, HTTPError) as error:
             reason = (
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             )
