@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from tests.conftest import TINY as OF_ALL_TESTS
 
+from od_detr.data.dataset import CocoDataset
 from od_detr.data.scenes import render_scenes
 from od_detr.detectors import build_detector, save_detector
 from od_detr.options import SIZES, TrainOptions
@@ -84,14 +85,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small detector with random weights."""
+def saved(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector of the user's classes, with random weights."""
     folder = tmp_path_factory.mktemp("saved")
     torch.manual_seed(0)
     sizes = {name: TINY[name] for name in SIZES if name in TINY} | {"backbone": "resnet18"}
-    detector = build_detector("deformable-detr-plus", 3, **sizes)
-    classes = ["RBC", "WBC", "Platelets"]
-    save_detector(detector, folder, classes, category_ids=[1, 2, 3], image_size=64)
+    data = CocoDataset.from_folder(home / "my_data", "train")
+    detector = build_detector("deformable-detr-plus", len(data.classes), **sizes)
+    ids = list(data.category_ids)
+    save_detector(detector, folder, data.classes, category_ids=ids, image_size=64)
     return folder
 
 
