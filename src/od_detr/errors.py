@@ -47,8 +47,11 @@ class NonFiniteError(FloatingPointError):
         self.step, self.images = step, images
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """The user or the system stopped the command; the message says what is saved.
+
+    A signal raises it anywhere. So it is no `Exception`, as `KeyboardInterrupt` is none: no handler
+    of errors takes it for a damaged file.
 
     Args:
         message: one line for the user.

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from od_detr.cli.program import ended_by_signals
 from od_detr.data import images
+from od_detr.data.headers import header
+from od_detr.data.headers.header import read_header
 from od_detr.data.images import read_image
-from od_detr.errors import InputError
+from od_detr.errors import InputError, Interrupted
 
 
 @pytest.fixture
@@ -168,3 +174,21 @@ def test_pixels_whose_range_is_unknown_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "x.png")
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "x.png")
     assert read_image(tmp_path / "x.png").max() == 0
+
+
+@pytest.mark.parametrize(
+    ("read", "module", "step"), [(read_image, images, "_decode"), (read_header, header, "_header")]
+)
+def test_a_signal_while_a_file_is_read_is_no_damage_to_it(
+    read: Callable[[Path], object],
+    module: ModuleType,
+    step: str,
+    picture: Image.Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture.save(tmp_path / "x.png")
+    monkeypatch.setattr(module, step, lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted) as stop, ended_by_signals():
+        read(tmp_path / "x.png")
+    assert stop.value.status == 143
