@@ -9,16 +9,18 @@ from od_detr.errors import InputError
 from od_detr.options.fields import Option, flag_name, groups_of, options_of, renamed
 
 Naming = Callable[[str], str]
-# What people look for under a name that stands for no option of ours.
+IMAGE_SIZE = "train and evaluate have --image-size; in predict, images are resized as in training"
+# What people look for under a name that stands for no option of ours. The hint names the command
+# that it is about, for it is given to all of them.
 ELSEWHERE = {
     "conf": "`od-detr predict` has --threshold",
     "threshold": "`od-detr predict` has --threshold",
-    "image_size": "images are resized as in training; train and evaluate have --image-size",
-    "imgsz": "images are resized as in training; train and evaluate have --image-size",
-    "save": "drawn copies are always written, to --output",
-    "show": "look at the drawn copies in --output",
+    "image_size": IMAGE_SIZE,
+    "imgsz": IMAGE_SIZE,
+    "save": "`od-detr predict` always writes drawn copies, to its --output",
+    "show": "`od-detr predict` writes drawn copies to its --output; look at them there",
     "iou": "these detectors need no NMS",
-    "optimizer": "AdamW is the only optimizer; --opt.lr and --opt.wd set it",
+    "optimizer": "`od-detr train` has AdamW only; its --opt.lr and --opt.wd set it",
 }
 # Words of other packages for values of ours.
 MEANT = {
