@@ -193,3 +193,19 @@ def test_the_file_is_whole_after_an_interruption(
         predict_files(predictor, [str(folder)], tmp_path / "out", Wanted(0.0, batch_size=1))
     rows = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {row["image_id"] for row in rows} == {41, 42}
+
+
+def test_only_more_than_one_batch_has_a_bar(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals: list[int | None] = []
+
+    def counted(images: list[Image.Image], total: int | None) -> list[Image.Image]:
+        totals.append(total)
+        return images
+
+    monkeypatch.setattr("od_detr.inference.predictor.with_bar", counted)
+    frame = Image.new("RGB", (64, 64))
+    for images in ([frame], [frame] * 2, [frame] * 3):
+        assert len(predictor.predict(images, batch_size=2)) == len(images)
+    assert totals == [3]

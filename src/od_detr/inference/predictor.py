@@ -130,7 +130,8 @@ class Predictor:
         Boxes are xyxy in pixels, clipped to the image.
 
         Images of one size are computed together, so padding never changes a detection. Threads may
-        share a predictor; each gets the results of its own images.
+        share a predictor; each gets the results of its own images. Where there is more than one
+        batch, a terminal shows a bar.
 
         Args:
             source: an image as `od_detr.inference.sources.pixels_of` takes it, a list or a batch
@@ -196,7 +197,8 @@ class Predictor:
     def _batched(
         self, images: Iterable[Any], total: int | None, threshold: float, batch_size: int
     ) -> Iterator[supervision.Detections]:
-        remaining = iter(with_bar(images, total))
+        several = total is None or total > batch_size
+        remaining = iter(with_bar(images, total) if several else images)
         while chunk := list(islice(remaining, batch_size)):
             yield from self.predict_all([pixels_of(image) for image in chunk], threshold)
 
