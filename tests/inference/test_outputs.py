@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -20,6 +19,7 @@ from od_detr.errors import InputError
 from od_detr.inference.files import Wanted, predict_files
 from od_detr.inference.outputs.crops import folder_name
 from od_detr.inference.predictor import Predictor
+from od_detr.inference.videos import Frame
 
 CLASSES = ["red", "a/b"]
 BOXES = np.array([[1.2, 2.0, 11.0, 12.5], [4.0, 0.0, 24.0, 16.0]], dtype=np.float32)
@@ -205,11 +205,79 @@ def test_a_source_is_never_overwritten(finder: Finder, film: Film) -> None:
     assert clip.read_bytes() == before
 
 
+def test_a_folder_that_predict_did_not_write_is_left_alone(
+    finder: Finder, image: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "train" / "labels" / "ramp.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("0 0.5 0.5 1 1\n")
+    with pytest.raises(InputError, match=r"train: holds labels .*give a new or an empty folder"):
+        predict_files(finder, [str(image)], tmp_path / "train", Wanted(yolo=True))
+    assert [path for path in (tmp_path / "train").rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "0 0.5 0.5 1 1\n"
+
+
+def test_predict_replaces_what_it_wrote_before(finder: Finder, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".gitkeep").touch()
+    for threshold, lines in ((0.5, 2), (0.8, 1)):
+        predict_files(finder, [str(image)], tmp_path / "out", Wanted(threshold, yolo=True))
+        labels = (tmp_path / "out" / "labels" / "ramp.txt").read_text()
+        assert len(labels.splitlines()) == lines
+
+
+def test_the_files_are_whole_when_one_of_them_cannot_be_opened(
+    finder: Finder, image: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    predict_files(finder, [str(image)], out)
+    (out / "labels").touch()
+    with pytest.raises(FileExistsError, match="labels"):
+        predict_files(finder, [str(image)], out, Wanted(yolo=True))
+    assert json.loads((out / "detections.json").read_text()) == []
+
+
+@pytest.mark.parametrize("step", ["start_encoding", "mux", "close"])
+def test_a_video_that_cannot_be_written_is_named_and_closed(
+    step: str, finder: Finder, film: Film, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, which FFmpeg meets anywhere from the header to the last byte."""
+    clip, opened = film(frames=2), []
+    open_really = av.open
+
+    class Full:
+        def __init__(self, container: av.container.OutputContainer) -> None:
+            self.container, self.closed = container, False
+            opened.append(self)
+
+        def __getattr__(self, name: str) -> object:
+            return self.fail if name == step else getattr(self.container, name)
+
+        def fail(self, *_: object) -> None:
+            raise av.FFmpegError(28, "No space left on device")
+
+        def close(self) -> None:
+            self.container.close()
+            self.closed = True
+            if step == "close":
+                self.fail()
+
+    def open_(file: str, mode: str = "r") -> object:
+        return Full(open_really(file, mode)) if mode == "w" else open_really(file, mode)
+
+    monkeypatch.setattr(av, "open", open_)
+    with pytest.raises(InputError, match=r"out/clip\.mp4: .*No space left"):
+        predict_files(finder, [str(clip)], tmp_path / "out")
+    assert [each.closed for each in opened] == [True]
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) >= 2
+
+
 def test_the_frames_of_a_camera_become_a_video(
     finder: Finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frame = SimpleNamespace(pixels=torch.zeros(3, 601, 601, dtype=torch.uint8), seconds=0.0)
-    monkeypatch.setattr("od_detr.inference.files.frames_of_camera", lambda number: [frame] * 3)
+    frame = Frame(torch.zeros(3, 601, 601, dtype=torch.uint8), seconds=0.0)
+    frames = iter([frame] * 3)
+    monkeypatch.setattr("od_detr.inference.files.frames_of_camera", lambda number: frames)
     done = predict_files(finder, ["0"], tmp_path / "out")
     assert done["images"] == 3
     seen = shown(tmp_path / "out" / "camera0.mkv")

@@ -29,7 +29,7 @@ class PredictOptions:
     )
     output: str = option(
         "predictions",
-        "Folder for the drawn copies and detections.json.",
+        "Folder for the drawn copies and detections.json: a new one, or an earlier predict's.",
         metavar="DIR",
         known_as=("name", "project", "save_dir", "out"),
     )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from od_detr.inference.predictor import Predictor
 from od_detr.inference.progress import with_bar
 from od_detr.inference.sources import find_media, pixels_of, unique_stems
 from od_detr.inference.videos import (
+    Frame,
     frames_of,
     frames_of_camera,
     is_camera,
@@ -80,21 +81,22 @@ def predict_files(
         `skipped`.
 
     Raises:
-        InputError: a source, class or threshold that does not exist, or an output that would
-            overwrite a source.
+        InputError: a source, class or threshold that does not exist, an output that would
+            overwrite a source, or one with files that no earlier call wrote.
     """
     wanted = wanted or Wanted()
     labels = labels_of(wanted.classes, predictor.classes)
     threshold = predictor.chosen(wanted.threshold)
     skipped: list[str] = []
     media, total = _media(sources, output, skipped)
+    _check_folder(output)
     images = 0
     output.mkdir(parents=True, exist_ok=True)
     results = CocoResults(output / DETECTIONS, predictor.classes, predictor.category_ids)
     with ExitStack() as stack:
-        outputs: list[Output] = [results, *_outputs(output, predictor.classes, wanted)]
-        for each in reversed(outputs):
-            stack.enter_context(closing(each))
+        outputs: list[Output] = []
+        for each in chain([results], _outputs(output, predictor.classes, wanted)):
+            outputs.append(stack.enter_context(closing(each)))
         remaining = iter(with_bar(media, total))
         while chunk := list(islice(remaining, wanted.batch_size)):
             found = predictor.predict_all([each.pixels for each in chunk], threshold)
@@ -147,10 +149,11 @@ def _media(
 ) -> tuple[Iterable[Found], int | None]:
     """Every image and frame, with nothing found yet, and how many there are, if that is known."""
     if len(sources) == 1 and is_camera(sources[0]):
-        return _frames(Path(f"camera{sources[0]}"), f"camera{sources[0]}", sources[0]), None
+        name = f"camera{sources[0]}"
+        return _frames(Path(name), name, frames_of_camera(int(sources[0]))), None
     files = find_media(sources)
     names = unique_stems(files)
-    _check_output(output, names, files)
+    _check_originals(output, names, files)
     counts = [number_of_frames(file) if is_video(file) else 1 for file in files]
     known = [count for count in counts if count is not None]
     total = sum(known) if len(known) == len(counts) else None
@@ -163,7 +166,7 @@ def _readable(files: Sequence[Path], names: Sequence[str], skipped: list[str]) -
     for file, name in zip(files, names, strict=True):
         try:
             if is_video(file):
-                yield from _frames(file, name)
+                yield from _frames(file, name, frames_of(file))
             else:
                 image_id = ids.get(file.resolve(), str(file))
                 yield Found(file, name, pixels_of(file), _nothing(), image_id)
@@ -172,8 +175,7 @@ def _readable(files: Sequence[Path], names: Sequence[str], skipped: list[str]) -
             skipped.append(str(file))
 
 
-def _frames(file: Path, name: str, camera: str | None = None) -> Iterator[Found]:
-    frames = frames_of(file) if camera is None else frames_of_camera(int(camera))
+def _frames(file: Path, name: str, frames: Iterable[Frame]) -> Iterator[Found]:
     for number, frame in enumerate(frames):
         image_id = f"{file}#{number}"
         yield Found(file, name, frame.pixels, _nothing(), image_id, number, frame.seconds)
@@ -205,9 +207,21 @@ def split_ids(files: Sequence[Path]) -> dict[Path, int]:
     return {}
 
 
-def _check_output(output: Path, names: Sequence[str], files: Sequence[Path]) -> None:
+def _check_folder(output: Path) -> None:
+    """Refuses a folder of the user, where labels or crops might replace others."""
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; give a folder")
+    if (output / DETECTIONS).exists() or not output.exists():
+        return
+    strange = [each.name for each in output.iterdir() if not each.name.startswith(".")]
+    if strange:
+        raise InputError(
+            f"--output {output}: holds {min(strange)} and no {DETECTIONS}, so predict did not "
+            "write it; give a new or an empty folder"
+        )
+
+
+def _check_originals(output: Path, names: Sequence[str], files: Sequence[Path]) -> None:
     originals = {file.resolve() for file in files}
     for file, name in zip(files, names, strict=True):
         drawn = output / (video_name(file, name) if is_video(file) else f"{name}.jpg")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,9 @@ class Videos:
 
     def close(self) -> None:
         """Completes the video that is being written."""
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
 
 class VideoWriter:
@@ -76,20 +77,23 @@ class VideoWriter:
 
         self._path = path
         self._last = -MILLISECOND
-        self._sound = _Sound(original)
-        try:
-            self._container: Any = av.open(str(path), "w")
+        with _written(path), ExitStack() as opened:
+            self._container: Any = opened.enter_context(closing(av.open(str(path), "w")))
+            self._sound = opened.enter_context(closing(_Sound(original)))
             self._video: Any = self._container.add_stream("libx264", rate=30)
             self._video.width, self._video.height = (side + side % 2 for side in size)
             self._video.pix_fmt = "yuv420p"
             self._video.codec_context.time_base = CLOCK
             self._sound.attach(self._container)
-        except (av.FFmpegError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: this video cannot be written ({reason})") from error
+            self._container.start_encoding()
+            self._opened = opened.pop_all()
 
     def write(self, picture: Image.Image, seconds: float) -> None:
-        """Adds a frame of the size of the first one, and the sound up to it."""
+        """Adds a frame of the size of the first one, and the sound up to it.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         import av
 
         pixels = np.asarray(picture.convert("RGB"))
@@ -98,15 +102,31 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(round(seconds / CLOCK), self._last + MILLISECOND)
         frame.pts, frame.time_base = self._last, CLOCK
-        self._container.mux(self._video.encode(frame))
-        self._sound.copy(seconds)
+        with _written(self._path):
+            self._container.mux(self._video.encode(frame))
+            self._sound.copy(seconds)
 
     def close(self) -> None:
-        """Writes what the encoder still holds, and the rest of the sound."""
-        self._container.mux(self._video.encode(None))
-        self._sound.copy(float("inf"))
-        self._sound.close()
-        self._container.close()
+        """Writes what the encoder still holds, and the rest of the sound.
+
+        Raises:
+            InputError: the file cannot be written; it is closed all the same.
+        """
+        with _written(self._path), self._opened:
+            self._container.mux(self._video.encode(None))
+            self._sound.copy(float("inf"))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Turns what FFmpeg says of a video that is being written into one line."""
+    import av
+
+    try:
+        yield
+    except (av.FFmpegError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: this video cannot be written ({reason})") from error
 
 
 class _Sound:
