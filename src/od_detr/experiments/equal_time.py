@@ -16,21 +16,17 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
-import torch
-
 from od_detr.dotted import with_values
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.runs import commit, environment
 from od_detr.experiments.tables import control_of
 from od_detr.files import atomic_write
 from od_detr.options import TrainOptions
+from od_detr.training.cost.trial import ALWAYS, Trial
 from od_detr.training.loop import in_steps
-from od_detr.training.module import Training
-from od_detr.training.plan import assembled, planned
+from od_detr.training.plan import planned
 
 TURNS, STEPS = 6, 2
-# Measured for rows that distil in some steps only: a step that does.
-ALWAYS = {"distill.start": 0, "distill.stop": None, "distill.every": 1}
 
 
 def epoch_seconds(
@@ -97,30 +93,20 @@ class Clock:
 
     def __init__(self, options: TrainOptions) -> None:
         with redirect_stdout(StringIO()):
-            parts = assembled(planned(replace(options, workers=0)))
-        self.steps, self.least = parts.state.steps_per_epoch, float("inf")
-        self.device = parts.fabric.device
-        self.training = Training(parts.fabric, parts.network, parts.options, parts.state)
-        steps = in_steps(parts.train_batches, parts.options.accumulate)
-        self.batches = list(islice(steps, STEPS))
-        self.tick()  # the first steps allocate and compile
+            plan = planned(replace(options, workers=0))
+        self.trial = Trial(plan)
+        parts = self.trial.parts
+        self.steps = parts.state.steps_per_epoch
+        # On the CPU the seconds of this process, which others do not lengthen.
+        on_cpu = parts.fabric.device.type == "cpu"
+        self.now = time.process_time if on_cpu else time.perf_counter
+        self.batches = list(islice(in_steps(parts.train_batches, parts.options.accumulate), STEPS))
+        self.trial.step_seconds(self.batches)  # the first steps allocate and compile
         self.least = float("inf")
 
     def tick(self) -> None:
         """Takes a few steps."""
-        start = self._now()
-        for batches in self.batches:
-            self.training.step(batches)
-        self.training.settle()
-        self.least = min(self.least, (self._now() - start) / len(self.batches))
-
-    def _now(self) -> float:
-        """Seconds on the clock; on the CPU those of this process, which others do not lengthen."""
-        if self.device.type == "cpu":
-            return time.process_time()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        self.least = min(self.least, self.trial.step_seconds(self.batches, clock=self.now))
 
     @property
     def epoch(self) -> float:

@@ -25,11 +25,22 @@ def test_device_steps_time_and_memory_are_named(
     assert found["steps"] == 9
     assert found["seconds"] > 0
     assert found["memory_suffices"] is True
-    for fact in ("cpu", "9 steps", "0:00", "GFLOPs", "memory:   suffices"):
+    for fact in ("cpu", "9 steps", "0:00", "GFLOPs", "with the longest images: suffices"):
         assert fact in text
     monkeypatch.setattr(module, "memory_of", lambda device: 1000)
     assert costs.as_result()["memory_suffices"] is False
     assert "does not suffice; give --batch-size 2 --accumulate 2 or " in costs.described()[-1]
+
+
+def test_memory_that_suffices_for_4_by_3_only_does_not_suffice(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("od_detr.training.display.start.resident", lambda: 10**9)
+    costs = dry_run(options())
+    least = costs.estimate.bytes + 10**9
+    for present, fits in ((least, False), (round(1.3 * least), True)):
+        monkeypatch.setattr(module, "memory_of", lambda device, present=present: present)
+        assert costs.fits is fits
 
 
 def test_weights_that_are_missing_are_one_line(options: Options, tmp_path: Path) -> None:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import replace
-from io import StringIO
 from itertools import islice
 
+import torch
+
+from od_detr.device_memory import memory_explained
+from od_detr.dotted import with_values
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch
+from od_detr.training.cost.trial import ALWAYS, Trial
 from od_detr.training.display.pace import duration
 from od_detr.training.loop import in_steps
-from od_detr.training.module import Training
-from od_detr.training.plan import Parts, Plan, assembled
+from od_detr.training.main_memory import give_back
+from od_detr.training.plan import Parts, Plan
 from od_detr.training.record.validation import ONLINE, TEACHER
 from od_detr.training.setup.start import say
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 LONGEST = 10**8  # seconds
 WARM_UP, STEPS, VALIDATED = 2, 10, 5  # steps before the timing, timed steps, timed batches
-ENOUGH = 30.0  # seconds, after which the timing ends with fewer steps
+ENOUGH = 30.0  # seconds, after which warm-up and timing end with fewer steps
+QUEUED = 2  # batches that each data loading worker prepares ahead
 SHARE = 0.95  # of the time; the rest is for saving
 
 
@@ -42,7 +47,7 @@ def within_budget(plan: Plan, frozen: bool | None = None) -> Plan:
         return plan
     began, allowed = time.monotonic(), seconds_of(budget)
     check_budget(plan)
-    epoch = epoch_seconds(trial(plan, frozen))
+    epoch = measured_epoch(plan, frozen)
     epochs = int(SHARE * (allowed - (time.monotonic() - began)) / epoch)
     if epochs < 1:
         raise InputError(
@@ -54,6 +59,25 @@ def within_budget(plan: Plan, frozen: bool | None = None) -> Plan:
         f"validation, so --epochs is {epochs}"
     )
     return replace(plan, options=replace(options, epochs=epochs))
+
+
+def measured_epoch(plan: Plan, frozen: bool | None = None) -> float:
+    """Seconds of an epoch, by a trial whose memory is free again afterwards.
+
+    Raises:
+        InputError: the device's memory does not suffice.
+    """
+    with memory_explained(plan.options):
+        trial = Trial(replace(plan, options=replace(plan.options, epochs=1)), frozen)
+        seconds = epoch_seconds(trial)
+    device = trial.parts.fabric.device
+    del trial
+    gc.collect()
+    give_back()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return seconds
 
 
 def seconds_of(budget: str) -> float:
@@ -82,48 +106,43 @@ def check_budget(plan: Plan) -> None:
         raise InputError(f"--budget and --epochs {options.epochs} exclude each other; give one")
     if plan.place.world_size > 1:
         raise InputError("--budget measures a single process; give --epochs with several devices")
+    if options.distils and with_values(options, ALWAYS) != options:
+        raise InputError(
+            "--budget measures steps that all distil; give --epochs with --distill.start, "
+            "--distill.stop or --distill.every"
+        )
 
 
-def trial(plan: Plan, frozen: bool | None = None) -> Parts:
-    """The run, assembled to be measured and thrown away."""
-    with redirect_stdout(StringIO()):
-        return assembled(replace(plan, options=replace(plan.options, epochs=1)), frozen)
-
-
-def epoch_seconds(parts: Parts) -> float:
+def epoch_seconds(trial: Trial) -> float:
     """Seconds of an epoch, images loaded, and of its share of a validation; trains the network."""
-    options, network = parts.options, parts.network
-    training = Training(parts.fabric, network, options, parts.state)
+    parts = trial.parts
     steps = repeated_steps(parts)
-    timed_steps(training, islice(steps, WARM_UP))
-    trained = timed_steps(training, islice(steps, STEPS)) * parts.state.steps_per_epoch
+    # While the first steps take long, the workers fill a queue. Only when it was emptied once do
+    # further steps wait for what loads too slowly.
+    queued = -(-QUEUED * parts.train_batches.num_workers // parts.options.accumulate)
+    trial.step_seconds(islice(steps, WARM_UP + queued), enough=ENOUGH)
+    trained = trial.step_seconds(islice(steps, STEPS + queued), enough=ENOUGH)
+    validated = validated_seconds(trial) * len(parts.val_batches) / parts.options.eval.every
+    return trained * parts.state.steps_per_epoch + validated
+
+
+def validated_seconds(trial: Trial) -> float:
+    """Mean seconds of a batch in validation, by the detector and its teacher."""
+    parts, network = trial.parts, trial.parts.network
     network.eval()
     detectors = {ONLINE: network.detector}
     if network.teacher is not None:
         detectors[TEACHER] = network.teacher.evaluated
-    began, count = time.monotonic(), 0
-    with training.descent.autocast():
+    began, count = time.perf_counter(), 0
+    with trial.training.descent.autocast():
         for batch in islice(parts.val_batches, VALIDATED):
             for name, scorer in parts.state.validation.scorers.items():
                 scorer.add(detectors[name], batch.to(parts.fabric.device))
             count += 1
-    validated = (time.monotonic() - began) / max(1, count) * len(parts.val_batches)
-    return trained + validated / options.eval.every
+    return (time.perf_counter() - began) / max(1, count)
 
 
 def repeated_steps(parts: Parts) -> Iterator[list[Batch]]:
     """The batches of the first epoch's steps, again and again."""
     while True:
         yield from in_steps(parts.train_batches, parts.options.accumulate)
-
-
-def timed_steps(training: Training, steps: Iterator[list[Batch]]) -> float:
-    """Mean seconds of a step, its images loaded; ends after `ENOUGH` seconds."""
-    began, count = time.monotonic(), 0
-    for batches in steps:
-        training.step(batches)
-        count += 1
-        if time.monotonic() - began > ENOUGH:
-            break
-    training.settle()
-    return (time.monotonic() - began) / count

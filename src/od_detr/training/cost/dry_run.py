@@ -13,6 +13,10 @@ from od_detr.training.cost.passes import ASPECT, extrapolated, flops
 from od_detr.training.display.start import memory_of, memory_used, opening_lines
 from od_detr.training.plan import Parts, assembled, planned
 
+# Images of 5:3, than which none is longer, take this times the memory of 4:3. A batch of wide and
+# upright ones, which are padded to squares, takes more.
+LONGEST_IMAGES = 1.25
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -29,21 +33,30 @@ class Costs:
     flops: int
 
     @property
+    def memory(self) -> int:
+        """Bytes that the run takes where a batch has the longest images."""
+        largest = replace(self.estimate, bytes=round(LONGEST_IMAGES * self.estimate.bytes))
+        return memory_used(largest, self.parts.fabric.device)
+
+    @property
     def fits(self) -> bool | None:
-        """Whether the device's memory suffices; None if it is not known."""
-        device = self.parts.fabric.device
-        present = memory_of(device)
-        return None if present is None else memory_used(self.estimate, device) <= present
+        """Whether the device's memory suffices for `memory`; None if it is not known."""
+        present = memory_of(self.parts.fabric.device)
+        return None if present is None else self.memory <= present
 
     def described(self) -> list[str]:
         """What training says before it starts, then FLOPs, and whether memory suffices."""
         options = self.parts.options
-        fits = {None: "not known", True: "suffices", False: "does not suffice"}[self.fits]
+        present, fits = memory_of(self.parts.fabric.device), self.fits
+        limit = "" if present is None else f" of {present / 1e9:.1f} GB"
+        verdict = {None: "", True: ": suffices", False: ": does not suffice"}[fits]
         return [
             *opening_lines(self.parts, self.estimate),
             f"image:    {self.flops / 1e9:.1f} GFLOPs to detect in one of {options.short_side} px "
             "(4:3)",
-            f"memory:   {fits}" + (f"; give {remedies(options)}" if self.fits is False else ""),
+            f"memory:   about {self.memory / 1e9:.1f}{limit or ' GB'} with the longest images"
+            + verdict
+            + (f"; give {remedies(options)}" if fits is False else ""),
         ]
 
     def as_result(self) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from od_detr.training.display.pace import Pace, duration
 from od_detr.training.display.table import table_header, table_row
+from od_detr.training.main_memory import peak_resident
 
 QUIET_SECONDS = 60.0  # between two lines of progress without a terminal
 FIRST_SECONDS = 10.0  # until the first of them
@@ -167,5 +166,4 @@ def peak_memory(device: torch.device) -> int:
     """Bytes at the peak: of the GPU's allocator, else of this process. Waits for nothing."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest if sys.platform == "darwin" else largest * 1024
+    return peak_resident()

@@ -8,8 +8,8 @@ import torch
 
 from od_detr.devices import described_arithmetic
 from od_detr.training.cost.estimate import Estimate
-from od_detr.training.display.displays import peak_memory
 from od_detr.training.display.pace import duration
+from od_detr.training.main_memory import resident
 from od_detr.training.plan import Parts
 
 
@@ -62,8 +62,8 @@ def described_cost(estimate: Estimate | None, device: torch.device) -> str:
 
 
 def memory_used(estimate: Estimate, device: torch.device) -> int:
-    """Bytes that a run takes: on a CPU, what the process has taken so far counts too."""
-    return estimate.bytes + (peak_memory(device) if device.type == "cpu" else 0)
+    """Bytes that a run takes: on a CPU, what the process has already counts too."""
+    return estimate.bytes + (resident() if device.type == "cpu" else 0)
 
 
 def memory_of(device: torch.device) -> int | None:
