@@ -86,7 +86,9 @@ class CocoDataset(Dataset[Sample]):
         sample = self.decoded(draw.place)
         if self.transform is None:
             return sample
-        key = f"{self.seed} {draw.epoch} {sample.image_id}" + (f" {draw.copy}" * (draw.copy > 0))
+        key = f"{self.seed} {draw.epoch} {sample.image_id}"
+        if draw.copy:
+            key += f" {draw.copy}"
         rng = Random(key)
         strong = isinstance(self.transform, Transform) and self.transform.augment == "strong"
         if strong and rng.random() < MOSAIC:

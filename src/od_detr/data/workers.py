@@ -78,7 +78,7 @@ def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
         if not workers or (waited and not str(error).startswith("DataLoader worker")):
             raise
         raise InputError(
-            f"one of the {workers} data loading workers died, mostly for want of memory (or of "
+            f"one of the {workers} data loading workers died, usually because memory ran out (or "
             "/dev/shm in a container); use fewer with --workers, or none with --workers 0"
         ) from error
 
@@ -89,7 +89,7 @@ def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Keeps back the signals that ask to stop; processes that are started meanwhile, for ever."""
+    """Blocks the stop signals. Processes started inside keep them blocked."""
     if not SHIELDED:
         yield
         return

@@ -49,8 +49,8 @@ class DataOptions:
     )
     balance: float | None = option(
         None,
-        "Repeat images of rare classes by the rule of LVIS: of classes that fewer than this share "
-        "of the images have. LVIS takes 0.001.",
+        "Repeat images of classes that occur in less than this fraction of the images (LVIS's "
+        "rule).",
         at_least=1e-6,
         at_most=1,
         shown="each image once an epoch",

@@ -104,7 +104,7 @@ class TrainOptions(DataOptions):
         metavar="TIME",
         everyday=True,
         per_run=True,
-        shown="train --epochs",
+        shown="not set",
         known_as=("time", "max_time"),
     )
     patience: int | None = option(

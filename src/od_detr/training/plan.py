@@ -173,6 +173,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     if plan.checkpoint is not None and not options.resume_with_other_data:
         check_same_data(plan.checkpoint, data)
     detector = open_detector(options, train, plan.start, frozen)
+    train.most_in_mosaic = detector.num_queries
     place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
     sampler = BatchSampler(
         open_composition(options, train.annotations),

@@ -25,12 +25,12 @@ def composed(
     Raises:
         InputError: there are no images, with or without objects, to choose from.
     """
-    labels, owners = _objects(found)
     images = len(found.image_ids)
-    repeats, background = np.ones(images), np.ones(images, dtype=bool)
-    background[owners] = False
     if balance is None and background_fraction is None:
         return Composition.each_once(images)
+    labels, owners = _objects(found)
+    repeats, background = np.ones(images), np.ones(images, dtype=bool)
+    background[owners] = False
     if background.all():
         option = "--balance" if background_fraction is None else "--background-fraction"
         raise InputError(f"{option}: no image in {found.file} has an object; leave it out")

@@ -98,7 +98,6 @@ def open_detector(
             f"{options.data}: an image has {train.most_targets} objects, more than the "
             f"{detector.num_queries} queries; {fix}"
         )
-    train.most_in_mosaic = detector.num_queries
     options.check_stages(detector.num_layers)
     detector.encoder.recompute = options.checkpoint_encoder
     freeze(detector, options.freeze)
