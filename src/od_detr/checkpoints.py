@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 
 from od_detr.checkpoint_contents import what_is_wrong
-from od_detr.errors import InputError
+from od_detr.errors import InputError, first_line
 from od_detr.files import also_named, atomic_write
 from od_detr.run_files import RunFiles
 
@@ -178,4 +178,4 @@ def _reason(error: BaseException) -> str:
     for each in (error, error.__context__):
         if isinstance(each, OSError) and each.strerror:
             return each.strerror
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)

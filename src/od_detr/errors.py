@@ -65,3 +65,13 @@ class Interrupted(BaseException):
 
 class ProcessLostError(RuntimeError):
     """Another process of the run ended; the message names its rank, its node and the cause."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's whole message on one line, or the error's name if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

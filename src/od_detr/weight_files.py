@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from od_detr.errors import InputError
+from od_detr.errors import InputError, first_line
 
 # The header of a detector with a thousand tensors takes 100 kB.
 LONGEST_NAME = 200  # of a tensor, as messages show it
@@ -172,9 +172,9 @@ def _reading(file: Path) -> Iterator[None]:
     except InputError:
         raise
     except (SafetensorError, ValueError, OSError, MemoryError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"{file}: cannot be read ({reason}); the file is damaged, save or download it again"
+            f"{file}: cannot be read ({first_line(error)}); the file is damaged, save or "
+            "download it again"
         ) from error
 
 

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from od_detr.data.image_formats import FORMATS, described_content
-from od_detr.errors import InputError
+from od_detr.errors import InputError, one_line
 
 try:
     import simplejpeg
@@ -54,9 +54,8 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
         raise InputError(f"{path}: {content}; {fix}") from error
     # Pillow's decoders raise nearly anything on a hostile file: SyntaxError, struct.error, …
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as an image ({reason}); replace or remove the file"
+            f"{path}: cannot be read as an image ({one_line(error)}); replace or remove the file"
         ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from od_detr.architectures import ARCHITECTURES
 from od_detr.detectors.sizes import DinoSizes, Sizes
 from od_detr.detectors.transformer import DetectionTransformer
-from od_detr.errors import InputError
+from od_detr.errors import InputError, first_line
 from od_detr.files import atomic_write, make_directory, parse_json, read_json, writing
 from od_detr.run_files import DETECTOR_CONFIG as CONFIG
 from od_detr.run_files import WEIGHTS
@@ -125,8 +125,7 @@ def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError) and str(error).startswith(str(directory)):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{directory / CONFIG}: {reason}") from error
+        raise InputError(f"{directory / CONFIG}: {first_line(error)}") from error
     if own is not None and own.get("sha256") != digest_of(weights, own):
         raise InputError(
             f"{directory / WEIGHTS}: is damaged: its SHA-256 differs; save or download it again"

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from od_detr.errors import InputError
+from od_detr.errors import InputError, one_line
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -63,8 +63,9 @@ def frames_of(path: str | Path) -> Iterator[Frame]:
                 pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
                 yield Frame(torch.from_numpy(pixels).permute(2, 0, 1), frame.time or 0.0)
     except av.FFmpegError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as a video ({reason}); replace it") from error
+        raise InputError(
+            f"{path}: cannot be read as a video ({one_line(error)}); replace it"
+        ) from error
 
 
 def number_of_frames(path: str | Path) -> int | None:

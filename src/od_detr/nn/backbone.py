@@ -21,7 +21,7 @@ from timm.models._features import FeatureInfo, FeatureListNet
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from od_detr.errors import InputError
+from od_detr.errors import InputError, first_line
 from od_detr.weight_files import read_safetensors
 
 # Every DETR starts from torchvision's ResNet weights. timm's defaults come from another recipe.
@@ -188,10 +188,9 @@ def create_features(
     try:
         candidate = _create(name, **options)
     except UNBUILDABLE as error:
-        reason = _first_line(error)
         raise InputError(
-            f"--backbone {name}: no such timm model with features_only ({reason}); list them with "
-            "timm.list_models()"
+            f"--backbone {name}: no such timm model with features_only ({first_line(error)}); "
+            "list them with timm.list_models()"
         ) from error
     reductions = list(feature_info(candidate).reduction())
     missing = [stride for stride in strides if stride not in reductions]
@@ -266,16 +265,11 @@ def _check_sizes(name: str, options: Mapping[str, Any]) -> None:
             counts = [each.numel() for each in _create(name, **options).parameters()]
     except (*UNBUILDABLE, ArithmeticError, LookupError, ValueError) as error:
         raise InputError(
-            f"--backbone-options: {name} cannot have these sizes ({_first_line(error)}); give "
-            "others"
+            f"--backbone-options: {name} cannot have these sizes ({first_line(error)}); give others"
         ) from error
     if sum(counts) > MAX_PARAMETERS or 0 in counts:
         size = "weights without elements" if 0 in counts else f"{sum(counts):.1e} parameters"
         raise InputError(f"--backbone-options: such a {name} has {size}; give other sizes")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _create(name: str, **options: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from od_detr.data.image_formats import FORMATS, REPLACE, described_content
 from od_detr.data.images import MAX_PIXELS, orientation_of, unsuitable_pixels
+from od_detr.errors import one_line
 
 # The bytes that end a file of this format. Some programs append a few bytes of their own.
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
@@ -66,8 +67,7 @@ def read_header(path: str | Path) -> Header:
         if isinstance(error, OSError) and error.strerror is not None:
             code = "image-missing" if isinstance(error, FileNotFoundError) else "image-unreadable"
             return Header(code=code, problem=error.strerror, fix="put the image back")
-        reason = " ".join(str(error).split()) or type(error).__name__
-        problem = f"cannot be read as an image ({reason})"
+        problem = f"cannot be read as an image ({one_line(error)})"
         return Header(code="image-unreadable", problem=problem, fix=REPLACE)
 
 

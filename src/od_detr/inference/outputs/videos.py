@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from od_detr.errors import InputError
+from od_detr.errors import InputError, one_line
 from od_detr.inference.outputs.output import Found
 
 CLOCK = Fraction(1, 90_000)  # seconds; the unit of time stamps in most video files
@@ -125,8 +125,7 @@ def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: this video cannot be written ({reason})") from error
+        raise InputError(f"{path}: this video cannot be written ({one_line(error)})") from error
 
 
 class _Sound:

@@ -13,7 +13,7 @@ import torch
 
 from od_detr.checkpoints import Checkpoint
 from od_detr.dotted import flat, with_values
-from od_detr.errors import InputError
+from od_detr.errors import InputError, first_line
 from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions, flag_name
 from od_detr.options.config_file import parse_yaml
 from od_detr.training.nonfinite.guard import all_finite
@@ -36,7 +36,7 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
         before = flat(parse_yaml(config.read_text()))
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{config}: cannot be read ({_first_line(error)}); restore the file"
+            f"{config}: cannot be read ({first_line(error)}); restore the file"
         ) from error
     wanted = flat(plain_options(options))
     fixed = {
@@ -153,7 +153,3 @@ def _check_moments(path: Path, saved: Mapping[str, Any], network: torch.nn.Modul
         raise InputError(
             f"{path}: the optimizer's state is not finite; restore an earlier copy of the file"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

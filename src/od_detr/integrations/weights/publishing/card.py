@@ -32,7 +32,12 @@ With [OD-DETR](https://github.com/od-detr/od-detr) installed:
 """
 
 
-def model_card(name: str, config: Mapping[str, Any], run: RunFiles) -> str:
+def model_card(
+    name: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    rows: Sequence[Mapping[str, str]],
+) -> str:
     """The text of `README.md`: how to use the detector, its classes, training data and AP.
 
     Paths of this computer are not shown, only the names of folders.
@@ -40,10 +45,11 @@ def model_card(name: str, config: Mapping[str, Any], run: RunFiles) -> str:
     Args:
         name: the repository or folder, as `from_pretrained` takes it.
         config: the configuration of the detector, as `open_weights` gives it.
-        run: the run that trained it. Where it has no records, the card has no training section.
+        options: of the run that trained it, see `training_options`. Without any, the card has no
+            training section.
+        rows: of that run's `metrics.csv`, see `metric_rows`.
     """
     model, backbone = config["detector"]["model"], config["detector"]["backbone"]
-    options = training_options(run)
     parts = [
         _metadata(name, config, options),
         f"# {name}\n\nAn object detector: {TITLES.get(model, model)} with {backbone}.",
@@ -51,7 +57,7 @@ def model_card(name: str, config: Mapping[str, Any], run: RunFiles) -> str:
         _classes(config),
     ]
     if options:
-        parts += [_training(options), _results(config, metric_rows(run))]
+        parts += [_training(options), _results(config, rows)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 

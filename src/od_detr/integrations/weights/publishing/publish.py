@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from od_detr.detectors import save_detector
-from od_detr.errors import InputError
+from od_detr.errors import InputError, first_line
 from od_detr.files import writing
 from od_detr.integrations.weights.hub import PAGE
 from od_detr.integrations.weights.opening import open_weights
@@ -36,19 +36,19 @@ def save_with_card(source: str, directory: Path, name: str | None = None) -> Non
         InputError: there is no detector in `source`, or a file cannot be written.
     """
     detector, config = open_weights(source)
-    run = RunFiles.of(source)
     facts = {key: value for key, value in config.items() if key not in DESCRIBED}
     save_detector(detector, directory, config["classes"], **facts)
     card = directory / CARD
     if card.exists():
         return
+    run, name = RunFiles.of(source), name or directory.name
+    options, rows = training_options(run), metric_rows(run)
     with writing(card):
-        card.write_text(model_card(name or directory.name, config, run), encoding="utf-8")
-    rows = metric_rows(run)
-    if rows and training_options(run):
+        card.write_text(model_card(name, config, options, rows), encoding="utf-8")
+    if rows and options:
         from od_detr.reporting.curves import curves
 
-        curves({directory.name if name is None else name: rows}, directory / CURVES)
+        curves({name: rows}, directory / CURVES)
 
 
 def push(
@@ -89,11 +89,8 @@ def push(
             )
         # Of the hub's client, HTTPError is a connection that fails; refusals are OSErrors.
         except (OSError, ValueError, HTTPError) as error:
-            reason = (
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            )
             raise InputError(
-                f"{repository}: cannot be uploaded ({reason}); check the name and the network, and "
-                "log in with 'hf auth login'"
+                f"{repository}: cannot be uploaded ({first_line(error)}); check the name and "
+                "the network, and log in with 'hf auth login'"
             ) from error
     return f"{PAGE}/{made.repo_id}"
