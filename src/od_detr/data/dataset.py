@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -105,8 +104,7 @@ class CocoDataset(Dataset[Sample]):
         others = sum(len(self.annotations.targets(place)[1]) for place in places)
         if len(sample.labels) + others > self.most_in_mosaic:
             return sample
-        height, width = sample.image.shape[1:]
-        tile = replace(self.transform, augment="none").plan(height, width, rng).size
+        tile = self.transform.usual_size(*sample.image.shape[1:])
         return mosaic([sample, *map(self.decoded, places)], tile)
 
     def decoded(self, place: int) -> Sample:
@@ -133,8 +131,7 @@ class CocoDataset(Dataset[Sample]):
         """(height, width) of every image as it enters the detector, under a fixed transform."""
         assert isinstance(self.transform, Transform)
         assert self.transform.augment == "none"
-        sizes = self.annotations.sizes.tolist()
-        return [self.transform.plan(height, width, Random(0)).size for height, width in sizes]
+        return [self.transform.usual_size(*size) for size in self.annotations.sizes.tolist()]
 
     def described(self, split: str) -> list[str]:
         """What was found: format, images, boxes, classes, and what was left out and why."""

@@ -100,12 +100,12 @@ class Transform:
 
     def plan(self, height: int, width: int, rng: Random) -> Plan:
         """Draws what to do with an image of this size."""
-        longest = self.scaled(1333)
         flip = self.augment != "none" and rng.random() < 0.5
         if self.augment in ("none", "flip"):
-            return Plan(flip, fitted(height, width, self.image_size, longest))
+            return Plan(flip, self.usual_size(height, width))
         if self.augment == "strong":
             return self.jittered(height, width, flip, rng)
+        longest = self.scaled(1333)
         short = self.scaled(rng.choice(range(480, 801, 32)))
         if rng.random() < 0.5:
             return Plan(flip, fitted(height, width, short, longest))
@@ -115,11 +115,15 @@ class Transform:
         top, left = rng.randint(0, before_crop[0] - tall), rng.randint(0, before_crop[1] - wide)
         return Plan(flip, fitted(tall, wide, short, longest), before_crop, (top, left, tall, wide))
 
+    def usual_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that an image of this size has in evaluation."""
+        return fitted(height, width, self.image_size, self.scaled(1333))
+
     def jittered(self, height: int, width: int, flip: bool, rng: Random) -> Plan:
         """Another scale, and what of the image fits into the size that it has in evaluation."""
         short = max(SMALLEST, round(self.image_size * rng.uniform(*JITTER)))
         resized = fitted(height, width, short, LONGEST_BEFORE_CROP * self.image_size)
-        usual = fitted(height, width, self.image_size, self.scaled(1333))
+        usual = self.usual_size(height, width)
         tall, wide = (min(sides) for sides in zip(resized, usual, strict=True))
         top, left = rng.randint(0, resized[0] - tall), rng.randint(0, resized[1] - wide)
         return Plan(flip, (tall, wide), resized, (top, left, tall, wide))
