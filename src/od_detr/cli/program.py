@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
@@ -16,6 +15,7 @@ from od_detr.cli.parser import parse
 from od_detr.errors import InputError, Interrupted, LaunchError, ProcessLostError
 from od_detr.options.names import nearest
 from od_detr.ranks import is_chief
+from od_detr.signals import handled, known
 
 LONGEST_WORD = 400  # of a message, in characters; paths have up to 255 a folder
 SKIPPED = 4  # done, but some inputs were skipped: the command's result lists them under "skipped"
@@ -61,18 +61,9 @@ def ended_by_signals() -> Iterator[None]:
     Raises:
         Interrupted: there was such a signal.
     """
-    if threading.current_thread() is not threading.main_thread():
+    numbers = known("SIGTERM", "SIGHUP")
+    with handled((each for each in numbers if signal.getsignal(each) is signal.SIG_DFL), _end):
         yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heard = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
-    for number in heard:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in heard:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from od_detr.errors import Interrupted
+from od_detr.signals import handled, known
 
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+SIGNALS = known("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class StopSignal:
@@ -45,21 +43,11 @@ class StopSignal:
     def listening(self) -> Iterator[StopSignal]:
         """Handles the signals meanwhile; a SIGHUP that `nohup` ignores stays ignored.
 
-        Python delivers signals to the main thread only: in any other this does nothing.
+        In any thread but the main one this does nothing.
         """
-        if threading.current_thread() is not threading.main_thread():
+        ignored = [each for each in known("SIGHUP") if signal.getsignal(each) is signal.SIG_IGN]
+        with handled((each for each in SIGNALS if each not in ignored), self._hear):
             yield self
-            return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        ignored = getattr(signal, "SIGHUP", None)
-        heard = [n for n in SIGNALS if not (n == ignored and before[n] is signal.SIG_IGN)]
-        for number in heard:
-            signal.signal(number, self._hear)
-        try:
-            yield self
-        finally:
-            for number in heard:
-                signal.signal(number, before[number])
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
