@@ -448,8 +448,9 @@ def test_the_division_stays_when_images_are_added_and_groups_stay_together(tmp_p
         SIZE[stem], BOXES[stem] = (8, 8), []
 
     def val(folder: str, names: list[str], **chosen) -> set[str]:
-        coco(tmp_path / folder / "export.json", tmp_path / folder / "images", names)  # type: ignore[arg-type]
-        return set(open_split(tmp_path / folder, "val", Choices(**chosen)).names)
+        data = tmp_path / folder
+        coco(data / "export.json", data / "images", names)  # type: ignore[arg-type]
+        return set(open_split(data, "val", Choices(**chosen)).names)
 
     few, many = val("few", stems[:40]), val("many", stems)
     assert few <= many

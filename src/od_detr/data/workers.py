@@ -60,10 +60,10 @@ class _Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch]:
         with _signals_held():
             batches = super().__iter__()
-        return _told_plainly(batches, self.num_workers)
+        return _explained(batches, self.num_workers)
 
 
-def _told_plainly(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
+def _explained(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
     try:
         yield from batches
     except InputError as error:

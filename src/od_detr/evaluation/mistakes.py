@@ -15,7 +15,7 @@ KINDS = ("found", "missed", "background", "duplicate", "wrong_class", "badly_pla
 
 
 def error_kinds(pairing: Pairing, threshold: float) -> dict[str, int]:
-    """Counts objects and detections above a threshold by what became of them.
+    """Counts objects and detections above a threshold by kind, see `KINDS`.
 
     An object is `found`, or `missed` if no wrong detection below means it either. A detection that
     finds nothing is the first of these that it can be:

@@ -65,7 +65,7 @@ def threshold_lines(results: Results) -> Iterator[str]:
 
 
 def errors_table(results: Results) -> Table:
-    """What became of objects and detections at the threshold."""
+    """Numbers of objects and detections of each kind at the threshold."""
     table = _table(f"at threshold {results['threshold']:.2f}", "number")
     for kind, number in results["errors"].items():
         table.add_row(ERRORS[kind], str(number))

@@ -47,7 +47,7 @@ class Descent:
         self.detector, self.device, self.clip = detector, device, options.opt.clip
         self.precision = options.precision
         half = options.precision == "fp16"
-        self.scaler = torch.amp.GradScaler(device, enabled=half)  # pyright: ignore[reportPrivateImportUsage]
+        self.scaler = torch.GradScaler(device, enabled=half)
         self.optimizer = make_optimizer(detector, options.opt, options.architecture, fused=not half)
         drop, warmup = options.drop_epoch, options.opt.warmup
         self.schedule = make_schedule(self.optimizer, steps_per_epoch, drop, warmup)

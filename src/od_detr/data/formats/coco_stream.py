@@ -159,7 +159,9 @@ class _Reader:
                 buffer = bytearray(size + 2)
                 buffer[:1] = b"["
             self.file.seek(self.position)
-            count = self.file.readinto(memoryview(buffer)[1 : 1 + size])  # type: ignore[attr-defined]
+            count = self.file.readinto(  # type: ignore[attr-defined]
+                memoryview(buffer)[1 : 1 + size]
+            )
             found = _decoded(decoder, buffer, count + 1)
             if found is None:
                 if count < size or size >= LARGEST_WINDOW:

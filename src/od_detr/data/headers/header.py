@@ -54,8 +54,8 @@ class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
 def read_header(path: str | Path) -> Header:
     """The header of an image file; what is wrong with the file is in its `problem`.
 
-    No pixels are decoded, except where a JPEG or PNG does not end as it should: decoding then tells
-    a truncated file from one with something appended.
+    No pixels are decoded, except where a JPEG or PNG does not end as it should: decoding then
+    distinguishes a truncated file from one with something appended.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:

@@ -1,1 +1,1 @@
-"""A cleaned copy of a data set: what can be mended, and what is left out."""
+"""A cleaned copy of a data set: what is repaired, and what is left out."""

@@ -1,4 +1,4 @@
-"""What can be mended in annotations without losing a record: units, sizes, names, edges."""
+"""Repairs of annotations that lose no record: units, sizes, names, edges."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Trial:
 
         Args:
             steps: the batches of each step.
-            clock: tells the time in seconds.
+            clock: returns the time in seconds.
             enough: seconds after which no further step begins.
         """
         self.wait()

@@ -28,7 +28,7 @@ STORE_TIMEOUT = timedelta(seconds=5)
 
 
 class Launched(ClusterEnvironment):
-    """Tells Lightning what `od_detr.ranks` found out, so that both always agree.
+    """Gives Lightning the ranks that `od_detr.ranks` found, so that both always agree.
 
     Args:
         place: The place of this process. All processes are started outside Lightning.
