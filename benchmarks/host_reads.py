@@ -1,7 +1,7 @@
 """What the host reads from the device in a training step: each read makes it wait for all that is
 queued.
 
-On a GPU, CUDA's synchronisation debug mode tells of every one and where it is. Elsewhere the
+On a GPU, CUDA's synchronisation debug mode reports every one and where it is. Elsewhere the
 operators are counted whose result the host needs: a number or a size. Waiting for a recorded event
 is no read in this sense: the matching waits so, for a copy that was begun long before.
 """
@@ -58,7 +58,8 @@ class Reads(TorchDispatchMode):
         super().__init__()
         self.operators = self.count = self.most = self.steps = 0
         self.places: set[str] = set()
-        self.copied: set[int] = set()
+        # By address, and kept alive: memory that is used again would pass for a copy.
+        self.copied: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operators += 1
@@ -78,7 +79,7 @@ class Reads(TorchDispatchMode):
 
         def known(copy: HostCopy) -> Tensor:
             tensor = wait(copy)
-            self.copied.add(tensor.data_ptr())
+            self.copied[tensor.data_ptr()] = tensor
             return tensor
 
         with patch.object(HostCopy, "wait", known):
