@@ -126,10 +126,12 @@ def test_the_written_results_are_scored_by_pycocotools(
     assert len(loaded.anns) == len(written)
 
 
-@pytest.mark.parametrize("content", [b"version https://git-lfs", None])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("content", "workers"),
+    [(b"version https://git-lfs", 0), (b"version https://git-lfs", 1), (None, 1), ("gone", 0)],
+)
 def test_an_unreadable_image_stops_an_evaluation_or_is_left_out_with_its_objects(
-    content: bytes | None,
+    content: bytes | str | None,
     workers: int,
     untrained: Path,
     mixed: tuple[Path, list[dict]],
@@ -138,7 +140,10 @@ def test_an_unreadable_image_stops_an_evaluation_or_is_left_out_with_its_objects
     """Another kind of file is seen in the header, cut pixels when the image is decoded."""
     data, _ = mixed
     damaged = data / "val" / "1.png"
-    damaged.write_bytes(damaged.read_bytes()[:400] if content is None else content)
+    if isinstance(content, str):
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:400] if content is None else content)
     with pytest.raises(InputError, match=r"val\.json: image 7: .*1\.png"):
         evaluate_run(untrained, data, device="cpu", workers=workers)
     skip = ["--on-unreadable", "skip", "--workers", str(workers)]

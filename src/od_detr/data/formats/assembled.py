@@ -15,10 +15,13 @@ from od_detr.data.preparation.units import box_findings
 
 @dataclass
 class LabelledImage:
-    """One image and its objects: (label, x, y, width, height in pixels, crowd) each."""
+    """One image and its objects: (label, x, y, width, height in pixels, crowd) each.
+
+    `path` is empty where there is no such file.
+    """
 
     name: str
-    path: Path
+    path: str
     size: tuple[int, int]
     objects: list[tuple[int, float, float, float, float, bool]] = field(default_factory=list)
 
@@ -39,7 +42,7 @@ def assembled(
         format_name,
         np.arange(1, len(images) + 1),
         Strings.of(image.name for image in images),
-        Strings.of(str(image.path) for image in images),
+        Strings.of(image.path for image in images),
         np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         table,

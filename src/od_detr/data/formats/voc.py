@@ -109,14 +109,14 @@ def _read(
     if path is None:
         problem = f"filename {name!r} is no file in JPEGImages, images or beside the XML file"
         found.append(error("image-file", file, "", problem, "add the image or remove the XML file"))
-        return None
     size = tuple(_whole(tree.findtext(f"size/{side}")) for side in ("height", "width"))
-    if min(size) < 1:
+    if path is not None and min(size) < 1:
         header = read_header(path)
         size = header.size
         if header.code:
             found.append(error(header.code, path, "", header.problem, header.fix))
-    image = LabelledImage(path.name, path, (size[0], size[1]))
+    name = path.name if path is not None else name or file.stem
+    image = LabelledImage(name, str(path or ""), (size[0], size[1]))
     return image, _objects(tree, file, choices, found)
 
 

@@ -76,7 +76,7 @@ def read_yolo(split: YoloSplit) -> Annotations:
         labels = label_file(path)
         if header.code:
             found.append(error(header.code, path, "", header.problem, header.fix))
-        image = LabelledImage(path.name, path, header.size)
+        image = LabelledImage(path.name, str(path), header.size)
         if labels.is_file():
             used.add(labels)
             image.objects += _objects(labels, header.size, found)
@@ -172,7 +172,7 @@ def _unknown_classes(
         for row in wrong:
             problem = f"class {row[0]} is not among the {len(names)} names of {split.file}"
             fix = "add the name or correct the class"
-            found.append(error("label-class", label_file(image.path), "", problem, fix))
+            found.append(error("label-class", label_file(Path(image.path)), "", problem, fix))
         image.objects = [row for row in image.objects if row[0] < len(names)]
     return found
 

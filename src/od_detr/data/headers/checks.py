@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.findings import Finding, error, limited
-from od_detr.data.headers.header import Header
+from od_detr.data.headers.header import OF_FILES, Header
 from od_detr.data.headers.scan import read_headers
+
+NO_FILE = Header(
+    code="image-file", problem="is no file of the data set", fix="add the image or remove its entry"
+)
 
 
 def with_header_findings(annotations: Annotations) -> Annotations:
@@ -19,12 +24,21 @@ def with_header_findings(annotations: Annotations) -> Annotations:
 
 
 def unreadable(annotations: Annotations) -> tuple[Annotations, list[str]]:
-    """The images whose headers can be read, checked as above, and a line for each of the others."""
-    headers = read_headers(annotations.paths)
+    """The images whose headers can be read, checked as above, and a line for each of the others.
+
+    What the reader found about files concerns the others alone, and is dropped.
+    """
+    read = read_headers(annotations.paths)
+    headers = [
+        header if path else NO_FILE for path, header in zip(annotations.paths, read, strict=True)
+    ]
     wrong = [image for image, header in enumerate(headers) if header.code]
     lines = [str(_finding(annotations, image, headers[image])) for image in wrong]
     left = [image for image, header in enumerate(headers) if not header.code]
     kept = annotations.selected(np.array(left, dtype=np.int64))
+    kept = replace(
+        kept, findings=tuple(each for each in kept.findings if each.code not in OF_FILES)
+    )
     found = header_findings(kept, [headers[image] for image in left])
     return kept.with_findings(found), lines
 
@@ -66,4 +80,5 @@ def _finding(annotations: Annotations, image: int, header: Header) -> Finding:
         code, problem = "image-wrong-size", f"is {shown}, but {entry}"
         fix = "correct the entry and its boxes"
     record = f"image {annotations.image_ids[image]}"
-    return error(code, annotations.file, record, f"{annotations.paths[image]}: {problem}", fix)
+    name = annotations.paths[image] or annotations.names[image]
+    return error(code, annotations.file, record, f"{name}: {problem}", fix)

@@ -16,6 +16,19 @@ from od_detr.errors import one_line
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 TAIL = 64
 
+# Findings about an image's file, and not about what is written of it: a reader's `image-file`
+# (there is none) and the codes of `Header`.
+OF_FILES = frozenset(
+    (
+        "image-file",
+        "image-format",
+        "image-missing",
+        "image-pixels",
+        "image-too-large",
+        "image-unreadable",
+    )
+)
+
 
 class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the first bytes of an image file say, and the last ones of a JPEG or PNG.
