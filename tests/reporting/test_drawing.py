@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import supervision
 from PIL import Image
 
+from od_detr.reporting.boxed import colour
 from od_detr.reporting.drawing import COLOURS, TEXT_COLOURS, contact_sheet, draw
 
 CLASSES = ["circle", "square"]
@@ -24,6 +27,12 @@ def detections(
 
 def colours_at(picture: Image.Image, *points: tuple[int, int]) -> list[tuple[int, ...]]:
     return [picture.getpixel(point) for point in points]
+
+
+def test_no_class_has_the_red_of_a_box_at_fault() -> None:
+    hues = [int(re.findall(r"\d+", colour(label))[0]) for label in range(1300)]
+    assert all(30 < hue < 330 for hue in hues)
+    assert len(set(hues[:12])) == 12
 
 
 def test_a_small_image_is_enlarged_and_its_boxes_with_it() -> None:

@@ -15,7 +15,9 @@ from PIL import Image
 LONGEST = 480  # pixels of the picture inside the page
 MOST_BOXES = 300
 BEYOND = 0.25  # of the image, to show boxes that lie outside
-FIRST_HUE, GOLDEN_ANGLE = 210, 137.508  # degrees: hues of any number of classes stay apart
+# Hues of any number of classes stay apart. None is near red, the colour of a box at fault.
+HUES = 40, 310  # degrees
+FIRST_HUE, GOLDEN_RATIO = 0.63, 0.381966  # shares of the range: blue, and the step to the next
 
 STYLE = """
 .gallery { display: grid; gap: 1rem;
@@ -62,7 +64,7 @@ def boxed(
         picture = _svg(pixels, boxes[:MOST_BOXES], caption)
     names = {box.label: box.name for box in boxes}
     swatches = "".join(
-        f'<span class="swatch"><i style="background:{_hue(label)}"></i>{escape(name)}</span>'
+        f'<span class="swatch"><i style="background:{colour(label)}"></i>{escape(name)}</span>'
         for label, name in sorted(names.items())[:6]
     )
     words = f"<b>{escape(caption)}</b>{escape(text)}{'<br>' if text and swatches else ''}"
@@ -96,7 +98,7 @@ def _svg(pixels: UInt8[np.ndarray, "H W 3"], boxes: Sequence[Box], caption: str)
 def _shape(box: Box) -> str:
     x, y, width, height = box.xywh
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}"'
-    kind = "marked" if box.is_marked else f'line" stroke="{_hue(box.label)}'
+    kind = "marked" if box.is_marked else f'line" stroke="{colour(box.label)}'
     return (
         f'<rect class="edge" {place}/>'
         f'<rect class="{kind}" {place}><title>{escape(box.name)}</title></rect>'
@@ -117,5 +119,8 @@ def _extent(width: int, height: int, boxes: Sequence[Box]) -> tuple[float, float
     )
 
 
-def _hue(label: int) -> str:
-    return f"hsl({(FIRST_HUE + label * GOLDEN_ANGLE) % 360:.0f} 90% 64%)"
+def colour(label: int) -> str:
+    """The colour of a class in CSS."""
+    low, high = HUES
+    share = (FIRST_HUE + label * GOLDEN_RATIO) % 1
+    return f"hsl({low + share * (high - low):.0f} 90% 64%)"

@@ -16,7 +16,7 @@ def cost_in_words(problem: Problem) -> str:
     if problem.severity == "error":
         return "stops training"
     if not problem.cost:
-        return "-"
+        return "note" if problem.severity == "note" else "no cost"
     return f"{100 * problem.cost:.1f} %" if problem.cost >= 0.0005 else "< 0.1 %"
 
 
