@@ -15,7 +15,7 @@ from od_detr.data.findings import raise_errors
 from od_detr.data.folders import Split, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.data.images import read_image
-from od_detr.data.sampling.composition import Draw
+from od_detr.data.sampling.composition import Composition, Draw
 from od_detr.data.strong.mosaic import mosaic
 from od_detr.data.transforms import Sample, Transform
 from od_detr.errors import InputError
@@ -57,6 +57,7 @@ class CocoDataset(Dataset[Sample]):
         self.annotations = annotations
         self.transform = transform
         self.seed = seed
+        self.composition = Composition.each_once(len(annotations.image_ids))  # of an epoch
         self.most_in_mosaic = 100  # objects; no more than the detector has queries
 
     @classmethod
@@ -97,10 +98,11 @@ class CocoDataset(Dataset[Sample]):
     def in_mosaic(self, sample: Sample, rng: Random) -> Sample:
         """The sample with three others, if they do not have too many objects together.
 
+        An image is among the others as often as it is in the epochs, see `composition`.
         Each of the four gets the size that the first one has in evaluation, or what fits into it.
         """
         assert isinstance(self.transform, Transform)
-        places = [rng.randrange(len(self)) for _ in range(3)]
+        places = [self.composition.any_image(rng) for _ in range(3)]
         others = sum(len(self.annotations.targets(place)[1]) for place in places)
         if len(sample.labels) + others > self.most_in_mosaic:
             return sample

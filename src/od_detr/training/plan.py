@@ -174,9 +174,10 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         check_same_data(plan.checkpoint, data)
     detector = open_detector(options, train, plan.start, frozen)
     train.most_in_mosaic = detector.num_queries
+    train.composition = open_composition(options, train.annotations)
     place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
     sampler = BatchSampler(
-        open_composition(options, train.annotations),
+        train.composition,
         options.batch_size,
         seed=options.seed,
         drop_last=True,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
 from od_detr.boxes import cxcywh_to_xyxy
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.sampling.composition import Draw
+from od_detr.data.sampling.composition import Composition, Draw
 from od_detr.data.strong.mosaic import mosaic
 from od_detr.data.strong.photometric import distorted
 from od_detr.data.transforms import Sample, Transform
@@ -88,6 +89,24 @@ def test_a_sample_is_a_function_of_seed_epoch_and_place(scenes: Path) -> None:
         assert torch.equal(one.boxes, same.boxes)
         assert torch.equal(one.labels, same.labels)
         assert not (later.image.shape == one.image.shape and torch.equal(later.image, one.image))
+
+
+def test_the_others_of_a_mosaic_are_as_frequent_as_in_the_epochs(scenes: Path) -> None:
+    """A share of 600 draws is within 5 standard errors: 5 * sqrt(0.75 * 0.25 / 600) = 0.09."""
+    data = CocoDataset.from_folder(scenes, "train", Transform(32, "strong"))
+    repeats = np.zeros(len(data))
+    repeats[1], repeats[2] = 1.0, 3.0
+    data.composition = Composition(repeats, np.zeros(len(data), dtype=bool))
+    rng = Random(0)
+    drawn = [data.composition.any_image(rng) for _ in range(600)]
+    assert set(drawn) == {1, 2}
+    assert abs(drawn.count(2) / 600 - 0.75) < 0.09
+    labels = [data.decoded(place).labels.tolist() for place in (0, 1, 2)]
+    for seed in range(8):
+        rng = Random(seed)
+        others = [labels[data.composition.any_image(rng)] for _ in range(3)]
+        found = data.in_mosaic(data.decoded(0), Random(seed)).labels.tolist()
+        assert found == sum(others, labels[0])
 
 
 def test_a_mosaic_has_no_more_objects_than_allowed(scenes: Path) -> None:

@@ -6,6 +6,7 @@ Every epoch has the same number of images, because the learning-rate schedule co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 from typing import NamedTuple
 
@@ -56,6 +57,16 @@ class Composition:
     @property
     def _parts(self) -> tuple[Bool[np.ndarray, " I"], Bool[np.ndarray, " I"]]:
         return ~self.background, self.background
+
+    def any_image(self, rng: Random) -> int:
+        """The place of an image, each as likely as it is frequent in the epochs."""
+        point = rng.random() * self._ends[-1]
+        return int(np.searchsorted(self._ends[:-1], point, side="right"))
+
+    @cached_property
+    def _ends(self) -> Float64[np.ndarray, " I"]:
+        """The images' shares of an epoch end to end."""
+        return np.cumsum(self.repeats)
 
     def copies(self, seed: int, epoch: int) -> Int64[np.ndarray, " I"]:
         """The number of copies of each image in an epoch."""
