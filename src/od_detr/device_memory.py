@@ -29,7 +29,7 @@ def advice(options: TrainOptions) -> str:
     """One line: what was too large, `remedies`, and what is saved."""
     last = RunFiles.of(options.output).last
     end = f"; {last} holds what was trained before" if last.exists() else ""
-    full = f"--batch-size {options.batch_size}: the device's memory is full"
+    full = f"--batch-size {options.device_batch}: the device's memory is full"
     return f"{full}; give {remedies(options)}{end}"
 
 
@@ -40,9 +40,9 @@ def remedies(options: TrainOptions) -> str:
     images of 0.7 times the side need half of it.
     """
     ways = []
-    smaller = largest_divisor(options.batch_size)
-    if smaller < options.batch_size:
-        accumulate = options.accumulate * options.batch_size // smaller
+    smaller = largest_divisor(options.device_batch)
+    if smaller < options.device_batch:
+        accumulate = options.accumulate * options.device_batch // smaller
         ways.append(f"--batch-size {smaller} --accumulate {accumulate}")
     ways.append(f"--image-size {max(32, round(options.short_side * 0.7 / 32) * 32)}")
     if not options.checkpoint_encoder:

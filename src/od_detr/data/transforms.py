@@ -105,19 +105,25 @@ class Transform:
             return Plan(flip, self.usual_size(height, width))
         if self.augment == "strong":
             return self.jittered(height, width, flip, rng)
-        longest = self.scaled(1333)
         short = self.scaled(rng.choice(range(480, 801, 32)))
         if rng.random() < 0.5:
-            return Plan(flip, fitted(height, width, short, longest))
+            return Plan(flip, fitted(height, width, short, self.longest))
         before = self.scaled(rng.choice((400, 500, 600)))
         before_crop = fitted(height, width, before, LONGEST_BEFORE_CROP * self.image_size)
         tall, wide = (self.window(side, rng) for side in before_crop)
         top, left = rng.randint(0, before_crop[0] - tall), rng.randint(0, before_crop[1] - wide)
-        return Plan(flip, fitted(tall, wide, short, longest), before_crop, (top, left, tall, wide))
+        return Plan(
+            flip, fitted(tall, wide, short, self.longest), before_crop, (top, left, tall, wide)
+        )
+
+    @property
+    def longest(self) -> int:
+        """The most pixels that the long side of an image has afterwards."""
+        return self.scaled(1333)
 
     def usual_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) that an image of this size has in evaluation."""
-        return fitted(height, width, self.image_size, self.scaled(1333))
+        return fitted(height, width, self.image_size, self.longest)
 
     def jittered(self, height: int, width: int, flip: bool, rng: Random) -> Plan:
         """Another scale, and what of the image fits into the size that it has in evaluation."""

@@ -84,7 +84,7 @@ def distilled_share(options: TrainOptions, steps_per_epoch: int) -> float:
     """The share of the steps of a run that distil; 1 for a recipe that never does."""
     if not options.distils:
         return 1.0
-    steps = range(options.epochs * steps_per_epoch)
+    steps = range(options.total_epochs * steps_per_epoch)
     return fmean(options.distils_at(step, steps_per_epoch) for step in steps)
 
 

@@ -63,7 +63,7 @@ class Experiment:
             seed: its seed.
             cost: divides the number of epochs.
         """
-        epochs = max(1, round(scale.epochs * self.epochs / SCHEDULE / cost))
+        epochs = max(1, round(scale.total_epochs * self.epochs / SCHEDULE / cost))
         options = replace(
             scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed
         )
@@ -87,7 +87,7 @@ class Experiment:
     def command(self) -> str:
         """The run as the paper has it, on its own: ``od-detr train``."""
         chosen: dict[str, Any] = {"data": "COCO", "devices": DEVICES}
-        defaults = TrainOptions(data="", model=DEFAULT_MODEL)
+        defaults = TrainOptions(data="", model=DEFAULT_MODEL, epochs=SCHEDULE)
         named = {"model": self.model, "recipe": self.recipe, "epochs": self.epochs}
         chosen |= {
             key: value

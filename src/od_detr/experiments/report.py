@@ -88,7 +88,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
         else f"weights {Path(shared.backbone_weights).name}"
     )
     backbone = f"a narrower {shared.backbone}" if shared.backbone_options else shared.backbone
-    images = shared.batch_size * (shared.devices or 1) * shared.accumulate
+    images = shared.device_batch * (shared.devices or 1) * shared.accumulate
     rate = (
         "the learning rate of each architecture"
         if shared.opt.lr is None
@@ -96,9 +96,9 @@ def _setting(scale: str, shared: TrainOptions) -> str:
     )
     return (
         f"Scale {scale}: data {Path(shared.data).name}, {backbone}, {weights}, "
-        f"{shared.image_size} px, {images} images a step, {rate}. {shared.epochs} epochs stand for "
-        "24 epochs of the paper, and other schedules scale with them. The paper's results are on "
-        "COCO."
+        f"{shared.image_size} px, {images} images a step, {rate}. {shared.total_epochs} epochs "
+        "stand for 24 epochs of the paper, and other schedules scale with them. The paper's "
+        "results are on COCO."
     )
 
 

@@ -87,12 +87,12 @@ def on_devices(scale: TrainOptions, devices: int) -> TrainOptions:
 
     No device gets more images than before; gradients are accumulated instead.
     """
-    images = scale.batch_size * (scale.devices or 1) * scale.accumulate
+    images = scale.device_batch * (scale.devices or 1) * scale.accumulate
     if devices < 1 or images % devices:
         raise InputError(
             f"--devices {devices}: {images} images a step cannot be shared evenly; give a divisor"
         )
-    batch = max(size for size in range(1, scale.batch_size + 1) if images // devices % size == 0)
+    batch = max(size for size in range(1, scale.device_batch + 1) if images // devices % size == 0)
     return replace(scale, devices=devices, batch_size=batch, accumulate=images // devices // batch)
 
 

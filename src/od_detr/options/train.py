@@ -32,6 +32,7 @@ DEFAULT_MODEL: ModelName = "deformable-detr-plus"
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
 # Epoch after which the originals reduce the learning rate, by length of the schedule.
 DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
+DEFAULT_EPOCHS, DEFAULT_BATCH = 24, 2  # the paper's, the batch on each of 8 devices
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,15 @@ class TrainOptions(DataOptions):
         may_change_on_resume=True,
         per_run=True,
     )
-    epochs: int = option(
-        24,
+    epochs: int | None = option(
+        None,
         "Number of passes over the training images.",
         at_least=1,
         cap=10**6,
         everyday=True,
+        resolved=True,
         may_change_on_resume=True,
+        shown="24; more for few images",
         known_as=("epoch", "max_epochs", "num_epochs"),
     )
     budget: str | None = option(
@@ -117,12 +120,14 @@ class TrainOptions(DataOptions):
         shown="train all epochs",
         known_as=("early_stopping", "early_stop", "early_stopping_patience"),
     )
-    batch_size: int = option(
-        2,
-        "Images for each device and step.",
+    batch_size: int | None = option(
+        DEFAULT_BATCH,
+        "Images for each device and step. auto: what fits into memory, accumulated to 16 a step "
+        "(fewer if there are less than 800 images).",
         at_least=1,
         cap=65_536,
         everyday=True,
+        resolved=True,
         known_as=("batch", "bs", "batchsize"),
     )
     accumulate: int = option(
@@ -308,11 +313,21 @@ class TrainOptions(DataOptions):
         return ARCHITECTURES[self.model or DEFAULT_MODEL]
 
     @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole schedule: the default ones until the data decide."""
+        return DEFAULT_EPOCHS if self.epochs is None else self.epochs
+
+    @property
+    def device_batch(self) -> int:
+        """Images of a batch on each device: the default ones until its memory decides."""
+        return DEFAULT_BATCH if self.batch_size is None else self.batch_size
+
+    @property
     def drop_epoch(self) -> int:
         """First epoch (counted from 0) with the reduced learning rate."""
         if self.opt.drop is not None:
             return self.opt.drop
-        return DROPS.get(self.epochs, max(1, round(self.epochs * 5 / 6)))
+        return DROPS.get(self.total_epochs, max(1, round(self.total_epochs * 5 / 6)))
 
     @property
     def distils(self) -> bool:
@@ -332,7 +347,7 @@ class TrainOptions(DataOptions):
             steps_per_epoch: optimizer steps an epoch.
         """
         start, stop, every = self.distill.start, self.distill.stop, self.distill.every
-        epochs = math.inf if stop is None else stop * self.epochs if stop < 1 else stop
+        epochs = math.inf if stop is None else stop * self.total_epochs if stop < 1 else stop
         return start <= step < epochs * steps_per_epoch and (step - start) % every == 0
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 from od_detr.device_memory import memory_explained
 from od_detr.dotted import flat
 from od_detr.options import TrainOptions
+from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import estimate
 from od_detr.training.display.start import opening_lines
@@ -52,7 +53,7 @@ def fit(options: TrainOptions) -> Run:
         NonFiniteError: losses, gradients or weights stayed infinite or NaN.
         Interrupted: the user stopped the run; everything is saved.
     """
-    return trained(assembled(within_budget(planned(options))))
+    return trained(assembled(within_budget(with_batch_size(planned(options)))))
 
 
 def trained(parts: Parts) -> Run:

@@ -49,7 +49,7 @@ class Loop:
         self._saved, self._advised = time.monotonic(), False
         self.steps = StepLog(self.state.log, min(STEPS, parts.state.steps_per_epoch))
         self.steps.resumed()
-        epochs, batches = self.options.epochs, len(parts.sampler)
+        epochs, batches = self.options.total_epochs, len(parts.sampler)
         left = epochs - self.state.epoch
         pace = Pace(left * batches - self.state.batch, -(-left // self.options.eval.every))
         device = training.fabric.device
@@ -71,7 +71,7 @@ class Loop:
                     self.validate()
                 if self.stopping and not self.finished:
                     raise self.stop.interruption
-            if self.state.epoch < self.options.epochs:
+            if self.state.epoch < self.options.total_epochs:
                 self.display.say(
                     f"stopped after epoch {self.state.epoch}: {self.state.without_gain} "
                     f"validations without a higher AP than {100 * self.state.best_ap:.1f}, which "
@@ -100,7 +100,7 @@ class Loop:
         self.training.settle(self.display.say)
         self.log_step(self.steps.ended())
         state.close_epoch().update(self.training.rates())
-        last = state.epoch == options.epochs
+        last = state.epoch == options.total_epochs
         state.validation_due = last or state.epoch % options.eval.every == 0
         if not state.validation_due:
             self.directory.write_rows(state.rows)
@@ -142,7 +142,7 @@ class Loop:
         state, parts = self.state, self.parts
         if self._advised or state.best_ap >= NEAR_ZERO:
             return
-        steps = parts.state.steps_per_epoch * self.options.epochs
+        steps = parts.state.steps_per_epoch * self.options.total_epochs
         pretrained = self.options.init is not None
         facts = facts_of(parts.val, state.validation.summaries, state.step, steps, pretrained)
         line = advice(facts)
@@ -184,7 +184,7 @@ class Loop:
         """Whether nothing is left to train, all ranks alike: they validate the same images."""
         patience, measured = self.options.patience, self.state.best_ap >= 0
         impatient = patience is not None and measured and self.state.without_gain >= patience
-        return impatient or self.state.epoch >= self.options.epochs
+        return impatient or self.state.epoch >= self.options.total_epochs
 
     @property
     def save_due(self) -> bool:

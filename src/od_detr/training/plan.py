@@ -39,6 +39,7 @@ from od_detr.training.record.resume import check_fits, check_same_data, resume_o
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
 from od_detr.training.record.validation import ONLINE, TEACHER, Validation
+from od_detr.training.setup.epochs import with_epochs
 from od_detr.training.setup.freezing import check_freeze
 from od_detr.training.setup.opening import open_composition, open_data, open_detector
 from od_detr.training.setup.start import Start, read_start, resumed_start, say, with_start
@@ -178,16 +179,17 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     place: dict[str, Any] = {"rank": plan.place.rank, "world_size": plan.place.world_size}
     sampler = BatchSampler(
         train.composition,
-        options.batch_size,
+        options.device_batch,
         seed=options.seed,
         drop_last=True,
         **place,
     )
-    val_sampler = AlikeBatches(val.input_sizes(), options.batch_size, **place)
+    val_sampler = AlikeBatches(val.input_sizes(), options.device_batch, **place)
     steps_per_epoch = -(-len(sampler) // options.accumulate)
+    options = with_epochs(options, steps_per_epoch)
     teacher = None
     if options.has_teacher:
-        teacher = make_teacher(detector, options.ema, steps_per_epoch * options.epochs)
+        teacher = make_teacher(detector, options.ema, steps_per_epoch * options.total_epochs)
     recipe = make_recipe(options, detector, teacher)
     if options.compile:
         for each in (detector,) if teacher is None else (detector, teacher.detector):

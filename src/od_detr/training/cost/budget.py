@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-import torch
-
 from od_detr.device_memory import memory_explained
 from od_detr.dotted import with_values
 from od_detr.errors import InputError
-from od_detr.options import TrainOptions
 from od_detr.structures import Batch
-from od_detr.training.cost.trial import ALWAYS, Trial
+from od_detr.training.cost.trial import ALWAYS, Trial, by_trial
 from od_detr.training.display.pace import duration
 from od_detr.training.loop import in_steps
-from od_detr.training.main_memory import give_back
 from od_detr.training.plan import Parts, Plan
 from od_detr.training.record.validation import ONLINE, TEACHER
 from od_detr.training.setup.start import say
@@ -40,14 +35,17 @@ def within_budget(plan: Plan, frozen: bool | None = None) -> Plan:
         frozen: see `open_detector`.
 
     Raises:
-        InputError: the budget contradicts another option, or does not hold one epoch.
+        InputError: the budget contradicts another option or does not hold one epoch, or the
+            device's memory does not suffice.
     """
     options, budget = plan.options, plan.options.budget
     if budget is None:
         return plan
     began, allowed = time.monotonic(), seconds_of(budget)
     check_budget(plan)
-    epoch = measured_epoch(plan, frozen)
+    with memory_explained(options):
+        one = replace(plan, options=replace(options, epochs=1))
+        epoch = by_trial(one, epoch_seconds, frozen)
     epochs = int(SHARE * (allowed - (time.monotonic() - began)) / epoch)
     if epochs < 1:
         raise InputError(
@@ -59,25 +57,6 @@ def within_budget(plan: Plan, frozen: bool | None = None) -> Plan:
         f"validation, so --epochs is {epochs}"
     )
     return replace(plan, options=replace(options, epochs=epochs))
-
-
-def measured_epoch(plan: Plan, frozen: bool | None = None) -> float:
-    """Seconds of an epoch, by a trial whose memory is free again afterwards.
-
-    Raises:
-        InputError: the device's memory does not suffice.
-    """
-    with memory_explained(plan.options):
-        trial = Trial(replace(plan, options=replace(plan.options, epochs=1)), frozen)
-        seconds = epoch_seconds(trial)
-    device = trial.parts.fabric.device
-    del trial
-    gc.collect()
-    give_back()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    return seconds
 
 
 def seconds_of(budget: str) -> float:
@@ -102,7 +81,7 @@ def check_budget(plan: Plan) -> None:
     options = plan.options
     if options.resume:
         raise InputError("--budget: a resumed run keeps its --epochs; leave --budget out")
-    if options.epochs != TrainOptions.epochs:
+    if options.epochs is not None:
         raise InputError(f"--budget and --epochs {options.epochs} exclude each other; give one")
     if plan.place.world_size > 1:
         raise InputError("--budget measures a single process; give --epochs with several devices")

@@ -7,6 +7,7 @@ from typing import Any
 
 from od_detr.device_memory import remedies
 from od_detr.options import TrainOptions
+from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import Estimate, estimate
 from od_detr.training.cost.passes import ASPECT, extrapolated, flops
@@ -72,8 +73,8 @@ class Costs:
             "image_size": options.short_side,
             "device": str(parts.fabric.device),
             "devices": parts.plan.place.world_size,
-            "epochs": options.epochs,
-            "steps": parts.state.steps_per_epoch * options.epochs,
+            "epochs": options.total_epochs,
+            "steps": parts.state.steps_per_epoch * options.total_epochs,
             "parameters": sum(size for size, _ in sizes),
             "trainable_parameters": sum(size for size, trains in sizes if trains),
             "flops_per_image": self.flops,
@@ -95,7 +96,8 @@ def dry_run(options: TrainOptions) -> Costs:
     blank = replace(plan.options, backbone_weights=weights, compile=False)
     pretrained = options.backbone_weights != "none"
     frozen = pretrained or None
-    parts = assembled(within_budget(replace(plan, options=blank), frozen), frozen)
+    plan = with_batch_size(replace(plan, options=blank), frozen)
+    parts = assembled(within_budget(plan, frozen), frozen)
     cost, detector = estimate(parts), parts.network.detector
     assert cost is not None  # nothing is compiled
     size = (blank.short_side, round(blank.short_side * ASPECT))

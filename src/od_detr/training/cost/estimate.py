@@ -49,21 +49,25 @@ def estimate(parts: Parts) -> Estimate | None:
     side = options.short_side
     with torch.random.fork_rng(), ranks.alone():
         network = copy.deepcopy(parts.network)
-        with half_precision(options.precision, "cpu"):
-            shape = (side, round(side * ASPECT))
-            saved = extrapolated(lambda size: saved_bytes(network, size), shape)
-        held = held_bytes(network) + options.batch_size * saved
+        each = image_bytes(network, (side, round(side * ASPECT)), options.precision)
+        held = held_bytes(network) + options.device_batch * each
         area = mean_area(parts.train, parts.sampler)
         try:
-            step = step_seconds(network.to(device), area, options.batch_size, options.precision)
+            step = step_seconds(network.to(device), area, options.device_batch, options.precision)
         except torch.OutOfMemoryError:
             return Estimate(None, held)
-    steps = parts.state.steps_per_epoch * options.accumulate * options.epochs
-    validations = -(-options.epochs // options.eval.every)
+    steps = parts.state.steps_per_epoch * options.accumulate * options.total_epochs
+    validations = -(-options.total_epochs // options.eval.every)
     detectors = 1 if network.teacher is None else 2
     images = len(parts.val) / parts.plan.place.world_size * detectors * validations
-    seconds = step * (steps + FORWARD * images / options.batch_size)
+    seconds = step * (steps + FORWARD * images / options.device_batch)
     return Estimate(seconds, held)
+
+
+def image_bytes(network: Supervised, size: tuple[int, int], precision: str) -> int:
+    """Bytes that a step keeps for each image of `size` (height, width); the network is on a CPU."""
+    with half_precision(precision, "cpu"):
+        return extrapolated(lambda small: saved_bytes(network, small), size)
 
 
 def held_bytes(network: Supervised) -> int:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from io import StringIO
+from typing import TypeVar
 
 import torch
 
 from od_detr.structures import Batch
+from od_detr.training.main_memory import give_back
 from od_detr.training.module import Training
 from od_detr.training.plan import Plan, assembled
+
+Found = TypeVar("Found")
 
 # Options of a run whose every step distils, if its recipe does.
 ALWAYS = {"distill.start": 0, "distill.stop": None, "distill.every": 1}
@@ -67,3 +72,22 @@ class Trial:
         device = self.parts.fabric.device
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+
+
+def by_trial(plan: Plan, measure: Callable[[Trial], Found], frozen: bool | None = None) -> Found:
+    """What `measure` finds in a trial of the plan, whose memory is free again afterwards.
+
+    Args:
+        plan: what to train.
+        measure: a function of the trial.
+        frozen: see `open_detector`.
+    """
+    trial = Trial(plan, frozen)
+    device, found = trial.parts.fabric.device, measure(trial)
+    del trial
+    gc.collect()
+    give_back()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return found

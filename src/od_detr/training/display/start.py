@@ -20,7 +20,7 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
     trained = [e.numel() for e in parts.network.detector.parameters() if e.requires_grad]
     device = parts.fabric.device
     arithmetic = described_arithmetic(options.precision, options.matmul, device.type)
-    total = parts.state.steps_per_epoch * options.epochs
+    total = parts.state.steps_per_epoch * options.total_epochs
     accumulated = f" x {options.accumulate} accumulated" if options.accumulate > 1 else ""
     processes = f" x {place.world_size} processes" if place.world_size > 1 else ""
     start = f"from epoch {parts.epoch + 1}, " if parts.epoch else ""
@@ -30,8 +30,8 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
         f"{len(parts.train.classes)} classes, short side {options.short_side} px",
         f"network:  {options.model} with {options.backbone}, {sum(sizes) / 1e6:.1f} M parameters, "
         f"{sum(trained) / 1e6:.1f} M of them trained",
-        f"training: {options.recipe}, {start}{options.epochs} epochs x "
-        f"{parts.state.steps_per_epoch} steps = {total} steps of {options.batch_size} "
+        f"training: {options.recipe}, {start}{options.total_epochs} epochs x "
+        f"{parts.state.steps_per_epoch} steps = {total} steps of {options.device_batch} "
         f"images{accumulated}{processes}",
         f"rate:     {options.opt.lr:g}, divided by 10 after epoch {options.drop_epoch}",
         f"cost:     {described_cost(estimate, device)}",

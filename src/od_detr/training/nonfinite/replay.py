@@ -114,7 +114,7 @@ def watched(
 def remaining(parts: Parts) -> Iterator[list[Batch]]:
     """The batches of each step that is left of a run, without validation."""
     state = parts.state
-    while state.epoch < parts.options.epochs:
+    while state.epoch < parts.options.total_epochs:
         parts.sampler.resume(state.epoch, state.batch)
         yield from in_steps(parts.train_batches, parts.options.accumulate)
         state.close_epoch()

@@ -39,6 +39,10 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
             f"{config}: cannot be read ({first_line(error)}); restore the file"
         ) from error
     wanted = flat(plain_options(options))
+    left_open = {
+        name: before[name] for name in RESOLVED_LATER if wanted[name] is None and name in before
+    }
+    wanted |= left_open
     fixed = {
         name: value
         for name, value in wanted.items()
@@ -52,8 +56,7 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
             f"--{flag_name(name)} is {wanted[name]} but was {before[name]} when the run began; "
             f"continue it with --config {config} --resume"
         )
-    left_open = [name for name in RESOLVED_LATER if wanted[name] is None and name in before]
-    return with_values(options, {name: before[name] for name in left_open})
+    return with_values(options, left_open)
 
 
 def images_a_step(options: Mapping[str, Any]) -> int:
