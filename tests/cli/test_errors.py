@@ -244,6 +244,7 @@ def test_a_wrong_configuration_is_refused_with_its_place(
         (["val", "run"], r"val: .* did you mean evaluate\?"),
         (["detect"], r"detect: .* did you mean predict\?"),
         (["export", "run"], r"export: .* not there yet"),
+        (["predict", "--source", "a"], r"--source: .* did you mean SOURCES, given without a name"),
         (["predict", "a", "b", "--save-txt"], r"--save-txt: .* did you mean --yolo\?"),
         (["predict", "a", "b", "--imgsz", "640"], r"--imgsz: .* resized as in training"),
         (["convert", "a", "--imgsz", "640"], r"--imgsz: .* train and evaluate have --image-size"),

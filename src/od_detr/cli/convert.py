@@ -32,7 +32,9 @@ class ConvertOptions:
     classes: list[str] | None = option(
         None, "Names of the classes, separated by commas.", shown="as in the checkpoint"
     )
-    to: Literal["od-detr", "huggingface"] = option("od-detr", "Format to write.")
+    to: Literal["od-detr", "huggingface"] = option(
+        "od-detr", "Format to write.", known_as=("format",)
+    )
     json: bool = json_option()
 
 

@@ -27,7 +27,9 @@ class EvaluateOptions:
     data: str = option(
         REQUIRED, "Folder of labelled images: COCO, YOLO or Pascal VOC.", metavar="DIR"
     )
-    split: Literal["train", "val", "test"] = option("val", "Part of the data to evaluate on.")
+    split: Literal["train", "val", "test"] = option(
+        "val", "Part of the data to evaluate on.", known_as=("task", "set", "subset")
+    )
     output: str | None = option(
         None,
         "Write the detections to this file as COCO results, which pycocotools loads.",

@@ -21,7 +21,7 @@ class DataOptions:
         everyday=True,
         may_change_on_resume=True,
         is_path=True,
-        known_as=("dataset", "dataset_dir"),
+        known_as=("dataset", "dataset_dir", "dataset_file", "coco_path", "data_path"),
     )
     val_data: str | None = option(
         None, "Another folder to validate on.", is_path=True, shown="that of --data"
@@ -40,7 +40,9 @@ class DataOptions:
     classes: str | None = option(
         None, "Names of the classes to train on, separated by commas.", shown="all"
     )
-    single_class: bool = option(False, "Whether to treat all classes as one.")
+    single_class: bool = option(
+        False, "Whether to treat all classes as one.", known_as=("single_cls",)
+    )
     difficult: Literal["ignore", "keep"] = option(
         "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
     )
@@ -70,13 +72,17 @@ class DataOptions:
         everyday=True,
         resolved=True,
         shown=f"that of --init, or {DEFAULT_SIZE}",
-        known_as=("imgsz", "img_size", "size", "resolution"),
+        known_as=("imgsz", "img", "img_size", "size", "resolution"),
     )
     augment: Literal["none", "flip", "detr", "strong"] = option(
         "detr",
         "Augmentation: none, flips, flips with DETR's scales and crops, or strong: large-scale "
         "jitter, other colours and mosaics.",
         everyday=True,
+        known_as=(
+            *("augmentation", "aug", "mosaic", "close_mosaic", "multi_scale", "scale", "fliplr"),
+            *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "mixup", "copy_paste"),
+        ),
     )
 
     @property

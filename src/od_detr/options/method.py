@@ -193,7 +193,9 @@ class EmaOptions:
         "with prediction distillation.",
     )
     track: bool = option(
-        True, "Average the student under recipes that do not distil too, to evaluate the average."
+        True,
+        "Average the student under recipes that do not distil too, to evaluate the average.",
+        known_as=("use_ema",),
     )
     precision: Literal["student", "bf16"] = option(
         "student",

@@ -10,6 +10,9 @@ from od_detr.options.fields import Option, flag_name, groups_of, options_of, ren
 
 Naming = Callable[[str], str]
 IMAGE_SIZE = "train and evaluate have --image-size; in predict, images are resized as in training"
+OPTIMIZER = "`od-detr train` has AdamW only; its --opt.lr and --opt.wd set it"
+SCHEDULE = "`od-detr train` divides the rate by 10 once, after the epoch of --opt.drop"
+CLASSES = "the classes are those of the data; `od-detr train` has --classes to keep some, by name"
 # What people look for under a name that stands for no option of ours. The hint names the command
 # that it is about, for it is given to all of them.
 ELSEWHERE = {
@@ -20,7 +23,22 @@ ELSEWHERE = {
     "save": "`od-detr predict` always writes drawn copies, to its --output",
     "show": "`od-detr predict` writes drawn copies to its --output; look at them there",
     "iou": "these detectors need no NMS",
-    "optimizer": "`od-detr train` has AdamW only; its --opt.lr and --opt.wd set it",
+    "optimizer": OPTIMIZER,
+    "momentum": OPTIMIZER,
+    "cos_lr": SCHEDULE,
+    "lr_scheduler": SCHEDULE,
+    "lrf": SCHEDULE,
+    "nc": CLASSES,
+    "num_classes": CLASSES,
+    "cache": "annotations and image headers are cached by themselves, and images are not",
+    "exist_ok": "a run never overwrites another one; give another --output, or --resume",
+    "plots": "`od-detr evaluate` has --figure; training draws samples and writes metrics.csv",
+    "detect": "detecting is a command of its own, `od-detr predict`",
+    "predict": "detecting is a command of its own, `od-detr predict`",
+    "max_det": "`od-detr predict` returns all that is above its --threshold",
+    "vid_stride": "`od-detr predict` reads every frame of a video",
+    "stream": "`od-detr predict` reads videos and folders piece by piece anyway",
+    "fraction": "training always takes all images; --classes and another --data leave some out",
 }
 # Words of other packages for values of ours.
 MEANT = {
@@ -77,7 +95,7 @@ def no_such_option(options: type, name: str, shown: str, naming: Naming) -> Inpu
         return InputError(f"{shown} is a group of options; give one of {', '.join(members)}")
     meant = _meant(known, plain)
     if meant:
-        hint = f"did you mean {' or '.join(naming(each) for each in meant)}?"
+        hint = f"did you mean {' or '.join(_shown(known[each], naming) for each in meant)}?"
     else:
         hint = ELSEWHERE.get(plain, "see --help")
     return InputError(f"{shown}: no such option; {hint}")
@@ -86,6 +104,12 @@ def no_such_option(options: type, name: str, shown: str, naming: Naming) -> Inpu
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The most similar of the words, or None if none is similar."""
     return next(iter(difflib.get_close_matches(word, list(words), 1)), None)
+
+
+def _shown(option: Option, naming: Naming) -> str:
+    """An option as a hint names it; one that is given without a name is no flag."""
+    bare = option.about.positional and naming is as_flag
+    return f"{option.name.upper()}, given without a name" if bare else naming(option.name)
 
 
 def _meant(known: Mapping[str, Option], name: str) -> list[str]:

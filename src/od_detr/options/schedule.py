@@ -19,7 +19,7 @@ class OptimizerOptions:
         everyday=True,
         resolved=True,
         shown="2e-4; DAB and DINO: 1e-4",
-        known_as=("lr0", "learning_rate"),
+        known_as=("lr0", "learning_rate", "base_lr"),
     )
     backbone_lr: float | None = option(
         None,
@@ -28,6 +28,7 @@ class OptimizerOptions:
         cap=1e30,
         resolved=True,
         shown="0.1; 1 without pretrained weights",
+        known_as=("lr_backbone", "lr_encoder"),
     )
     wd: float = option(1e-4, "Weight decay.", at_least=0, cap=1e30, known_as=("weight_decay",))
     clip: float = option(
@@ -35,6 +36,7 @@ class OptimizerOptions:
         "Largest norm of the gradients; they are scaled down to it. 0 turns it off.",
         at_least=0,
         cap=1e30,
+        known_as=("clip_max_norm", "max_grad_norm", "gradient_clip_val", "grad_clip"),
     )
     drop: int | None = option(
         None,
@@ -45,9 +47,14 @@ class OptimizerOptions:
         everyday=True,
         resolved=True,
         shown="20 of 24; 40 of 50; else 5/6 of --epochs",
+        known_as=("lr_drop", "lr_step", "milestones", "step_size"),
     )
     warmup: int = option(
-        0, "Optimizer steps of linear warm-up.", at_least=0, cap=10**9, known_as=("warmup_steps",)
+        0,
+        "Optimizer steps of linear warm-up.",
+        at_least=0,
+        cap=10**9,
+        known_as=("warmup_steps", "warmup_epochs", "warmup_iters"),
     )
 
 

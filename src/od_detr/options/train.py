@@ -135,7 +135,7 @@ class TrainOptions(DataOptions):
         "Number of batches whose gradients make one optimizer step, as one larger batch would.",
         at_least=1,
         cap=65_536,
-        known_as=("grad_accum_steps", "accumulate_grad_batches"),
+        known_as=("grad_accum_steps", "accumulate_grad_batches", "nbs"),
     )
     backbone: str = option(
         "resnet50", "Backbone: a timm model that supports features_only.", everyday=True
@@ -225,7 +225,7 @@ class TrainOptions(DataOptions):
         everyday=True,
         resolved=True,
         shown="1, or the launcher's number",
-        known_as=("gpus", "num_gpus"),
+        known_as=("gpus", "num_gpus", "world_size"),
     )
     nodes: int | None = option(
         None,
@@ -274,6 +274,7 @@ class TrainOptions(DataOptions):
         at_least=0,
         cap=10**6,
         may_change_on_resume=True,
+        known_as=("save_period", "checkpoint_interval"),
     )
     logger: Literal["auto", "csv", "tensorboard", "wandb", "mlflow"] = option(
         "auto",
