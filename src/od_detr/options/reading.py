@@ -11,7 +11,6 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from od_detr.errors import InputError
 from od_detr.options.fields import Option, groups_of, options_of
 from od_detr.options.names import (
-    MEANT,
     Naming,
     as_flag,
     as_python,
@@ -19,6 +18,7 @@ from od_detr.options.names import (
     nearest,
     no_such_option,
 )
+from od_detr.options.peers.words import MEANT
 
 Options = TypeVar("Options")
 
