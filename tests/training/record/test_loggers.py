@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,6 +86,22 @@ def test_metrics_rates_steps_and_pictures_reach_tensorboard(
     assert height > 2 * 512
     assert run.rows[0]["opt/lr"] == pytest.approx(2e-4)
     assert run.rows[1]["opt/lr"] == pytest.approx(2e-5)
+
+
+def test_modules_without_the_package_of_their_name_are_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As mlflow-skinny, which has a module `mlflow` that Lightning does not take."""
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def none(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("od_detr.training.record.loggers.version", none)
+    with pytest.raises(InputError, match=r"^--logger mlflow: mlflow is not installed; pip install"):
+        chosen_logger("mlflow")
 
 
 def test_a_logger_that_is_not_installed_is_refused_before_anything_is_written(

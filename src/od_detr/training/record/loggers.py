@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,13 @@ def chosen_logger(name: str) -> str:
 
 
 def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+    """Whether a package is there as Lightning asks for it: mlflow-skinny alone is not mlflow."""
+    if importlib.util.find_spec(name) is None:
+        return False
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def _made(name: str, files: RunFiles) -> Any:
