@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# Tests start many processes; each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo check test lint crash-test clean
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+# Before the package: jaxtyping's hook compiles again whatever the package is the first to import.
+import scipy.optimize  # noqa: F401
 import torch
+import torch._dynamo
+import torch.distributed
+import torchvision  # noqa: F401
 from jaxtyping import config
 
 from od_detr.data.scenes import render_scenes
@@ -53,8 +59,12 @@ def one_thread() -> None:
 def slow_tests_check_no_shapes(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shapes are checked in all other tests; the checks are a quarter of a training's time."""
-    if request.node.get_closest_marker("slow"):
+    """A training spends a quarter of its time on checks of shapes that shorter tests make too.
+
+    `slow(shapes=True)` marks a test that makes them all the same.
+    """
+    slow = request.node.get_closest_marker("slow")
+    if slow and not slow.kwargs.get("shapes"):
         monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 

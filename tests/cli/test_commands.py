@@ -300,6 +300,7 @@ def test_evaluate_takes_any_split(trained: Path, scenes: Path, od_detr: Command)
     )
 
 
+@pytest.mark.slow
 def test_predict_draws_files_folders_and_globs_and_writes_coco_results(
     trained: Path, scenes: Path, od_detr: Command, tmp_path: Path
 ) -> None:
@@ -419,6 +420,7 @@ def test_fit_fine_tunes_and_keeps_the_weights_of_classes_it_knows(
     assert od_detr("evaluate", tmp_path / "other", "--data", data, "--json").status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
@@ -458,6 +460,7 @@ def test_fit_takes_what_the_command_takes(
     assert (seen[0].data, seen[0].init, seen[0].image_size) == ("data", str(trained), None)
 
 
+@pytest.mark.slow
 def test_fine_tuning_refuses_another_architecture_and_other_sizes(
     trained: Path, scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path
 ) -> None:
@@ -485,6 +488,7 @@ def test_fine_tuning_refuses_another_architecture_and_other_sizes(
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_evaluate_writes_results_and_a_picture(
     od_detr, trained: Path, scenes: Path, tmp_path: Path
 ) -> None:
@@ -519,6 +523,7 @@ def test_a_validation_set_without_objects_is_reported_and_the_last_epoch_is_best
     assert "threshold" not in best
 
 
+@pytest.mark.slow
 def test_the_run_keeps_the_threshold_of_the_highest_f1_and_predict_uses_it(
     od_detr, trained: Path, scenes: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def test_a_scene_depends_on_seed_split_index_and_size_alone(scenes: list[Scene])
     assert all(not np.array_equal(other.pixels, again.pixels) for other in others)
 
 
+@pytest.mark.slow
 def test_no_scene_of_validation_is_one_of_training(scenes: list[Scene]) -> None:
     seen = {scene.pixels.tobytes() for scene in scenes}
     assert len(seen) == len(scenes)

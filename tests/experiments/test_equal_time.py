@@ -61,6 +61,7 @@ def test_the_share_of_steps_that_distil(options, distill, share) -> None:
     assert distilled_share(replace(run, recipe="qfl"), 4) == 1.0
 
 
+@pytest.mark.slow
 def test_steps_of_the_rows_take_turns(options, monkeypatch) -> None:
     """On a clock that says how long a step of each takes, an epoch is weighted by what distils."""
     taken = []

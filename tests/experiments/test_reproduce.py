@@ -68,6 +68,7 @@ def test_a_finished_run_is_never_trained_again(ask, trainings) -> None:
     assert trainings.started == [*named(*TABLE_3), "qfl-seed1"]
 
 
+@pytest.mark.slow
 def test_tables_share_their_runs(ask, trainings) -> None:
     for table in ("table3", "table4", "table2", "fig6"):
         reproduce(replace(ask, table=table))
@@ -136,6 +137,7 @@ def test_ctrl_c_exits_with_130(ask, trainings) -> None:
     assert main(["reproduce", "table3", "--data", str(ask.data), "--output", ask.output]) == 130
 
 
+@pytest.mark.slow
 def test_the_table_holds_mean_and_half_range_beside_the_papers_figures(
     ask, trainings, capsys
 ) -> None:
@@ -181,6 +183,7 @@ def test_table_7_shows_the_teachers(ask, trainings) -> None:
         assert row["mean"]["instability"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn_from_the_mean_of_its_runs(ask, trainings, monkeypatch) -> None:
     drawn = {}
     monkeypatch.setattr(
@@ -227,6 +230,7 @@ class Read(HTMLParser):
             (self.cells if self.open[-1] == "td" else self.titles).append(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["table3", "fig1"])
 def test_a_page_holds_the_table_and_the_curves_and_needs_no_other_file(
     table, ask, trainings
@@ -286,6 +290,7 @@ def test_several_runs_are_one_curve_with_its_range_where_all_recorded_it(tmp_pat
     assert mean_curves(files[:1])[1] == {"epoch": 2, "val/AP": 0.5, "train/loss": 3}
 
 
+@pytest.mark.slow
 def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -> None:
     rows = {
         row["name"]: row
@@ -409,6 +414,7 @@ def test_a_file_is_no_output(ask, trainings) -> None:
         reproduce(ask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

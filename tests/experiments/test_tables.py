@@ -218,6 +218,7 @@ def tiny_batch() -> Batch:
     return Batch(images, torch.zeros(2, 64, 64, dtype=torch.bool), targets, (0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_rows_recipe_gives_finite_losses_and_gradients(name: str) -> None:
     options = at_tiny(RUNS[name])

@@ -23,6 +23,7 @@ def test_there_are_at_least_250_inputs_and_each_has_its_own_title() -> None:
     assert len(CASES) >= 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ROWS)
 def test_a_hostile_input_ends_as_expected(case: Case, material: Path, tmp_path: Path) -> None:
     assert verdict(case, outcome(case, material, tmp_path / "case")) == ""

@@ -24,6 +24,8 @@ SIZES = {
     "queries": 7,
     "dropout": 0.0,
 }
+# A backbone that no other code has, where only ours reads the weights.
+NARROW = {"backbone_options": {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}}
 
 
 @pytest.fixture(scope="session")
@@ -34,18 +36,23 @@ def small() -> Callable[..., DetectionTransformer]:
     """
 
     @cache
-    def built(model: str, num_classes: int, changes: frozenset) -> DetectionTransformer:
+    def built(
+        model: str, num_classes: int, narrow: bool, changes: frozenset
+    ) -> DetectionTransformer:
+        sizes = SIZES | (NARROW if narrow else {}) | dict(changes)
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            detector = build_detector(model, num_classes, **SIZES | dict(changes)).eval()
+            detector = build_detector(model, num_classes, **sizes).eval()
             with torch.no_grad():
                 for tensor in detector.state_dict().values():
                     if tensor.is_floating_point():
                         tensor.add_(torch.randn_like(tensor) * 0.02)
         return detector
 
-    def build(model: str, num_classes: int = 5, **changes: object) -> DetectionTransformer:
-        return copy.deepcopy(built(model, num_classes, frozenset(changes.items())))
+    def build(
+        model: str, num_classes: int = 5, narrow: bool = False, **changes: object
+    ) -> DetectionTransformer:
+        return copy.deepcopy(built(model, num_classes, narrow, frozenset(changes.items())))
 
     return build
 

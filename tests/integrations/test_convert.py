@@ -77,6 +77,7 @@ def test_official_names_lead_there_and_back(small, model: str) -> None:
     assert not left_over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_an_official_checkpoint_becomes_the_detector_it_was(
     small, save, tmp_path: Path, model: str
@@ -108,6 +109,7 @@ WRAPPINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_weights_are_found_however_they_are_wrapped(
     small, save, tmp_path: Path, wrapping: str
@@ -117,6 +119,7 @@ def test_weights_are_found_however_they_are_wrapped(
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
 
 
+@pytest.mark.slow
 def test_a_safetensors_file_will_do(small, tmp_path: Path) -> None:
     detector = small("dab-deformable-detr")
     save_file(unshared(official_weights(detector)), tmp_path / "w.safetensors")
@@ -124,6 +127,7 @@ def test_a_safetensors_file_will_do(small, tmp_path: Path) -> None:
     assert same(detector.state_dict(), load_detector(tmp_path / "out")[0].state_dict())
 
 
+@pytest.mark.slow
 def test_trained_weights_come_before_their_average_and_the_report_says_so(
     small, save, tmp_path: Path
 ) -> None:
@@ -138,6 +142,7 @@ def test_trained_weights_come_before_their_average_and_the_report_says_so(
     assert "'ema_model' of the checkpoint was not taken" in str(report)
 
 
+@pytest.mark.slow
 def test_the_heads_of_attention_come_from_the_arguments(small, save, tmp_path: Path) -> None:
     """Nothing in the weights tells 8 heads with one point from 4 with two."""
     weights = official_weights(small("deformable-detr-plus", heads=4, points=2))
@@ -151,6 +156,7 @@ def test_the_heads_of_attention_come_from_the_arguments(small, save, tmp_path: P
     assert "8 are assumed" in str(convert(save(weights), "deformable-detr-plus", tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_classes_have_the_names_of_coco_where_their_number_says_so(
     small, save, tmp_path: Path
 ) -> None:
@@ -164,6 +170,7 @@ def test_classes_have_the_names_of_coco_where_their_number_says_so(
     assert dict(zip(config["category_ids"], config["classes"], strict=True))[90] == "toothbrush"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_another_number_of_classes_keeps_all_but_the_classes(
     small, save, tmp_path: Path, model: str
@@ -183,6 +190,7 @@ def test_another_number_of_classes_keeps_all_but_the_classes(
     assert "decoder.heads.classes.0.weight" in str(report)
 
 
+@pytest.mark.slow
 def test_idle_tensors_are_listed_and_left(small, save, tmp_path: Path) -> None:
     idle = {
         "backbone.0.body.fc.weight": torch.ones(2),
@@ -196,6 +204,7 @@ def test_idle_tensors_are_listed_and_left(small, save, tmp_path: Path) -> None:
     assert all(name in str(report) for name in idle)
 
 
+@pytest.mark.slow
 def test_rows_of_a_larger_label_book_are_never_looked_up(small, save, tmp_path: Path) -> None:
     detector = small("dino-4scale")
     weights = official_weights(detector)
@@ -207,6 +216,7 @@ def test_rows_of_a_larger_label_book_are_never_looked_up(small, save, tmp_path: 
 # ---- detrex --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_detrex_checkpoint_becomes_the_detector_it_was(
     small, save, tmp_path: Path, model: str
@@ -254,6 +264,7 @@ def test_detrex_names_are_those_of_its_source() -> None:
     assert {name: detrex.NAMES.right(name) for name in names} == names
 
 
+@pytest.mark.slow
 def test_a_label_embedding_of_one_row_per_class_gets_its_spare_row(
     small, save, tmp_path: Path
 ) -> None:
@@ -279,6 +290,7 @@ def refusal(checkpoint: Path, model: str, **options: object) -> str:
     return message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_checkpoint_of_another_host_names_its_own(small, save, model: str) -> None:
     file = save(official_weights(small(model)))
@@ -304,6 +316,7 @@ def without(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if part not in name}
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_superfluous_is_named(small, save) -> None:
     model = "deformable-detr-plus"
     weights = official_weights(small(model))

@@ -31,6 +31,8 @@ from od_detr.inference.predictor import Predictor
 from od_detr.integrations.weights.convert import convert
 from od_detr.integrations.weights.official import to_official
 
+pytestmark = pytest.mark.slow
+
 KEPT = {
     1: "person",
     18: "dog",

@@ -130,6 +130,7 @@ def pair(request, tmp_path_factory):
     return model, load_detector(folder / "ours")[0], folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", ["one size", "several sizes"])
 def test_a_converted_model_answers_as_before_at_every_layer(pair, sizes: str) -> None:
     model, detector, _ = pair
@@ -138,6 +139,7 @@ def test_a_converted_model_answers_as_before_at_every_layer(pair, sizes: str) ->
         assert_close(ours, theirs, **CLOSE)
 
 
+@pytest.mark.slow
 def test_there_and_back_changes_no_bit(pair) -> None:
     model, detector, folder = pair
     convert_to_huggingface(folder / "ours", folder / "back")
@@ -150,6 +152,7 @@ def test_there_and_back_changes_no_bit(pair) -> None:
     assert all(torch.equal(again.state_dict()[name], value) for name, value in heads.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", ["one size", "several sizes"])
 def test_our_detector_answers_the_same_in_transformers(small, tmp_path: Path, sizes: str) -> None:
     detector = small("deformable-detr-plus", decoder_layers=3)
@@ -179,6 +182,7 @@ def test_class_names_come_along(pair) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -214,6 +218,7 @@ def test_hosts_that_transformers_lacks_are_refused(small, model: str) -> None:
         to_huggingface(small(model))
 
 
+@pytest.mark.slow
 def test_a_round_trip_keeps_category_ids_and_image_size_and_writes_a_processor(
     small: Callable[..., DetectionTransformer], tmp_path: Path
 ) -> None:

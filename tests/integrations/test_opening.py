@@ -38,6 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ARCHITECTURES)
 def test_an_official_checkpoint_shows_its_architecture_itself(
     small: Small, save: Callable[[object], Path], model: str
@@ -51,6 +52,7 @@ def test_an_official_checkpoint_shows_its_architecture_itself(
     assert len(config["classes"]) == 5
 
 
+@pytest.mark.slow
 def test_a_run_a_saved_detector_and_a_hugging_face_folder_are_the_same_detector(
     small: Small, tmp_path: Path
 ) -> None:
@@ -65,6 +67,7 @@ def test_a_run_a_saved_detector_and_a_hugging_face_folder_are_the_same_detector(
         assert config["classes"] == ["green", "red"]
 
 
+@pytest.mark.slow
 def test_a_repository_in_the_local_cache_needs_no_network(
     small: Small, tmp_path: Path, cache: Path
 ) -> None:
@@ -104,6 +107,7 @@ def test_weights_of_mmdetection_are_said_to_be_unsupported(save: Callable[[objec
         open_weights(file)
 
 
+@pytest.mark.slow
 def test_another_normalisation_than_the_backbones_is_refused(small: Small, tmp_path: Path) -> None:
     save_detector(small("deformable-detr-plus", 2), tmp_path / "best", ["green", "red"])
     convert_to_huggingface(tmp_path, tmp_path / "theirs")

@@ -21,6 +21,8 @@ from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
 from od_detr.training.record.run_config import write_config
 
+pytestmark = pytest.mark.slow
+
 Small = Callable[..., DetectionTransformer]
 COMMIT = "0123456789" * 4
 METRICS = """\
@@ -36,7 +38,7 @@ def run(small: Small, tmp_path: Path) -> Path:
     files = RunFiles(tmp_path / "run")
     facts = {"category_ids": [2, 5], "image_size": 96, "threshold": 0.35}
     facts |= {"weights": "online", "epoch": 2, "AP": 0.3}
-    save_detector(small("dino-4scale", 2), files.best, ["green", "red"], **facts)
+    save_detector(small("dino-4scale", 2, narrow=True), files.best, ["green", "red"], **facts)
     options = TrainOptions(
         data=str(tmp_path / "secret place" / "street signs"),
         model="dino-4scale",
@@ -128,7 +130,7 @@ def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_saved_folder_without_a_run_has_a_card_without_training(
     small: Small, tmp_path: Path
 ) -> None:
-    save_detector(small("deformable-detr-plus", 2), tmp_path / "det", ["green", "red"])
+    save_detector(small("deformable-detr-plus", 2, narrow=True), tmp_path / "det", ["green", "red"])
     Detector.from_pretrained(tmp_path / "det", device="cpu").save_pretrained(tmp_path / "copy")
     text = (tmp_path / "copy" / "README.md").read_text()
     assert "green, red" in text

@@ -21,6 +21,7 @@ MILLIONS = {
 }
 
 
+@pytest.mark.slow
 def test_torchvisions_resnet_is_our_backbone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.resnet50().eval()
@@ -40,6 +41,7 @@ def test_torchvisions_resnet_is_our_backbone(tmp_path: Path) -> None:
         assert_close(feature, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MILLIONS)
 def test_the_number_of_parameters_is_the_papers(model: str) -> None:
     with torch.device("meta"):

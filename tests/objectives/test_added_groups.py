@@ -38,6 +38,7 @@ SELECTIONS = [
 ]
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("setting", SELECTIONS, ids=name_of)
 def test_auxiliary_groups_take_the_cheapest_queries_of_every_stage(
     encoded_batches, make_targets, setting

@@ -102,6 +102,7 @@ def test_a_twin_teacher_changes_nothing(make_detector, make_batch, model) -> Non
 # ---- isolation -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(shapes=True)
 @every_model
 def test_extra_groups_never_change_the_main_group(make_detector, make_batch, model) -> None:
     student, batch = make_detector(model).eval(), make_batch((3, 0, 5))
@@ -125,6 +126,7 @@ def test_extra_groups_never_change_the_main_group(make_detector, make_batch, mod
         )
 
 
+@pytest.mark.slow(shapes=True)
 @every_model
 def test_permuting_auxiliary_groups_permutes_their_outputs(
     make_detector, make_batch, model
@@ -201,6 +203,7 @@ def test_groups_see_what_dinos_mask_shows_for_any_sizes(seed) -> None:
 # ---- labels and weights --------------------------------------------------------------------------
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("cost", ["student", "teacher", "own", "teacher_pair"])
 def test_every_target_has_one_or_two_regression_queries(make_detector, make_batch, cost) -> None:
     """No query has two targets, and of a target's two queries exactly one weighs w_d."""
@@ -314,6 +317,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("counts", BATCHES.values(), ids=BATCHES)
 @every_model
 def test_every_batch_trains_every_weight_and_none_of_the_teachers(
@@ -341,6 +345,7 @@ def test_every_batch_trains_every_weight_and_none_of_the_teachers(
         assert not any(tensor.requires_grad for tensor in tensors if tensor is not None)
 
 
+@pytest.mark.slow(shapes=True)
 @every_model
 def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batch, model) -> None:
     """In a crowd the two cheapest queries of all targets can be the same two."""
@@ -359,6 +364,7 @@ def test_a_group_with_fewer_queries_than_targets_trains(make_detector, make_batc
     assert total(terms).isfinite()
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("model", ARCHITECTURES[1:3])
 def test_a_detached_memory_is_trained_by_the_detectors_own_groups_alone(
     make_detector, make_batch, model
@@ -412,6 +418,7 @@ def test_without_the_teacher_every_recipe_is_qfl(make_detector, make_batch) -> N
 # ---- several ranks -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("model", ARCHITECTURES[:2])
 def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
     make_detector, make_batch, model, monkeypatch
@@ -457,6 +464,7 @@ def gradient(
 # ---- a teacher in bfloat16 -----------------------------------------------------------------------
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk"])
 @every_model
 def test_a_half_precision_teacher_leaves_the_student_exact(
@@ -488,6 +496,7 @@ def test_a_half_precision_teacher_leaves_the_student_exact(
 # ---- the tokens of two-stage architectures -------------------------------------------------------
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("model", ARCHITECTURES[2:])
 def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
     make_detector, make_batch, model
@@ -510,6 +519,7 @@ def test_teacher_and_student_start_from_the_tokens_that_were_agreed_on(
         assert_close(taught.outputs["main"].queries[0].anchors, direct.queries.anchors, **CLOSE)
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize("align", ["student_topk", "teacher_topk", "rank"])
 def test_images_with_fewer_tokens_than_queries_train(make_detector, make_batch, align) -> None:
     student = make_detector("dino-4scale", queries=200)  # 64 pixels have 85 tokens

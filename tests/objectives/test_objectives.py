@@ -126,6 +126,7 @@ def usual_loss(encoded_batches, make_targets):
     )
 
 
+@pytest.mark.slow(shapes=True)
 @pytest.mark.parametrize(("recipe", "model", "setting"), SETTINGS, ids=name_of)
 def test_every_switch_is_its_rule_and_matters(
     encoded_batches, make_targets, usual_loss, recipe, model, setting

@@ -10,6 +10,8 @@ from torch import nn
 from od_detr.ops import attention_backend, cpu, deformable_attention, deformable_sampling, sampling
 from od_detr.ops.reference import reference_attention
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ((4, 5), (2, 3))
 
 

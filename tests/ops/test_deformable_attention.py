@@ -69,6 +69,7 @@ FUNCTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", FUNCTIONS)
 @settings(max_examples=25, deadline=None)
 @given(
@@ -108,6 +109,7 @@ def test_every_width_of_the_fused_kernels_is_as_precise_as_float32_allows(channe
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_are_the_derivatives_of_the_values(backend):
     value, shapes, locations, weights = attention_inputs(queries=2, channels=3)
@@ -236,6 +238,7 @@ def test_half_precision_rounds_the_values_and_never_the_locations(backend, half)
         )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_operator_keeps_pytorch_s_contract():
     value, shapes, locations, weights = attention_inputs(queries=3, channels=4)

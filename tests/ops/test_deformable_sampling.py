@@ -84,6 +84,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @needs_compiler
 @settings(max_examples=60, deadline=None)
 @given(**SIZES)
@@ -107,6 +108,7 @@ def test_fused_sampling_is_as_precise_as_float32_allows(channels, coordinates):
         )
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("coordinates", [2, 4])
 def test_gradients_are_the_derivatives_of_the_values(coordinates):
@@ -216,6 +218,7 @@ def test_only_the_values_are_rounded_to_half_precision(backend):
         )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_operator_keeps_pytorch_s_contract():
     value, shapes, *rest = sampling_inputs(queries=3, channels=4)

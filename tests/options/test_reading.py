@@ -118,6 +118,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file",
     sorted((ROOT / "docs" / "evidence").glob("*/*/config.yaml")),

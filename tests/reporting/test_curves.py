@@ -44,6 +44,7 @@ def drawn(monkeypatch) -> list[Figure]:
     return saved
 
 
+@pytest.mark.slow
 def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> None:
     file = tmp_path / "metrics.csv"
     with file.open("w", newline="") as stream:
@@ -71,6 +72,7 @@ def test_every_column_becomes_a_curve_at_its_epochs(tmp_path: Path, drawn) -> No
     assert precision.lines[0].get_color() != precision.lines[2].get_color()
 
 
+@pytest.mark.slow
 def test_the_range_of_several_runs_is_shaded(tmp_path: Path, drawn) -> None:
     several = [
         row | {f"val/AP{LEAST}": "0.1", f"val/AP{MOST}": "0.5", f"val/teacher/AP{LEAST}": "0"}
@@ -85,6 +87,7 @@ def test_the_range_of_several_runs_is_shaded(tmp_path: Path, drawn) -> None:
     assert drawn[0].axes[-1].get_legend().get_texts()[-1].get_text() == "range of the runs, online"
 
 
+@pytest.mark.slow
 def test_what_was_not_recorded_is_said_and_never_drawn(tmp_path: Path, drawn) -> None:
     nothing = {
         "val/teacher/AP": "",

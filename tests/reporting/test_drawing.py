@@ -72,6 +72,7 @@ def test_arrays_and_images_of_any_mode_are_drawn_alike_and_stay_as_they_are() ->
         assert draw(Image.fromarray(array).convert(mode), found, CLASSES).mode == "RGB"
 
 
+@pytest.mark.slow
 def test_the_label_of_a_box_at_the_border_lies_inside_the_image() -> None:
     """As much text is painted as for a box in the middle, where nothing can be cut off."""
 

@@ -81,6 +81,7 @@ def test_a_class_without_objects_has_no_figures_of_its_own() -> None:
     assert line.split()[-1] == "-"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 5, 80])
 def test_the_picture_is_drawn_for_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     evaluation_figure(results(classes), tmp_path / "new" / "figure.png", "run")

@@ -44,6 +44,7 @@ def test_the_steps_that_distil(distill, wanted) -> None:
     assert steps(4, 2, **distill) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [(1, 3), (2, 2), (1, 1, 2)])
 @pytest.mark.parametrize("recipe", ["baseline", "od"])
 @pytest.mark.parametrize("model", ["deformable-detr-plus", "dab-deformable-detr", "dino-4scale"])
@@ -98,6 +99,7 @@ def test_a_run_that_stops_distilling_is_resumed_bit_for_bit(options, monkeypatch
     assert not distilled[-1]
 
 
+@pytest.mark.slow
 def test_a_teacher_that_reads_the_students_maps_gives_them_no_gradient(options) -> None:
     chosen = options(ema=EmaOptions(share="backbone"), recipe="od", dropout=0.0)
     parts = assembled(planned(chosen))

@@ -103,6 +103,7 @@ def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
     }
 
 
+@pytest.mark.slow
 def test_best_is_kept_even_where_there_is_nothing_to_find(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_finished_run_is_left_alone_and_told_again_by_resume(options: Options)
     )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_other_options_by_name(options: Options) -> None:
     fit(options(epochs=1))
     with pytest.raises(
@@ -192,6 +194,7 @@ def test_a_resumed_run_refuses_other_data_unless_told_so(
     assert "was 12 and is 13" in said
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_data_of_another_number_of_steps(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:
@@ -299,6 +302,7 @@ def test_the_learning_rate_drops_tenfold_at_the_epoch_of_the_papers(epochs: int,
     assert rates == [2.0] * (7 * drop) + [0.2] * (7 * (epochs - drop))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", list(ARCHITECTURES))
 def test_the_backbone_and_deformable_detrs_offsets_learn_ten_times_slower(host: str) -> None:
     sizes = {
@@ -380,6 +384,7 @@ def test_frozen_weights_never_move_and_norms_are_frozen_only_where_weights_were_
     assert not torch.equal(scratch[prefix + "running_mean"], torch.zeros(8))
 
 
+@pytest.mark.slow
 def test_accumulating_two_batches_of_4_equals_a_batch_of_8(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:
@@ -413,6 +418,7 @@ def test_accumulating_two_batches_of_4_equals_a_batch_of_8(
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bf16_trains_with_losses_in_float32(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_second_process_is_refused(options: Options) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_schedule_counts_the_images_that_an_epoch_has(
     options: Options, sparse_scenes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,6 +122,7 @@ def test_two_terms_of_one_name_are_refused() -> None:
     assert len(Recipe([SetPrediction(), other]).losses(Toy(), make_batch())) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["deformable-detr-plus", "dino-4scale"])
 def test_no_step_is_kept_alive_by_a_cycle(model, monkeypatch) -> None:
     """With the garbage collector off, 20 steps leave only the last one's predictions reachable."""

@@ -219,6 +219,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
         assert float(second[name]) == pytest.approx(expected[1][name], rel=TOLERANCE), name
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_images_a_step(options: Options) -> None:
     fit(options(epochs=1, recipe="baseline"))
     for changes in ({"batch_size": 2}, {"accumulate": 2}):

@@ -155,6 +155,7 @@ def test_after_stop_update_the_teacher_stands_still_while_the_evaluated_moves(st
     )  # as if it had never been stopped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("restored_stopped", [False, True])
 def test_a_teachers_state_is_restored_whole(

@@ -69,6 +69,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_leaves_what_was_saved(
     assert [row["step"] for row in finished.rows] == [STEPS, 2 * STEPS]
 
 
+@pytest.mark.slow
 def test_a_vanished_output_stops_the_run_in_one_line(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

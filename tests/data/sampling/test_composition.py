@@ -30,6 +30,7 @@ def test_each_number_is_rounded_up_or_down_and_the_sum_never_varies(
     assert numbers.sum() == pytest.approx(np.floor(sum(expected) + 1e-6))
 
 
+@pytest.mark.slow
 def test_the_mean_over_epochs_is_the_expectation() -> None:
     """Standard error of the mean: at most 0.5 / sqrt(4000) = 0.008."""
     mean = np.mean([SOME.copies(0, epoch) for epoch in range(4000)], axis=0)

@@ -35,6 +35,7 @@ def an_epoch_of_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "epoch_seconds", lambda trial: 600.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("an_epoch_of_ten_minutes")
 @pytest.mark.parametrize(("budget", "epochs", "drop"), [("2h", 11, 9), ("700s", 1, 1)])
 def test_as_many_epochs_as_fit_and_the_drop_with_them(
@@ -45,6 +46,7 @@ def test_as_many_epochs_as_fit_and_the_drop_with_them(
     assert plan.options.drop_epoch == drop
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("an_epoch_of_ten_minutes")
 def test_less_than_one_epoch_is_refused_with_its_time(options: Options) -> None:
     with pytest.raises(InputError, match=r"^--budget 5m: one epoch takes about 0:10:00"):
@@ -73,6 +75,7 @@ def test_a_budget_beside_another_length_is_refused(options: Options) -> None:
         within_budget(replace(plan, place=replace(plan.place, world_size=2)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("an_epoch_of_ten_minutes")
 @pytest.mark.parametrize(
     "distill", [DistillOptions(start=3), DistillOptions(stop=0.5), DistillOptions(every=2)]
@@ -97,6 +100,7 @@ def test_a_full_device_is_one_line_with_what_needs_less(
         within_budget(planned(unscheduled(options, budget="1h")))
 
 
+@pytest.mark.slow
 def test_the_epochs_are_written_down_and_the_budget_is_not(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,12 +113,14 @@ def test_the_epochs_are_written_down_and_the_budget_is_not(
     assert Path(run.directory / "best").is_dir()
 
 
+@pytest.mark.slow
 def test_an_epoch_is_measured_by_real_steps(options: Options) -> None:
     trial = Trial(planned(options(workers=0)))
     assert epoch_seconds(trial) > 0
     assert trial.parts.state.step == module.WARM_UP + module.STEPS
 
 
+@pytest.mark.slow
 def test_loading_counts_although_workers_load_ahead_in_slow_first_steps(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

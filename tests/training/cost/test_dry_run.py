@@ -32,6 +32,7 @@ def test_device_steps_time_and_memory_are_named(
     assert "does not suffice; give --batch-size 2 --accumulate 2 or " in costs.described()[-1]
 
 
+@pytest.mark.slow
 def test_memory_that_suffices_for_4_by_3_only_does_not_suffice(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +50,7 @@ def test_weights_that_are_missing_are_one_line(options: Options, tmp_path: Path)
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_that_of_init(options: Options, tmp_path: Path) -> None:
     given = options()
     detector = build_detector(

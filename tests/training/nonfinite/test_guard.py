@@ -98,6 +98,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> list[tuple[int, 
     return guilty
 
 
+@pytest.mark.slow
 def test_a_skipped_step_moves_neither_weights_nor_moments_and_is_shown(
     options: Callable[..., TrainOptions],
     monkeypatch: pytest.MonkeyPatch,
@@ -129,6 +130,7 @@ def test_a_skipped_step_moves_neither_weights_nor_moments_and_is_shown(
     assert all_finite(each for each in saved["state_dict"].values() if torch.is_tensor(each))
 
 
+@pytest.mark.slow
 def test_a_run_whose_steps_stay_bad_stops_and_keeps_the_last_finite_checkpoint(
     options: Callable[..., TrainOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from od_detr.training.nonfinite.watch import Watch, unsound_weight
 from od_detr.training.plan import assembled, planned
 from od_detr.training.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 Options = Callable[..., TrainOptions]
 NAN = float("nan")
 

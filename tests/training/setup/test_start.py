@@ -49,6 +49,7 @@ def test_architecture_sizes_and_image_size_come_from_there(
     assert f"{start}: a dino-4scale with resnet18 and 3 classes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_image_size_that_is_given_wins_and_an_architecture_must_agree(
     start: Path, options: Callable[..., TrainOptions]
 ) -> None:
