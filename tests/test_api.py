@@ -72,5 +72,10 @@ def test_a_wrong_name_or_value_is_refused_on_one_line(
     assert not seen
 
 
+def test_the_class_itself_names_the_ways_to_a_detector() -> None:
+    with pytest.raises(InputError, match=r"from_pretrained\(RUN\) .* Detector.create\(MODEL\)"):
+        Detector("runs/x")
+
+
 def test_the_data_folder_of_a_new_detector_need_not_exist_when_it_is_created() -> None:
     assert Detector.create("dab-deformable-detr").options == {"model": "dab-deformable-detr"}

@@ -76,8 +76,8 @@ class RunFiles:
 
     @property
     def mlflow(self) -> Path:
-        """Folder of MLflow's records, unless it has a server."""
-        return self.directory / "mlruns"
+        """Folder of MLflow's records and pictures, unless it has a server."""
+        return self.directory / "mlflow"
 
     @property
     def dump(self) -> Path:

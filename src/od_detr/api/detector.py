@@ -59,7 +59,7 @@ class NewDetector:
 
 
 class Detector:
-    """A trained detector.
+    """A trained detector, from `Detector.from_pretrained` or from training.
 
     Attributes:
         source: the run, folder, checkpoint or name on the hub that it was read from.
@@ -70,9 +70,19 @@ class Detector:
         detections = detector.predict("street.jpg")
         metrics = detector.evaluate("data")
         better = detector.fit("more data", output="runs/y", epochs=24)
+
+    Raises:
+        InputError: it was called itself, as `Detector()`.
     """
 
-    def __init__(self, source: str | Path, predictor: Predictor) -> None:
+    def __init__(self, source: str | Path = "", predictor: Predictor | None = None) -> None:
+        if predictor is None:
+            from od_detr.errors import InputError
+
+            raise InputError(
+                "Detector: give Detector.from_pretrained(RUN) for a trained detector, or "
+                "Detector.create(MODEL) for a new one"
+            )
         self.source, self.predictor = source, predictor
 
     @staticmethod

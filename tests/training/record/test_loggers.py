@@ -125,6 +125,23 @@ class Recorder:
         return lambda *given: self.calls.append((name, *given))
 
 
+@pytest.mark.parametrize("server", [None, "http://mlflow.example"])
+def test_mlflow_records_in_the_run_unless_it_has_a_server(
+    server: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("lightning.pytorch.loggers")
+    module.MLFlowLogger = lambda project, **more: Recorder(project=project, **more)  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", ModuleType("lightning.pytorch"))
+    monkeypatch.setitem(sys.modules, "lightning.pytorch.loggers", module)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    files = RunFiles(tmp_path / "run")
+    arguments = MetricsLogger("mlflow", files)._logger.arguments
+    assert arguments["tracking_uri"] == (server or f"sqlite:///{files.mlflow}/mlflow.db")
+    assert files.mlflow.is_dir() == (server is None)
+
+
 def test_weights_and_biases_gets_options_metrics_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.errors import InputError
-from od_detr.files import writing
+from od_detr.files import make_directory, writing
 from od_detr.run_files import RunFiles
 
 PROJECT = "od-detr"
@@ -106,8 +106,15 @@ def _made(name: str, files: RunFiles) -> Any:
         from lightning.pytorch.loggers import MLFlowLogger
 
         server = os.environ.get("MLFLOW_TRACKING_URI")
-        folder = None if server else str(files.mlflow)
-        return MLFlowLogger(
-            PROJECT, run_name=files.directory.name, tracking_uri=server, save_dir=folder
+        if server:
+            return MLFlowLogger(PROJECT, run_name=files.directory.name, tracking_uri=server)
+        folder = files.mlflow.absolute()
+        with writing(folder):
+            make_directory(folder)
+        return MLFlowLogger(  # a data base, for MLflow 3 refuses plain files
+            PROJECT,
+            run_name=files.directory.name,
+            tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
+            artifact_location=folder.as_uri(),
         )
     return None
