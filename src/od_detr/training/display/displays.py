@@ -18,7 +18,7 @@ from od_detr.training.main_memory import peak_resident
 
 QUIET_SECONDS = 60.0  # between two lines of progress without a terminal
 FIRST_SECONDS = 10.0  # until the first of them
-FRAME_SECONDS = 0.1  # between two changes of the bar
+FRAME_SECONDS = 0.25  # between two changes of the bar
 
 
 class Display:
@@ -104,7 +104,8 @@ class Bar(Display):
             TextColumn("{task.percentage:.0f} %"),
             TextColumn("{task.fields[status]}"),
         )
-        self._bar = Progress(*columns, console=console, expand=True)
+        # Drawn when something changed. Rich's own thread would draw ten times a second.
+        self._bar = Progress(*columns, console=console, expand=True, auto_refresh=False)
         self._task = self._bar.add_task("", total=self.batches, status="")
         self._shown = -math.inf
 
@@ -129,7 +130,9 @@ class Bar(Display):
 
     def _show(self, doing: str) -> None:
         done = self.batches - self.pace.batches_left
-        self._bar.update(self._task, description=doing, completed=done, status=self.status)
+        self._bar.update(
+            self._task, description=doing, completed=done, status=self.status, refresh=True
+        )
 
 
 class Lines(Display):
