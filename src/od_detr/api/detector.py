@@ -232,7 +232,8 @@ class Detector:
         Args:
             data: folder of labelled images in COCO, YOLO or Pascal VOC layout.
             split: part of the data.
-            **options: arguments of `od_detr.inference.evaluate.evaluate_run`.
+            **options: `threshold`, `batch_size`, `image_size`, `device` and the other arguments of
+                `od_detr.inference.evaluate.evaluate_run`.
 
         Raises:
             InputError: the data cannot be used, or has classes that the detector does not know.
