@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ class Strings:
     @classmethod
     def of(cls, texts: Iterable[str]) -> Strings:
         """Packs texts; lone surrogates, which JSON allows, survive."""
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+        pieces = list(texts)
+        joined = "".join(pieces)
+        lengths = map(len, pieces if joined.isascii() else map(cls._encoded, pieces))
+        ends = np.cumsum(np.fromiter(lengths, np.int64, len(pieces)))
+        return cls(np.frombuffer(cls._encoded(joined), dtype=np.uint8), ends)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -38,10 +41,16 @@ class Strings:
         return self._text(self.data[start : int(self.ends[index])].tobytes())
 
     def __iter__(self) -> Iterator[str]:
-        data, start = self.data.tobytes(), 0
-        for end in self.ends.tolist():
-            yield self._text(data[start:end])
-            start = end
+        data, ends = self.data.tobytes(), self.ends.tolist()
+        places = zip(chain([0], ends), ends, strict=False)
+        if data.isascii():
+            text = data.decode("ascii")
+            return (text[start:end] for start, end in places)
+        return (self._text(data[start:end]) for start, end in places)
+
+    @staticmethod
+    def _encoded(text: str) -> bytes:
+        return text.encode("utf-8", "surrogatepass")
 
     @staticmethod
     def _text(encoded: bytes) -> str:

@@ -5,9 +5,7 @@ Faster-coco-eval does the counting.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from od_detr.collector import collector_paused
 from od_detr.data.annotations import Annotations
 from od_detr.detectors import Detections
 from od_detr.evaluation.ground_truth import GroundTruth, ground_truth
@@ -219,18 +218,6 @@ def _coco_metrics(truth: GroundTruth, detections: Float[Tensor, "D 7"]) -> dict[
     return {name: float(metrics[theirs]) for name, theirs in METRICS.items()} | {
         "per_class": dict(zip(truth.names, per_class, strict=True))
     }
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pauses the garbage collector, which would search half a million dictionaries many times."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def format_metrics(summary: dict[str, Any], title: str = "") -> Group:

@@ -115,8 +115,8 @@ def _positions(
 
 
 def _repeated(kind: str, ids: Int64[np.ndarray, " I"], source: str | Path) -> list[Finding]:
-    _, first = np.unique(ids, return_index=True)
-    again = np.setdiff1d(np.arange(len(ids)), first)
+    order = np.argsort(ids, kind="stable")
+    again = np.sort(order[1:][np.diff(ids[order]) == 0])
     return [
         error(
             f"{kind}-id",

@@ -13,8 +13,9 @@ in `Unusual`, and the file is read whole by `coco_records`, which knows how to r
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
+from od_detr.collector import collector_paused
 from od_detr.data.formats.coco_records import SECTIONS, CocoTable
 
 WINDOW = 1 << 20
@@ -30,6 +32,13 @@ LARGEST_WINDOW = 1 << 26
 BETWEEN_RECORDS = re.compile(rb"\}\s*,\s*(?=\{)")
 END_OF_LIST = re.compile(rb"\}\s*\](?=\s*(?:,\s*\"|\}))")
 SPACE = b" \t\r\n"
+
+
+ABSENT = -1  # of an optional number; an absent area is NaN
+
+# The fields of records: an array of numbers, or a list of texts.
+Columns = dict[str, Any]
+_Bbox = tuple[float, float, float, float]  # x, y, width, height
 
 
 class Unusual(Exception):
@@ -46,10 +55,10 @@ class _Image(msgspec.Struct, gc=False):
 class _Box(msgspec.Struct, gc=False):
     image_id: int
     category_id: int
-    bbox: tuple[float, float, float, float]
-    id: int | None = None
-    area: float | None = None
-    iscrowd: int | None = None
+    bbox: _Bbox
+    id: int = ABSENT
+    area: float = math.nan
+    iscrowd: int = ABSENT
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -68,18 +77,17 @@ def streamed_table(file: Path) -> CocoTable:
         Unusual: anything but well-formed records of the expected types.
         OSError: the file cannot be read.
     """
-    parts: dict[str, list[Any]] = {key: [] for key in SECTIONS}
-    with file.open("rb", buffering=0) as opened:
+    parts: dict[str, list[Columns]] = {key: [] for key in SECTIONS}
+    with file.open("rb", buffering=0) as opened, collector_paused():
         try:
             for key, records in _sections(_Reader(opened)):
-                for batch in records:
-                    parts[key].append(COLUMNS[key](batch))
+                parts[key].extend(records)
         except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
             raise Unusual(str(error)) from error
     return _joined(parts)
 
 
-def _sections(reader: _Reader) -> Iterator[tuple[str, Iterator[list[Any]]]]:
+def _sections(reader: _Reader) -> Iterator[tuple[str, Iterator[Columns]]]:
     """The known lists of the top object, each to be consumed before the next."""
     seen = set()
     reader.take(b"{")
@@ -146,8 +154,8 @@ class _Reader:
             return value
         raise Unusual("a very long value")
 
-    def records(self, kind: type[msgspec.Struct]) -> Iterator[list[Any]]:
-        """Moves over a list of objects and yields them by the thousand."""
+    def records(self, kind: type[msgspec.Struct]) -> Iterator[Columns]:
+        """Moves over a list of objects and yields their columns by the thousand."""
         decoder = msgspec.json.Decoder(list[kind])
         self.take(b"[")
         if self.peek() == b"]":
@@ -170,9 +178,10 @@ class _Reader:
                 continue
             batch, used, last = found
             self.position += used
-            if _repeats_a_key(bytes(memoryview(buffer)[: used + 1]), batch, kind):
+            columns = _columns_of(batch, kind)
+            if _repeats_a_key(buffer, used + 1, columns):
                 raise Unusual("a key may be there twice")
-            yield batch
+            yield columns
 
 
 def _decoded(
@@ -210,91 +219,83 @@ def _last_between(buffer: bytearray, end: int) -> tuple[int, int] | None:
     return None
 
 
-def _repeats_a_key(window: bytes, batch: Sequence[Any], kind: type[msgspec.Struct]) -> bool:
+def _repeats_a_key(window: bytearray, end: int, columns: Columns) -> bool:
     """Whether some record may hold a field twice, which the decoder would not notice.
 
     Keys are distinguished by first letter and length, which is fast; where these do not add up, by
     counting the key itself. A key inside of a text counts as well, so the answer may be a false
     alarm, but never misses.
     """
-    fields = kind.__struct_fields__
-    optional = fields[len(fields) - len(kind.__struct_defaults__) :]
-    absent = {name: list(map(attrgetter(name), batch)).count(None) for name in optional}
-    expected = {name: len(batch) - absent.get(name, 0) for name in fields}
-    data = np.frombuffer(window, np.uint8)
+    expected = {name: _present(column) for name, column in columns.items()}
+    data = np.frombuffer(window, np.uint8, end)
     quotes = np.flatnonzero(data == ord('"'))
-    if len(quotes) % 2 == 0 and b"\\" not in window:
+    if len(quotes) % 2 == 0 and window.find(b"\\", 0, end) < 0:
         opening, lengths = quotes[::2], np.minimum(np.diff(quotes)[::2], 64)
         kinds = data[opening + 1].astype(np.int64) * 65 + lengths
         counts = np.bincount(kinds, minlength=256 * 65)
-        if all(counts[ord(name[0]) * 65 + len(name) + 1] == expected[name] for name in fields):
+        if all(counts[ord(name[0]) * 65 + len(name) + 1] == expected[name] for name in expected):
             return False
-    return b"\\u" in window or any(
-        window.count(b'"%s"' % name.encode()) != expected[name] for name in fields
+    return window.find(b"\\u", 0, end) >= 0 or any(
+        window.count(b'"%s"' % name.encode(), 0, end) != number for name, number in expected.items()
     )
 
 
-def _image_columns(batch: list[_Image]) -> tuple[np.ndarray, list[str], np.ndarray]:
-    sizes = np.array([(image.height, image.width) for image in batch], dtype=np.int64)
-    names = [image.file_name for image in batch]
-    return np.array([image.id for image in batch], dtype=np.int64), names, sizes
+def _columns_of(batch: Sequence[Any], kind: type[msgspec.Struct]) -> Columns:
+    """The fields of some records."""
+    return {
+        field.name: _column(map(attrgetter(field.name), batch), field.type, len(batch))
+        for field in msgspec.structs.fields(kind)
+    }
 
 
-def _box_columns(batch: list[_Box]) -> tuple[np.ndarray, ...]:
-    boxes = np.fromiter(
-        chain.from_iterable(map(attrgetter("bbox"), batch)), np.float64, 4 * len(batch)
-    ).reshape(-1, 4)
-    crowd = np.array([box.iscrowd or 0 for box in batch], dtype=np.int64)
-    area = np.array([box.area for box in batch], dtype=np.float64)  # None becomes NaN
-    if not (np.abs(boxes) < 1e300).all() or ((crowd != 0) & (crowd != 1)).any() or (area < 0).any():
+def _column(values: Iterator[Any], kind: Any, length: int) -> np.ndarray | list[Any]:
+    if kind in (int, float):
+        return np.fromiter(values, kind, length)
+    if kind == _Bbox:
+        return np.fromiter(chain.from_iterable(values), float, 4 * length).reshape(-1, 4)
+    return list(values)
+
+
+def _present(column: np.ndarray | list[Any]) -> int:
+    """How many records have the field."""
+    if isinstance(column, list):
+        return len(column) - column.count(None)
+    first = column.reshape(len(column), -1)[:, 0] if len(column) else column
+    absent = np.isnan(first) if column.dtype == np.float64 else first == ABSENT
+    return len(column) - int(np.count_nonzero(absent))
+
+
+def _joined(parts: dict[str, list[Columns]]) -> CocoTable:
+    images, boxes, categories = (
+        _stacked(parts[key] or [_columns_of([], RECORD_OF[key])]) for key in SECTIONS
+    )
+    crowd, area = np.maximum(boxes["iscrowd"], 0), boxes["area"]
+    corners = boxes["bbox"]
+    if (crowd > 1).any() or (area < 0).any() or not (np.abs(corners) < 1e300).all():
         raise Unusual("a box, iscrowd or area out of range")
-    ids = [-1 if box.id is None or box.id < 0 else box.id for box in batch]
-    return (
-        np.array([box.image_id for box in batch], dtype=np.int64),
-        np.array([box.category_id for box in batch], dtype=np.int64),
-        boxes,
+    if not all(images["file_name"]) or not all(categories["name"]):
+        raise Unusual("an image or category without a name")
+    parents = [parent or "" for parent in categories["supercategory"]]
+    return CocoTable(
+        images["id"],
+        images["file_name"],
+        np.stack([images["height"], images["width"]], 1),
+        boxes["image_id"],
+        boxes["category_id"],
+        corners,
         crowd.astype(np.bool_),
         area,
-        np.array(ids, dtype=np.int64),
+        np.maximum(boxes["id"], -1),
+        np.arange(len(corners)),
+        list(zip(categories["id"].tolist(), categories["name"], parents, strict=True)),
     )
 
 
-def _category_columns(batch: list[_Category]) -> list[tuple[int, str, str]]:
-    if any(not category.name for category in batch):
-        raise Unusual("a category without a name")
-    if any(abs(category.id) >= 2**63 for category in batch):
-        raise Unusual("a category id of more than 64 bits")
-    return [(each.id, each.name, each.supercategory or "") for each in batch]
-
-
-COLUMNS: dict[str, Callable[[list[Any]], Any]] = {
-    "images": _image_columns,
-    "annotations": _box_columns,
-    "categories": _category_columns,
-}
-
-
-def _joined(parts: dict[str, list[Any]]) -> CocoTable:
-    empty = _image_columns([]), _box_columns([])
-    images = list(zip(*(parts["images"] or [empty[0]]), strict=True))
-    boxes = [
-        np.concatenate(column).reshape(-1, *column[-1].shape[1:])
-        for column in zip(*(parts["annotations"] or [empty[1]]), strict=True)
-    ]
-    names = [name for batch in images[1] for name in batch]
-    if not all(names):
-        raise Unusual("an image without a file name")
-    sizes = np.concatenate(images[2]).reshape(-1, 2)
-    return CocoTable(
-        np.concatenate(images[0]),
-        names,
-        sizes,
-        boxes[0],
-        boxes[1],
-        boxes[2].reshape(-1, 4),
-        boxes[3],
-        boxes[4],
-        boxes[5],
-        np.arange(len(boxes[0])),
-        [category for batch in parts["categories"] for category in batch],
-    )
+def _stacked(parts: Sequence[Columns]) -> Columns:
+    columns = zip(*(part.values() for part in parts), strict=True)
+    return {
+        name: list(chain.from_iterable(column))
+        if isinstance(column[0], list)
+        else np.concatenate(column)
+        for name, column in zip(parts[0], columns, strict=True)
+    }

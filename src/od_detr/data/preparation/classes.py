@@ -19,7 +19,7 @@ def own_classes(annotations: Annotations) -> Annotations:
     begin with one for the whole project.
     """
     categories = annotations.categories
-    used = set(np.unique(annotations.labels).tolist())
+    used = set(np.flatnonzero(np.bincount(annotations.labels)).tolist())
     roots = [
         label
         for label, name in enumerate(categories.names)
