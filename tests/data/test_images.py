@@ -31,6 +31,9 @@ def picture() -> Image.Image:
 MODES = {
     "png": ("RGB", "L", "1", "P", "RGBA", "LA"),
     "jpg": ("RGB", "L", "CMYK", "YCbCr"),
+    "jfif": ("RGB",),
+    "avif": ("RGB", "RGBA"),
+    "heic": ("RGB", "RGBA"),
     "webp": ("RGB", "L", "RGBA"),
     "bmp": ("RGB", "L", "1", "P"),
     "tif": ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr"),

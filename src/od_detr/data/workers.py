@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
@@ -51,7 +50,7 @@ def loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(sampler.seed % 2**63),
-        worker_init_fn=_begin,
+        worker_init_fn=_obey_parent if SHIELDED else None,
     )
 
 
@@ -102,14 +101,9 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(_: int) -> None:
-    """Keeps the parent's memory shared, and lets a worker end when its parent sends SIGTERM.
-
-    The garbage collector would write to every object of the parent, and so copy its page.
-    """
-    gc.freeze()
-    if SHIELDED:
-        threading.Thread(target=_end_for_parent, daemon=True).start()
+def _obey_parent(_: int) -> None:
+    """Lets a worker end when its parent, and nobody else, sends SIGTERM."""
+    threading.Thread(target=_end_for_parent, daemon=True).start()
 
 
 def _end_for_parent() -> None:
