@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import tempfile
+from multiprocessing import active_children
 from pathlib import Path
 from unittest import mock
 
@@ -55,7 +56,7 @@ def _used(dataset: CocoDataset, workers: int) -> list[int]:
     step, used = len(sampler) // PARTS, []
     for number, _ in enumerate(batches, 1):
         if number == 2 * workers or number % step == 0:
-            used.append(sum(shared_bytes(each.pid) for each in batches._iterator._workers))
+            used.append(sum(shared_bytes(each.pid) for each in active_children() if each.pid))
     return used
 
 
