@@ -18,6 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.guard import guarded_step
 from benchmarks.timing import Figure, cost, interleaved, speedup
 from od_detr.architectures import ModelName
 from od_detr.detectors import DetectionTransformer, build_detector
@@ -68,6 +69,7 @@ def measure(
             flops["od"], flops["baseline"], expected_flops_ratio(detector, batch), "FLOP"
         ),
         "throughput_over_transformers": speedup(seconds["baseline"], seconds["transformers"], 1.5),
+        "guarded_over_unguarded": guarded_step(10 * rounds, batch_size=small_batch_size),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from benchmarks.saving import blank_contents
 
 from od_detr import checkpoints, files
-from od_detr.checkpoints import load_checkpoint, restore_last, save_checkpoint
+from od_detr.checkpoints import WORTH_A_THREAD, load_checkpoint, restore_last, save_checkpoint
 from od_detr.errors import InputError
 from od_detr.run_files import RunFiles
 
@@ -66,11 +67,17 @@ def test_the_last_two_saves_are_kept(run: RunFiles) -> None:
     assert bool((loaded.contents["state_dict"]["w"] == 3).all())
 
 
-def test_a_checkpoint_is_a_zip_archive_whose_comment_is_its_digest(run: RunFiles) -> None:
-    save(run, 1)
+@pytest.mark.parametrize("values", [3, WORTH_A_THREAD])
+def test_a_checkpoint_is_a_zip_archive_whose_comment_is_its_digest(
+    values: int, run: RunFiles
+) -> None:
+    """Whether a tensor is hashed in a thread or not."""
+    save(run, 1, state_dict={f"w{n}": torch.rand(values) for n in range(5)})
     with zipfile.ZipFile(run.last) as archive:
-        assert archive.comment.startswith(b"sha256:")
-        assert len(archive.comment) == 71
+        comment = archive.comment
+    before = run.last.read_bytes()[: -len(comment) - 2] + b"\0\0"
+    assert comment == b"sha256:" + hashlib.sha256(before).hexdigest().encode()
+    load_checkpoint(run)
 
 
 def test_every_flipped_bit_is_found(run: RunFiles) -> None:

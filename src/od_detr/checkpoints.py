@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ MARK = b"sha256:"
 COMMENT_BYTES = len(MARK) + 64
 NO_COMMENT = b"\0\0"  # how an archive without a comment ends: the length of the comment
 CHUNK_BYTES = 1 << 20
+WORTH_A_THREAD = 1 << 18  # bytes; handing fewer over takes about as long as hashing them
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def restore_last(checkpoint: Checkpoint, files: RunFiles) -> None:
 
 def _write(contents: Mapping[str, Any], path: Path) -> None:
     """Writes a checkpoint whose comment is its digest."""
-    with path.open("wb") as file:
-        hashing = _Hashing(file)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as thread:
+        hashing = _Hashing(file, thread)
         with _without_crc32():
             torch.save(dict(contents), hashing)  # type: ignore[arg-type]
         file.seek(-len(NO_COMMENT), os.SEEK_END)
@@ -149,14 +151,23 @@ def _is_intact(path: Path) -> bool:
 
 
 class _Hashing:
-    """A file to write to that keeps the digest of what was written."""
+    """A file to write to that keeps the digest of what was written.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest = file, hashlib.sha256()
+    Long data is hashed in a thread while it is written.
+    """
+
+    def __init__(self, file: IO[bytes], thread: Executor) -> None:
+        self.file, self.thread, self.digest = file, thread, hashlib.sha256()
 
     def write(self, data: bytes | memoryview) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
+        if len(data) < WORTH_A_THREAD:
+            self.digest.update(data)
+            return self.file.write(data)
+        hashed = self.thread.submit(self.digest.update, data)
+        try:
+            return self.file.write(data)
+        finally:
+            hashed.result()  # torch reuses the memory of `data`
 
     def flush(self) -> None:
         self.file.flush()

@@ -35,6 +35,7 @@ KEYS = {
         *step.SMALL_HOSTS,
         "ideal_flops_ratio",
         "throughput_over_transformers",
+        "guarded_over_unguarded",
     ],
     "matching": ["speedup_3_targets", "speedup_5_targets", "synchronisations"],
     "ema": ["speedup_over_lightning"],

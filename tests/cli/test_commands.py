@@ -55,6 +55,17 @@ def test_help_and_overview_need_neither_torch_nor_lightning() -> None:
     assert all(re.search(rf"^  {name} +\S", result.stdout, re.MULTILINE) for name in COMMANDS)
 
 
+def test_a_process_does_not_search_for_cycles_before_it_ends() -> None:
+    """It would take seconds after a training, and a scheduler waits for ten of them."""
+    script = (
+        "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "from od_detr.cli import main\nmain()"
+    )
+    command = [sys.executable, "-c", script, "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.splitlines()[-1] == "True"
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_option_of_a_command_is_explained_as_it_is_typed(name: str, od_detr: Command) -> None:
     for flag in ("--help", "-h", "--help-all"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import signal
 import sys
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `od-detr`; those of this process by default.
     """
+    if arguments is None:  # the process ends with the command
+        atexit.register(gc.freeze)  # spares it a search for cycles, seconds long after a training
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, speaks = "--debug" in words, _speaks()
     silence = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(None)
