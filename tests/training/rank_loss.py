@@ -39,14 +39,14 @@ from od_detr import checkpoints
 from od_detr.cli import main
 from od_detr.evaluation.scoring import Scorer
 from od_detr.ranks import current
+from od_detr.training import loop
 from od_detr.training.descent import Descent
-from od_detr.training.module import Training
 from od_detr.training.recipe import Recipe
 
 run, victim, point = Path(os.environ["RUN"]), int(os.environ["VICTIM"]), os.environ["POINT"]
 IMAGES = {"forward": (Recipe, "losses"), "backward": (Descent, "backward"),
           "evaluation": (Scorer, "add"),
-          "save": (Training, "state_dict") if victim else (checkpoints._Hashing, "write")}
+          "save": (loop, "contents_of") if victim else (checkpoints._Hashing, "write")}
 where, name = IMAGES[point]
 original = getattr(where, name)
 
@@ -90,7 +90,7 @@ class Outcome:
         )
 
 
-def lose(victim: int, point: str, devices: int, data: Path, run: Path, limit: int = 150) -> Outcome:
+def lose(victim: int, point: str, devices: int, data: Path, run: Path, limit: int = 600) -> Outcome:
     """Trains with one process a device, and kills one of them.
 
     Raises:

@@ -23,7 +23,10 @@ from od_detr.errors import InputError, ProcessLostError
 from od_detr.ranks import OWN, Ranks
 
 ROLL_CALL_SECONDS = 20.0  # for a process that is busy with a step to find out that one is lost
+MORE_SECONDS = 2.0  # for further losses to be noted, once one is known
 REPORTED = "ended with"  # how the note of a process begins that fails by itself
+HERE = "is here"  # the note of a process that is not lost
+ALARM = "alarm"  # is in the store as soon as any process has noted something
 STORE_TIMEOUT = timedelta(seconds=5)
 
 
@@ -94,6 +97,7 @@ class Team:
     place: Ranks
     children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     store: Any = None
+    _alarmed: bool = False
 
     def connect(self) -> None:
         """Opens the store; to be called by all processes when they can communicate."""
@@ -105,6 +109,7 @@ class Team:
         port = ranks.gathered(self.store.port if self.place.is_chief else None)[0]
         if not self.place.is_chief:
             self.store = dist.TCPStore(host, port, wait_for_workers=False, timeout=STORE_TIMEOUT)
+        threading.Thread(target=self._answer, daemon=True).start()
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -125,21 +130,28 @@ class Team:
                 if isinstance(error, InputError) and not self.place.is_chief:
                     sys.exit(2)  # rank 0 reports it
                 raise
+            if self._alarmed and self._store_is_gone():
+                sys.exit(1)  # another process has reported the loss before it ended
             lost = self._roll_call()
             if not lost:
                 raise
             if self.place.rank != self._reporter(lost):
                 sys.exit(1)
-            raise ProcessLostError(
-                "; ".join(f"{self._named(rank)} {cause}" for rank, cause in lost.items())
-                + "; continue with --resume from the last save"
-            ) from error
+            raise self._report(lost) from error
 
     def wait(self, seconds: float = ROLL_CALL_SECONDS) -> None:
         """Lets the processes that it started end before this one, which keeps their connections."""
         for child in self.children.values():
             with suppress(subprocess.TimeoutExpired):
                 child.wait(seconds)
+
+    def _report(self, lost: dict[int, str]) -> ProcessLostError:
+        """The line about lost processes, once the others have answered or do not."""
+        for rank, cause in lost.items():
+            self.witness(rank, cause)
+        self._wait_for_others()
+        causes = "; ".join(f"{self._named(rank)} {cause}" for rank, cause in lost.items())
+        return ProcessLostError(f"{causes}; continue with --resume from the last save")
 
     def _reporter(self, lost: dict[int, str]) -> int:
         """Rank 0, unless it was lost without a word; then the first that is left."""
@@ -150,20 +162,43 @@ class Team:
     def _note(self, text: str) -> None:
         with suppress(RuntimeError):  # the process that keeps the store is the lost one
             self.store.set(str(self.place.rank), text)
+            self.store.set(ALARM, "")
+
+    def witness(self, rank: int, text: str) -> None:
+        """Notes what became of a process, if that one has not done so itself."""
+        if self.store is None:
+            return
+        with suppress(RuntimeError):
+            self.store.compare_set(str(rank), "", text)
+            self.store.set(ALARM, "")
+
+    def _answer(self) -> None:
+        """Answers a roll call for the main thread, which may be waiting for another process.
+
+        A process that lost a neighbour keeps its connections while it calls the roll. So those
+        that wait for this process do not learn of the loss before it ends.
+        """
+        with suppress(RuntimeError):
+            while not self.store.check([ALARM]):
+                time.sleep(1)
+            self._alarmed = True
+            self.witness(self.place.rank, HERE)
 
     def _roll_call(self) -> dict[int, str]:
         """The ranks that are lost, and how each of them ended."""
-        self._note("")
+        self._note(HERE)
         others = set(range(self.place.world_size)) - {self.place.rank}
         found: dict[int, str] = {}
         end = time.monotonic() + ROLL_CALL_SECONDS
         while time.monotonic() < end and others - found.keys():
             for rank in others - found.keys():
                 status = self.children[rank].poll() if rank in self.children else None
-                if status not in (None, 0):
-                    found[rank] = self._noted(rank) or _ending(status)
-                elif (noted := self._noted(rank)) is not None:
+                if (noted := self._noted(rank)) is not None:
                     found[rank] = noted
+                elif status not in (None, 0):
+                    found[rank] = _ending(status)
+            if any(found.values()):
+                end = min(end, time.monotonic() + MORE_SECONDS)
             if others - found.keys():
                 time.sleep(0.2)
         lost = {rank: text for rank, text in found.items() if text}
@@ -171,11 +206,20 @@ class Team:
         return dict(sorted((lost or missing).items()))
 
     def _noted(self, rank: int) -> str | None:
+        """What a process noted, or another of it: how it ended, "" if it is there; else None."""
         try:
-            known = self.store.check([str(rank)])
-            return self.store.get(str(rank)).decode() if known else None
+            if not self.store.check([str(rank)]):
+                return None
+            return self.store.get(str(rank)).decode().removeprefix(HERE)
         except RuntimeError:  # the store is gone with rank 0
             return "was killed or stopped" if rank == 0 else ""
+
+    def _store_is_gone(self) -> bool:
+        try:
+            self.store.check([ALARM])
+        except RuntimeError:
+            return True
+        return False
 
     def _wait_for_others(self) -> None:
         """Keeps the store open until the others have read why this process ends."""
@@ -237,6 +281,8 @@ def _stop_after_a_loss(team: Team) -> None:
             break
         if all(code == 0 for code in status.values()):
             return
+    for rank, code in lost.items():
+        team.witness(rank, _ending(code))
     time.sleep(ROLL_CALL_SECONDS + 10)
     rank, code = next(iter(lost.items()))
     print(f"error: {team._named(rank)} {_ending(code)}", file=sys.stderr, flush=True)
