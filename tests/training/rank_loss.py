@@ -95,6 +95,7 @@ def lose(victim: int, point: str, devices: int, data: Path, run: Path, limit: in
 
     Raises:
         TimeoutError: some process is left after `limit` seconds.
+        RuntimeError: the training did not come to that point.
     """
     place = {"RUN": str(run), "VICTIM": str(victim), "POINT": point}
     script = run.with_suffix(".py")
@@ -103,6 +104,8 @@ def lose(victim: int, point: str, devices: int, data: Path, run: Path, limit: in
     variables = os.environ | place | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     training = start([str(script), "train", *paths, *TINY], variables)
     _, _, errors = training.ended(limit)
+    if not (run / "killed").exists():
+        raise RuntimeError(f"rank {victim} was not killed: {errors}")
     seconds = time.time() - float((run / "killed").read_text())
     lines = [line for line in errors.splitlines() if "rank" in line]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -109,7 +110,12 @@ class Team:
         port = ranks.gathered(self.store.port if self.place.is_chief else None)[0]
         if not self.place.is_chief:
             self.store = dist.TCPStore(host, port, wait_for_workers=False, timeout=STORE_TIMEOUT)
-        threading.Thread(target=self._answer, daemon=True).start()
+        over = threading.Event()
+        answering = threading.Thread(target=self._answer, args=(over,), daemon=True)
+        answering.start()
+        # A thread inside of torch would abort a process that ends.
+        atexit.register(answering.join)
+        atexit.register(over.set)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -172,7 +178,7 @@ class Team:
             self.store.compare_set(str(rank), "", text)
             self.store.set(ALARM, "")
 
-    def _answer(self) -> None:
+    def _answer(self, over: threading.Event) -> None:
         """Answers a roll call for the main thread, which may be waiting for another process.
 
         A process that lost a neighbour keeps its connections while it calls the roll. So those
@@ -180,7 +186,8 @@ class Team:
         """
         with suppress(RuntimeError):
             while not self.store.check([ALARM]):
-                time.sleep(1)
+                if over.wait(1):
+                    return
             self._alarmed = True
             self.witness(self.place.rank, HERE)
 
