@@ -24,6 +24,7 @@ from od_detr.options import SIZES, TrainOptions
 from od_detr.options.train import DEFAULT_MODEL
 from od_detr.structures import Batch, Targets
 from od_detr.training.recipe import make_recipe
+from od_detr.training.setup.epochs import default_epochs
 from od_detr.training.teacher import Teacher
 
 PAPER = Path(__file__).parent / "recorded" / "paper_tables.tsv"  # its tables, cell by cell
@@ -166,6 +167,8 @@ def test_a_rows_command_trains_what_the_paper_scale_trains(name: str) -> None:
     command = RUNS[name].command.removeprefix("od-detr train ").split()
     parsed = dict(vars(parse("train", TrainCommand, command, reads_config=True)))
     parsed["model"] = parsed["model"] or DEFAULT_MODEL
+    steps = 118_287 // 16  # an epoch of COCO
+    parsed["epochs"] = parsed["epochs"] or default_epochs(steps, trained=False)
     ours = vars(at_paper(RUNS[name]))
     assert {key: parsed[key] for key in ours if key != "output"} == {
         key: value for key, value in ours.items() if key != "output"
@@ -291,7 +294,8 @@ def test_the_small_scale_trains_on_as_many_images_of_any_small_data_set_and_two_
             for number in range(images)
         ]
         content = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
-        (tmp_path / "train.json").write_text(json.dumps(content))
+        for split in ("train", "val"):
+            (tmp_path / f"{split}.json").write_text(json.dumps(content))
         assert small(tmp_path, Path()).epochs == epochs
 
 
