@@ -41,9 +41,8 @@ def remedies(options: TrainOptions) -> str:
     """
     ways = []
     smaller = largest_divisor(options.device_batch)
-    if smaller < options.device_batch:
-        accumulate = options.accumulate * options.device_batch // smaller
-        ways.append(f"--batch-size {smaller} --accumulate {accumulate}")
+    if (times := options.device_batch // smaller) > 1:
+        ways.append(f"--batch-size {smaller} --accumulate {times * options.accumulate}")
     ways.append(f"--image-size {max(32, round(options.short_side * 0.7 / 32) * 32)}")
     if not options.checkpoint_encoder:
         ways.append("--checkpoint-encoder")
