@@ -146,8 +146,7 @@ def _is_intact(path: Path) -> bool:
             left -= len(chunk)
         end = file.read()
     digest.update(NO_COMMENT)
-    expected = COMMENT_BYTES.to_bytes(2, "little") + MARK + digest.hexdigest().encode()
-    return end == expected
+    return end == COMMENT_BYTES.to_bytes(2, "little") + MARK + digest.hexdigest().encode()
 
 
 class _Hashing:

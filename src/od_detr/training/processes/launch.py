@@ -136,9 +136,9 @@ class Team:
                 if isinstance(error, InputError) and not self.place.is_chief:
                     sys.exit(2)  # rank 0 reports it
                 raise
-            if self._alarmed and self._store_is_gone():
-                sys.exit(1)  # another process has reported the loss before it ended
             lost = self._roll_call()
+            if self._alarmed and self._store_is_gone():
+                sys.exit(1)  # rank 0 has reported the loss before it ended
             if not lost:
                 raise
             if self.place.rank != self._reporter(lost):
