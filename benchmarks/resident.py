@@ -90,14 +90,14 @@ class Watch:
             self.in_use = max(self.in_use, self.others + allocated_bytes())
 
 
-def write_images(folder: Path, images: int) -> None:
-    """A COCO data set of that many images of many sizes, smooth noise with random boxes."""
+def write_images(folder: Path, images: int, sides: tuple[int, int] = SIDES) -> None:
+    """A COCO data set of that many images of these sides, smooth noise with random boxes."""
     rng = np.random.default_rng(0)
     for split, number in (("train", images), ("val", BATCH)):
         (folder / split).mkdir(parents=True)
         entries, boxes = [], []
         for identity in range(1, number + 1):
-            width, height = rng.integers(*SIDES, 2).tolist()
+            width, height = rng.integers(*sides, 2).tolist()
             entry = {"id": identity, "file_name": f"{identity}.jpg"}
             entries.append(entry | {"width": width, "height": height})
             coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
