@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-from benchmarks.timing import Figure, cost, one_thread
+from benchmarks.timing import Figure, cost, counted, one_thread
 from od_detr.data.batching import collate
 from od_detr.data.scenes import render_scenes
 from od_detr.experiments.demo import demo_options
@@ -47,27 +44,9 @@ def guarded_step(steps: int, image_size: int = 128, batch_size: int = 8) -> Figu
         trial = Trial(planned(replace(options, recipe="baseline", batch_size=batch_size)))
         batch = collate([trial.parts.train[index] for index in range(batch_size)])
         trial.step_seconds([[batch]] * UNCOUNTED)
-        with timed_calls() as spent:
+        spent: dict[str, float] = {}
+        with ExitStack() as calls:
+            for owner, name in CALLS:
+                calls.enter_context(counted(owner, name, spent, time.process_time))
             seconds = trial.step_seconds([[batch]] * steps, clock=time.process_time)
-    return cost(seconds, seconds - sum(spent) / steps, GOAL)
-
-
-@contextmanager
-def timed_calls() -> Iterator[list[float]]:
-    """The processor seconds of each of the guard's calls inside the block."""
-    spent: list[float] = []
-
-    def timed(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            start = time.process_time()
-            try:
-                return original(*arguments, **named)
-            finally:
-                spent.append(time.process_time() - start)
-
-        return call
-
-    with ExitStack() as patches:
-        for owner, name in CALLS:
-            patches.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
-        yield spent
+    return cost(seconds, seconds - sum(spent.values()) / steps, GOAL)

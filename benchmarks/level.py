@@ -17,14 +17,15 @@ from unittest import mock
 
 import torch
 
+from benchmarks.gpu.scale import TINY
 from benchmarks.resident import BATCH, options, resident_bytes, write_images
 from od_detr.training import loop
 from od_detr.training.fit import fit
 
 PARTS = 10
-TINY = {
+SMALL = {
     "backbone": "resnet18",
-    "backbone_options": {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]},
+    "backbone_options": TINY,
     "image_size": 64,
     "augment": "flip",
     "hidden_dim": 32,
@@ -48,7 +49,7 @@ def measure(steps: int = 2000) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as parent, mock.patch.object(loop, "give_back", give_back):
         data = Path(parent, "data")
         write_images(data, BATCH * steps, sides=(64, 65))
-        fit(options(data, Path(parent, "run"), epochs=1, **TINY))
+        fit(options(data, Path(parent, "run"), epochs=1, **SMALL))
     every = max(1, len(read) // PARTS)
     resident, descriptors = zip(*read[every - 1 :: every], strict=True)
     return {"steps": steps, "resident_bytes": resident, "descriptors": descriptors}

@@ -12,6 +12,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import torch
 
@@ -86,3 +88,22 @@ def cost(ours: float, peer: float, goal: float, unit: str = "seconds") -> Figure
 def speedup(ours: float, peer: float, goal: float, unit: str = "seconds") -> Figure:
     """The peer's as a multiple of ours: at least `goal` is wanted."""
     return {"ratio": peer / ours, "ours": ours, "peer": peer, "goal": goal, "unit": unit}
+
+
+@contextmanager
+def counted(
+    owner: type, name: str, seconds: dict[str, float], clock: Callable[[], float]
+) -> Iterator[None]:
+    """Adds up the seconds that a method takes, under `Class.method`."""
+    method, key = getattr(owner, name), f"{owner.__name__}.{name}"
+    seconds[key] = 0.0
+
+    def timed(*arguments: Any, **more: Any) -> Any:
+        began = clock()
+        try:
+            return method(*arguments, **more)
+        finally:
+            seconds[key] += clock() - began
+
+    with mock.patch.object(owner, name, timed):
+        yield

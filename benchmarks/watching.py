@@ -12,15 +12,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from rich.console import Console
 
+from benchmarks.timing import counted
 from od_detr.data.scenes import render_scenes
 from od_detr.experiments.demo import demo_options
 from od_detr.options import EvalOptions
@@ -32,25 +31,6 @@ from od_detr.training.record.step_log import StepLog
 
 # What a step does for those who watch it; drawing the bar is a part of `Display.stepped`.
 WATCHING = ((Display, "stepped"), (StepLog, "stepped"), (Loop, "log_step"))
-
-
-@contextmanager
-def counted(
-    owner: type, name: str, seconds: dict[str, float], clock: Callable[[], float]
-) -> Iterator[None]:
-    """Adds up the seconds that a method takes, under `Class.method`."""
-    method, key = getattr(owner, name), f"{owner.__name__}.{name}"
-    seconds[key] = 0.0
-
-    def timed(*arguments: Any, **more: Any) -> Any:
-        began = clock()
-        try:
-            return method(*arguments, **more)
-        finally:
-            seconds[key] += clock() - began
-
-    with patch.object(owner, name, timed):
-        yield
 
 
 def measure(images: int = 160, epochs: int = 1) -> dict[str, float]:

@@ -171,7 +171,7 @@ class Team:
             self.store.set(ALARM, "")
 
     def witness(self, rank: int, text: str) -> None:
-        """Notes what became of a process, if that one has not done so itself."""
+        """Notes how a process ended, if that one has not done so itself."""
         if self.store is None:
             return
         with suppress(RuntimeError):
