@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from od_detr.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -59,13 +64,18 @@ def frames_of(path: str | Path) -> Iterator[Frame]:
             if not container.streams.video:
                 raise InputError(f"{path}: holds no video stream; give another file")
             for frame in container.decode(video=0):
-                turns = round(getattr(frame, "rotation", 0) / 90)
-                pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-                yield Frame(torch.from_numpy(pixels).permute(2, 0, 1), frame.time or 0.0)
+                yield Frame(_pixels(frame), frame.time or 0.0)
     except av.FFmpegError as error:
         raise InputError(
             f"{path}: cannot be read as a video ({one_line(error)}); replace it"
         ) from error
+
+
+def _pixels(frame: av.VideoFrame) -> UInt8[Tensor, "3 H W"]:
+    """A decoded frame, turned as its video says."""
+    turns = round(getattr(frame, "rotation", 0) / 90)
+    pixels = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def number_of_frames(path: str | Path) -> int | None:
@@ -80,29 +90,37 @@ def number_of_frames(path: str | Path) -> int | None:
 def frames_of_camera(number: int) -> Iterator[Frame]:
     """The frames of a camera, until it is switched off or the program is interrupted.
 
-    OpenCV reads it, which knows the cameras of Linux, macOS and Windows; it is not needed for
-    anything else.
+    Args:
+        number: counts the cameras of this computer from 0.
 
     Raises:
-        InputError: there is no OpenCV, or no such camera.
+        InputError: there is no such camera, or another program uses it.
     """
+    import av
+
+    began = time.monotonic()
     try:
-        import cv2  # type: ignore[reportMissingImports]
-    except ImportError as error:
+        with _camera(number) as container:
+            for frame in container.decode(video=0):
+                yield Frame(_pixels(frame), time.monotonic() - began)
+    except (av.FFmpegError, ImportError, OSError, ValueError) as error:
         raise InputError(
-            f"camera {number}: cameras are read with OpenCV, which is not installed; run "
-            "pip install 'od-detr[camera]'"
+            f"camera {number}: cannot be read ({one_line(error)}); connect it, close programs "
+            "that use it, or give a video"
         ) from error
-    camera = cv2.VideoCapture(number)
-    try:
-        if not camera.isOpened():
-            raise InputError(f"camera {number}: cannot be opened; connect it, or give a video")
-        began = time.monotonic()
-        while True:
-            there, pixels = camera.read()
-            if not there:
-                return
-            rgb = torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)
-            yield Frame(rgb, time.monotonic() - began)
-    finally:
-        camera.release()
+
+
+def _camera(number: int) -> InputContainer:
+    """Opens a camera by the operating system's own interface, which FFmpeg knows."""
+    import av
+
+    if sys.platform == "darwin":
+        return av.open(f"{number}:none", format="avfoundation", options={"framerate": "30"})
+    if sys.platform == "win32":
+        from av.device import enumerate_input_devices
+
+        found = [each for each in enumerate_input_devices("dshow") if "video" in each.media_types]
+        if number >= len(found):
+            raise OSError(f"{len(found)} cameras are connected")
+        return av.open(f"video={found[number].name}", format="dshow")
+    return av.open(f"/dev/video{number}", format="v4l2")
