@@ -11,11 +11,11 @@ import pytest
 from od_detr.cli.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments import equal_time
 from od_detr.experiments.equal_time import Clock, distilled_share, measured, relative_cost
-from od_detr.experiments.frontier import TABLE
+from od_detr.experiments.studies import FRONTIER
 from od_detr.options import DistillOptions
 from od_detr.run_files import RunFiles
 
-ROWS = {row.name: row for row in TABLE.experiments()}
+ROWS = {row.name: row for row in FRONTIER.experiments()}
 
 
 @pytest.fixture

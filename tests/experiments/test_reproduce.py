@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from od_detr.cli import main
 from od_detr.cli.reproduce import ReproduceOptions, reproduce
 from od_detr.errors import InputError
-from od_detr.experiments.results import mean_curves, reaching
+from od_detr.experiments.results import mean_curves, paired, reaching
 from od_detr.experiments.runs import commit, side_by_side
 from od_detr.experiments.tables import TABLES
 from od_detr.files import locked
@@ -313,6 +314,20 @@ def test_rows_are_set_against_the_plain_host_of_the_same_seeds(ask, trainings) -
         for row in reproduce(replace(ask, table="table2", rows="qfl", seeds=3))["rows"]
     }
     assert rows["qfl"]["control"] is None  # it lacks a seed
+
+
+def test_a_lead_is_that_of_a_paired_t_test() -> None:
+    """For differences of 1, 2 and 3: two degrees of freedom, whose tails have a closed form."""
+    ours = {seed: {"AP": 30.0 + seed + 1 + seed} for seed in range(3)}
+    theirs = {seed: {"AP": 30.0 + seed} for seed in range(4)}
+    found = paired(ours, theirs)
+    t = 2 * math.sqrt(3)
+    assert found == {
+        "difference": pytest.approx(2.0),
+        "p": pytest.approx(1 - t / math.sqrt(2 + t * t)),
+    }
+    assert paired(ours, {1: {"AP": 30.0}}) == {"difference": pytest.approx(3.0), "p": None}
+    assert paired(ours, {9: {"AP": 30.0}}) is None
 
 
 def test_the_control_may_stand_in_another_table(ask, trainings) -> None:

@@ -18,7 +18,8 @@ class ReproduceOptions:
 
     table: str = option(
         REQUIRED,
-        "table1 to table7, fig1, fig5, fig6, or frontier (cheaper forms of od).",
+        "table1 to table7, fig1, fig5, fig6; frontier (cheaper forms of od); convergence (three "
+        "architectures).",
         positional=True,
     )
     scale: Literal["tiny", "small", "paper"] = option(

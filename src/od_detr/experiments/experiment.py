@@ -10,6 +10,7 @@ from od_detr.architectures import ARCHITECTURES, ModelName
 from od_detr.dotted import with_values
 from od_detr.options import RecipeName, TrainOptions
 from od_detr.options.train import DEFAULT_MODEL
+from od_detr.reporting.curves import Panel
 
 # Epochs of the paper's ablations. A scale's epochs replace them; other schedules keep their ratio.
 SCHEDULE = 24
@@ -104,11 +105,11 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Table:
-    """A table or figure of the paper; `curves` says whether it is drawn."""
+    """A table or figure, of the paper or our own; its `panels` are drawn, if there are any."""
 
     title: str
     rows: tuple[Callable[[], Experiment], ...]
-    curves: bool = False
+    panels: tuple[Panel, ...] = ()
 
     def experiments(self) -> list[Experiment]:
         """The rows, from top to bottom."""

@@ -33,6 +33,7 @@ HEAD = (
     "seconds",
     "seeds",
     "reaches the baseline's final AP after",
+    "AP over the first row",
 )
 DIGITS = {"instability": 2, "seconds": 0}  # behind the decimal point; one in other columns
 
@@ -54,7 +55,7 @@ def report(plan: Plan) -> dict[str, Any]:
     curves = {
         _with_seeds(row.title, done[row.name]): means[row.name] for row in rows if row.name in means
     }
-    write(plan, setting, summary, curves if plan.table.curves else {})
+    write(plan, setting, summary, curves if plan.table.panels else {})
     return {"table": plan.name, "scale": plan.scale, "setting": setting, "rows": summary}
 
 
@@ -108,7 +109,7 @@ def write(plan: Plan, setting: str, rows: Sequence[Row], curves: Mapping[str, Cu
     output.mkdir(parents=True, exist_ok=True)
     chart = output / f"{plan.name}.png"
     if curves:
-        draw(curves, chart, title)
+        draw(curves, chart, title, plan.table.panels)
     contents = {
         "md": as_markdown(title, setting, rows),
         "json": json.dumps({"title": title, "setting": setting, "rows": rows}, indent=1),
@@ -144,7 +145,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     paper = " / ".join(f"{value:.1f}" for value in row["paper"].values()) if row["paper"] else "-"
     seeds = str(len(row["seeds"])) if row["seeds"] else "not run"
     metrics = (_metric(row, key) for key in COLUMNS)
-    return (row["label"], row["name"], paper, *metrics, seeds, _reaches(row))
+    return (row["label"], row["name"], paper, *metrics, seeds, _reaches(row), _lead(row))
 
 
 def _metric(row: Row, key: str) -> str:
@@ -162,6 +163,13 @@ def _reaches(row: Row) -> str:
     return "never" if share is None else f"{100 * share:.0f} % of the epochs"
 
 
+def _lead(row: Row) -> str:
+    if row["over_first"] is None:
+        return "-"
+    p = row["over_first"]["p"]
+    return f"{row['over_first']['difference']:+.1f}" + ("" if p is None else f" (p = {p:.2g})")
+
+
 def _legend(rows: Sequence[Row]) -> str:
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     return (
@@ -173,9 +181,11 @@ def _legend(rows: Sequence[Row]) -> str:
         "and of its teacher; higher is better. "
         "Seconds are training time; they depend on what else the machine did, so do not compare "
         "them. "
-        "The last column is convergence speed: the share of its epochs a row needs to reach the "
-        "final AP of its baseline, which was trained equally long with the same seeds. It is read "
-        "off the mean curve, interpolated between validations."
+        "The last column but one is convergence speed: the share of its epochs a row needs to "
+        "reach the final AP of its baseline, which was trained equally long with the same seeds. "
+        "It is read off the mean curve, interpolated between validations. "
+        "The last column is the mean lead over the first row with the same seeds; p is that of a "
+        "two-sided paired t-test."
     )
 
 

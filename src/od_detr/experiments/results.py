@@ -16,6 +16,7 @@ from od_detr.reporting.curves import LEAST, MOST
 Done = Mapping[
     str, Mapping[int, dict[str, Any]]
 ]  # by run's name and seed, the contents of done.json
+Seeds = Mapping[int, Mapping[str, Any]]  # the figures of a row's runs by seed
 Curve = list[dict[str, float]]  # rows of metrics.csv
 COLUMNS = {
     "AP": 100.0,
@@ -36,14 +37,16 @@ def summarise(
     AP and consistency are in percent, instability in queries an image, seconds those of training
     alone. `control` is the baseline trained as long with the same seeds, if there is one, and
     `reaches_control` the share of the epochs after which the mean curve has its final AP, see
-    `reaching`.
+    `reaching`. `over_first` compares with the first row that was run, see `paired`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    first: dict[int, dict[str, Any]] = {}
     for experiment in experiments:
         runs = {
             seed: _figures(experiment, facts)
             for seed, facts in sorted(done.get(experiment.name, {}).items())
         }
+        first = first or runs
         values = {
             key: [run[key] for run in runs.values() if run[key] is not None] for key in COLUMNS
         }
@@ -69,9 +72,32 @@ def summarise(
                 "reaches_control": reaching(curves[experiment.name], curves[control], column)
                 if same
                 else None,
+                "over_first": None if runs is first else paired(runs, first),
             }
         )
     return rows
+
+
+def paired(runs: Seeds, others: Seeds, key: str = "AP") -> dict[str, float | None] | None:
+    """How far runs are ahead of others with the same seeds, and whether chance would explain it.
+
+    Returns:
+        The mean `difference` over the seeds that both have, and `p` of a two-sided paired t-test;
+        `p` is None with one seed or where all differences are equal. None without a common seed.
+    """
+    from scipy.stats import ttest_rel
+
+    seeds = sorted(runs.keys() & others.keys())
+    ours, theirs = ([each[seed][key] for seed in seeds] for each in (runs, others))
+    if not seeds:
+        return None
+    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    p = (
+        float(ttest_rel(ours, theirs).pvalue)
+        if max(differences) - min(differences) > 1e-9
+        else None
+    )
+    return {"difference": fmean(differences), "p": p}
 
 
 def _figures(experiment: Experiment, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from od_detr.errors import InputError
-from od_detr.experiments import frontier
+from od_detr.experiments import studies
 from od_detr.experiments.experiment import Experiment, Table
 from od_detr.experiments.paper import (
     figures,
@@ -33,7 +33,10 @@ TABLES: dict[str, Table] = {
     "fig5": figures.FIGURE_5,
     "fig6": figures.FIGURE_6,
 }
-STUDIES: dict[str, Table] = {"frontier": frontier.TABLE}  # which the paper does not have
+STUDIES: dict[str, Table] = {  # which the paper does not have
+    "frontier": studies.FRONTIER,
+    "convergence": studies.CONVERGENCE,
+}
 
 
 def named_table(name: str) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +38,17 @@ AP = {"online": "val/AP", "teacher": "val/teacher/AP"}
 AXES = {
     "epoch": ("epoch", 1.0),
     "minutes of training": ("seconds", 1 / 60),
+    "queries per image that changed their object": ("stability/instability", 1.0),
 }  # axis: column and its scale
+INSTABILITY = Panel(
+    "Matching instability (queries per image)",
+    {"online": "stability/instability", "teacher": "stability/teacher_instability"},
+)
 PANELS = (
     Panel("AP (%)", AP, scale=100.0),
     Panel("AP (%)", AP, scale=100.0, against="minutes of training"),
     Panel("Training loss (each recipe's own terms)", {"online": "train/loss"}, zero=False),
-    Panel(
-        "Matching instability (queries per image)",
-        {"online": "stability/instability", "teacher": "stability/teacher_instability"},
-    ),
+    INSTABILITY,
     Panel(
         "Matching consistency with the teacher (%)",
         {"online": "stability/consistency"},
@@ -54,9 +56,24 @@ PANELS = (
         zero=False,
     ),
 )
+STABILITY_PANELS = (
+    replace(INSTABILITY, columns={"online": "stability/instability"}),
+    Panel("AP (%)", {"online": "val/AP"}, scale=100.0),
+    Panel(
+        "AP (%) as matching becomes stable",
+        {"online": "val/AP"},
+        scale=100.0,
+        against="queries per image that changed their object",
+    ),
+)
 
 
-def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> None:
+def curves(
+    runs: Mapping[str, Sequence[Row]],
+    output: Path,
+    title: str = "",
+    panels: Sequence[Panel] = PANELS,
+) -> None:
     """Draws the curves of several runs, a colour each, and saves them as `output` (PNG, or what its
     suffix says).
 
@@ -67,14 +84,16 @@ def curves(runs: Mapping[str, Sequence[Row]], output: Path, title: str = "") -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6.2), dpi=150, layout="constrained")
+    columns = 3 if len(panels) > 3 else 2
+    lines = math.ceil((len(panels) + 1) / columns)  # the last place is the legend's
+    figure = Figure(figsize=(4 * columns, 3.1 * lines), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    *places, last = figure.subplots(2, 3).flat
-    for axes, panel in zip(places, PANELS, strict=True):
+    *places, last = figure.subplots(lines, columns).flat
+    for axes, panel in zip(places, panels, strict=True):
         _draw_panel(axes, panel, runs)
-    drawn = [(rows, panel) for rows in runs.values() for panel in PANELS]
+    drawn = [(rows, panel) for rows in runs.values() for panel in panels]
     teacher = any(_series(rows, panel, "teacher")[0] for rows, panel in drawn)
     ranges = any(_series(rows, panel, "online", LEAST)[0] for rows, panel in drawn)
     handles = _legend([*runs], teacher, ranges)

@@ -1,6 +1,6 @@
-"""Which form of online distillation pays at equal time: candidates that the paper does not have.
+"""Studies that the paper does not have: what pays at equal time, and what stable matching does.
 
-Every row changes one thing of a row of Table 2. Run them with
+Every row of `FRONTIER` changes one thing of a row of Table 2. Run them with
 ``od-detr reproduce frontier --equal-time``.
 """
 
@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from od_detr.experiments.experiment import Experiment, Table
-from od_detr.experiments.paper import table2
+from od_detr.experiments.paper import table1, table2
 from od_detr.options import RecipeName
+from od_detr.reporting.curves import PANELS, STABILITY_PANELS
 
 
 def candidate(
@@ -22,7 +23,7 @@ def candidate(
     return lambda: Experiment(name, title, recipe, switches=named)
 
 
-TABLE = Table(
+FRONTIER = Table(
     "Frontier: AP at equal time",
     (
         table2.baseline,
@@ -42,5 +43,18 @@ TABLE = Table(
         candidate("qfl-w4", "QFL, class weight 4", "qfl", qfl__class_weight=4.0),
         candidate("od-w4", "od, class weight 4", qfl__class_weight=4.0),
     ),
-    curves=True,
+    panels=PANELS,
+)
+
+CONVERGENCE = Table(
+    "Convergence: stable matching and AP, by architecture",
+    (
+        table2.baseline,
+        table1.od,
+        table1.dab_baseline,
+        table1.dab_od,
+        table1.dino4_baseline,
+        table1.dino4_od,
+    ),
+    panels=STABILITY_PANELS,
 )
