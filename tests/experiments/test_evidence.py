@@ -11,6 +11,7 @@ from statistics import fmean
 
 import pytest
 
+from od_detr.experiments.results import paired
 from od_detr.experiments.tables import TABLES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -74,9 +75,10 @@ def test_a_rows_docstring_holds_the_papers_numbers_and_none_of_ours(row) -> None
     assert "±" not in row.__doc__
 
 
-def tables_of(text: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
-    """Tables that name their records, `<!-- records: FOLDER -->`, as rows by column."""
-    for folder, table in re.findall(r"<!-- records: (\S+) -->\n\n((?:\|.*\n)+)", text):
+def tables_of(mark: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
+    """Tables below `<!-- MARK -->`: what the mark matches in brackets, and the rows by column."""
+    text = (DOCS / "evidence.md").read_text()
+    for folder, table in re.findall(rf"<!-- {mark} -->\n\n((?:\|.*\n)+)", text):
         head, _, *rows = [
             [cell.strip() for cell in line.strip().strip("|").split("|")]
             for line in table.splitlines()
@@ -85,7 +87,7 @@ def tables_of(text: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
 
 
 def test_the_tables_of_the_evidence_are_its_records() -> None:
-    tables = list(tables_of((DOCS / "evidence.md").read_text()))
+    tables = list(tables_of(r"records: (\S+)"))
     assert len(tables) == 8
     for folder, rows in tables:
         for row in rows:
@@ -96,6 +98,35 @@ def test_the_tables_of_the_evidence_are_its_records() -> None:
                 digits, scale = (2, 1) if column == "instability" else (1, 100)
                 values = [scale * run["last"][key] for run in runs]
                 assert row[column] == mean_and_spread(values, digits), (folder, row["row"], column)
+
+
+def test_leads_and_their_p_values_are_those_of_the_records() -> None:
+    ((_, rows),) = tables_of("(paired)")
+    assert len(rows) == 14
+    for row in rows:
+        ours, others = (
+            {number: {"AP": 100 * run["last"]["val/AP"]} for number, run in enumerate(runs)}
+            for runs in (records(row["records"], row[name]) for name in ("row", "over"))
+        )
+        found = paired(ours, others)
+        assert (row["lead in AP"], row["p"]) == (
+            f"{found['difference']:+.1f}",
+            f"{found['p']:.2g}",
+        ), row
+
+
+def test_averages_of_weights_are_those_of_the_records() -> None:
+    ((_, rows),) = tables_of("(averages)")
+    assert len(rows) == 12
+    for row in rows:
+        runs = records(row["records"], row["row"])
+        assert len(runs) == 3
+        for column, detector, key in (
+            ("AP online", "online", "AP"),
+            ("AP of the average", "teacher", "AP"),
+            ("AP75 online", "online", "AP75"),
+        ):
+            assert row[column] == f"{fmean(100 * run[detector][key] for run in runs):.1f}", row
 
 
 def test_every_record_is_finished_and_tells_its_commit() -> None:
