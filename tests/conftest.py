@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import torch.distributed
 import torchvision  # noqa: F401
 from jaxtyping import config
 
+from od_detr.collector import collector_paused
 from od_detr.data.scenes import render_scenes
 from od_detr.options import EvalOptions, TrainOptions
 
@@ -41,6 +43,14 @@ TINY: dict[str, Any] = {
     "device": "cpu",
     "eval": EvalOptions(samples=0),  # pictures take longer than the training
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Half a million objects are imported; the garbage collector never searches them."""
+    with collector_paused():
+        yield
+        gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
