@@ -102,7 +102,9 @@ def lose(victim: int, point: str, devices: int, data: Path, run: Path, limit: in
     script.write_text(SCRIPT)
     paths = ["--data", str(data), "--output", str(run), "--devices", str(devices)]
     variables = os.environ | place | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    training = start([str(script), "train", *paths, *TINY], variables)
+    # Torch reads as it is imported what it may print. Where rank 0 is lost, the others may nothing.
+    launches = victim == 0
+    training = start([str(script), "train", *paths, *TINY], variables, launches)
     _, _, errors = training.ended(limit)
     if not (run / "killed").exists():
         raise RuntimeError(f"rank {victim} was not killed: {errors}")

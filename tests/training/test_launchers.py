@@ -88,11 +88,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def launched(commands: list[Command], **extra: str) -> tuple[list[int | None], str, str]:
-    """Exit statuses of all commands, and what they print together."""
+def launched(
+    commands: list[Command], launches: bool = False, **extra: str
+) -> tuple[list[int | None], str, str]:
+    """Exit statuses of all commands, and what they print together; `launches` see `start`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     kept |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | extra
-    running = [start(command, kept | variables) for command, variables in commands]
+    running = [start(command, kept | variables, launches) for command, variables in commands]
     statuses, out, errors = zip(*(each.ended(300) for each in running), strict=True)
     return list(statuses), "".join(out), "".join(errors)
 
@@ -128,7 +130,7 @@ def data_of_7(scenes: Path, tmp_path: Path) -> Path:
 def test_processes_share_the_data_and_evaluate_it_exactly(
     launcher, world: int, script: list[str], data_of_7: Path, tmp_path: Path
 ) -> None:
-    statuses, out, errors = launched(launcher(script))
+    statuses, out, errors = launched(launcher(script), launches=launcher is own)
     assert not any(statuses), errors[-3000:]
     assert out.count("best: ") == 1
     notes = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(world)]
@@ -145,18 +147,18 @@ def test_processes_share_the_data_and_evaluate_it_exactly(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("victim", "cause", "named"),
+    ("victim", "cause", "named", "launches"),
     [
-        ("1", "killed", r"rank 1 (node 0, local rank 1) was killed (SIGKILL)"),
-        ("1", "input", r"rank 1 (node 0, local rank 1) ended with InputError: images/1.png"),
-        ("0", "killed", r"rank 0 (node 0, local rank 0) was killed"),
+        ("1", "killed", r"rank 1 (node 0, local rank 1) was killed (SIGKILL)", False),
+        ("1", "input", r"rank 1 (node 0, local rank 1) ended with InputError: images/1.png", False),
+        ("0", "killed", r"rank 0 (node 0, local rank 0) was killed", True),
     ],
 )
 def test_a_lost_process_is_named_in_one_line(
-    victim: str, cause: str, named: str, script: list[str]
+    victim: str, cause: str, named: str, launches: bool, script: list[str]
 ) -> None:
     """All end within the time limit of this file's commands."""
-    statuses, _, errors = launched(own(script), VICTIM=victim, CAUSE=cause)
+    statuses, _, errors = launched(own(script), launches, VICTIM=victim, CAUSE=cause)
     assert statuses[0] in (1, -9)
     lines = [line for line in errors.splitlines() if "rank" in line]
     assert len(lines) == 1, errors[-3000:]
