@@ -1,6 +1,6 @@
 # make demo    trains on the built-in data
-# make check   linters and all tests but the slow ones
-# make test    linters and all tests
+# make check   linters but pyright, which takes a minute, and all tests but the slow ones
+# make test    all linters and all tests
 # make crash-test   kills processes that save, more than 500 times
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Tests start many processes; each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo check test lint crash-test clean
+.PHONY: install demo check test lint types crash-test clean
 
 install: $(VENV)/.installed
 
@@ -25,12 +25,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: install
 	$(BIN)/pyright
 
 check: install lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
-test: install lint
+test: install lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 crash-test: install

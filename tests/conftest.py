@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,14 @@ def slow_tests_check_no_shapes(
     slow = request.node.get_closest_marker("slow")
     if slow and not slow.kwargs.get("shapes"):
         monkeypatch.setattr(config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def signals_heard() -> Iterator[None]:
+    """A process that `nohup` started ignores SIGHUP, and so would the code that it tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ class Rank:
         self.process = FORKS.Process(target=_run, args=(command[1:], env, *rest))
         self.process.start()
         # A process that ends waits for those in this set.
-        multiprocessing.process._children.discard(self.process)
+        vars(multiprocessing.process)["_children"].discard(self.process)
         self.lock = threading.Lock()
 
     def poll(self) -> int | None:

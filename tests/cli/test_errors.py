@@ -529,6 +529,7 @@ def test_every_way_to_end_has_its_status_and_one_line(
     assert answer.out == ""
 
 
+@pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_a_command_and_closes_its_files(
     name: str, status: int, od_detr: Command, monkeypatch: pytest.MonkeyPatch

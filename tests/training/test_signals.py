@@ -10,6 +10,7 @@ from od_detr.errors import Interrupted
 from od_detr.training.processes.signals import StopSignal
 
 
+@pytest.mark.usefixtures("signals_heard")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_is_noted_and_the_second_stops_at_once(name: str, status: int) -> None:
     number = getattr(signal, name)
