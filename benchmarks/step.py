@@ -34,7 +34,7 @@ from od_detr.training.recipe import make_recipe
 from od_detr.training.teacher import Teacher
 
 MODEL: ModelName = "deformable-detr-plus"
-SMALL_HOSTS: dict[str, ModelName] = {
+SMALL_DETECTORS: dict[str, ModelName] = {
     "small_distilled_over_baseline": MODEL,
     "small_dab_distilled_over_baseline": "dab-deformable-detr",
     "small_dino_distilled_over_baseline": "dino-4scale",
@@ -59,7 +59,7 @@ def measure(
     seconds = interleaved(steps | {"transformers": transformers_step(detector, batch)}, rounds)
     small = {
         name: small_distilled(model, small_batch_size, 3 * rounds)
-        for name, model in SMALL_HOSTS.items()
+        for name, model in SMALL_DETECTORS.items()
     }
     flops = {recipe: count_flops(step) for recipe, step in steps.items()}
     return {

@@ -55,7 +55,7 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Only a test marked `gpu` may be skipped on a fresh clone."""
+    """Skips tests marked `gpu` without a GPU; others give a reason, such as no Chromium."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
 

@@ -115,7 +115,7 @@ def load_file(name: str, path: Path) -> ModuleType:
 
 
 def small_detector(model: ModelName) -> DetectionTransformer:
-    """A tiny host whose predictions differ from one another, on the CPU."""
+    """A tiny detector whose predictions differ from one another, on the CPU."""
     torch.manual_seed(0)
     detector = build_detector(model, 5, **QUICK_SIZES, dropout=0.0)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def losses(
 def half_precision(scale: Scale, name: str) -> Figures:
     """Steps in bfloat16, or in float16 with scaled losses, leave weights finite and move them."""
     dtype, figures = DTYPES[name], {"holds": True}
-    for model in scale.hosts:
+    for model in scale.architectures:
         detector = small_detector(model).to(scale.device)
         before = [weight.detach().clone() for weight in detector.parameters()]
         options = TrainOptions(data="", model=model, recipe="od")
@@ -197,7 +197,7 @@ def deterministic() -> Iterator[None]:
 def repeatable(scale: Scale) -> Figures:
     """Two runs of some distilled steps under deterministic algorithms give the same weights."""
     batch, figures = make_batch(2, 64, 5).to(scale.device), {"holds": True}
-    for model in scale.hosts:
+    for model in scale.architectures:
         ends = []
         with deterministic():
             for _ in range(2):
@@ -234,11 +234,11 @@ def resumed(scale: Scale) -> Figures:
 def step_reads(scale: Scale) -> Figures:
     """A step of a distilled recipe makes the host wait for nothing but the solved matching.
 
-    Losses, backward, clipping, the optimizer and the teacher's update; CUDA tells of any other
+    Losses, backward, clipping, the optimizer and the teacher's update; CUDA reports any other
     wait.
     """
     batch, figures = make_batch(2, 64, 5).to(scale.device), {"holds": True}
-    for model in scale.hosts:
+    for model in scale.architectures:
         step = training_step(small_detector(model).to(scale.device), batch, "od", model)
         for _ in range(STEPS):
             step()

@@ -14,8 +14,12 @@ from od_detr.architectures import ModelName
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.structures import Batch
 
-HOSTS: tuple[ModelName, ...] = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
-PRESETS: tuple[ModelName, ...] = (*HOSTS, "dino-5scale")
+ARCHITECTURES: tuple[ModelName, ...] = (
+    "deformable-detr-plus",
+    "dab-deformable-detr",
+    "dino-4scale",
+)
+PRESETS: tuple[ModelName, ...] = (*ARCHITECTURES, "dino-5scale")
 RECIPES = ("baseline", "qfl", "md", "md+pd", "md+ag", "od")
 TINY = {"channels": [8, 16, 24, 32], "layers": [1, 1, 1, 1]}
 
@@ -34,7 +38,7 @@ class Scale:
         evidence: flags of the trainings.
         scenes: training scenes, validation scenes and their size.
         recipes: those that are compared and trained.
-        presets: the hosts.
+        presets: architectures that are measured, DINO with 4 and with 5 scales.
         most_epochs: however much time is left.
     """
 
@@ -57,9 +61,9 @@ class Scale:
         return self.rounds == 1
 
     @property
-    def hosts(self) -> tuple[ModelName, ...]:
+    def architectures(self) -> tuple[ModelName, ...]:
         """One preset of each architecture."""
-        return tuple(host for host in HOSTS if host in self.presets)
+        return tuple(name for name in ARCHITECTURES if name in self.presets)
 
     @property
     def cuda(self) -> bool:
@@ -128,7 +132,7 @@ def chosen(device: str, quick: bool) -> Scale:
         step_rounds=1,
         scenes=(8, 4, 64),
         recipes=("baseline", "od"),
-        presets=HOSTS[:1],
+        presets=ARCHITECTURES[:1],
         evidence=QUICK_EVIDENCE,
         most_epochs=2,
     )

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.inputs import CHANNELS, DTYPES, attention_inputs
 from benchmarks.gpu.runner import Check, Figures
-from benchmarks.gpu.scale import HOSTS, Scale, arithmetic, synchronise
+from benchmarks.gpu.scale import ARCHITECTURES, Scale, arithmetic, synchronise
 from benchmarks.memory import peak_bytes
 from benchmarks.step import Step, training_step, transformers_step
 from benchmarks.timing import device_seconds
@@ -145,7 +145,10 @@ def peer(scale: Scale) -> Figures:
     """A plain step of Deformable-DETR+ against transformers' with the same weights."""
     figures: Figures = {}
     for name in ("tf32", "bf16", "32"):
-        detector, batch = scale.detector(HOSTS[0], backbone_options=None), scale.batch(IMAGES)
+        detector, batch = (
+            scale.detector(ARCHITECTURES[0], backbone_options=None),
+            scale.batch(IMAGES),
+        )
         steps = {
             "ours": training_step(copy.deepcopy(detector), batch, "baseline"),
             "transformers": transformers_step(detector, batch),
@@ -242,7 +245,7 @@ def profiled(scale: Scale, model: ModelName) -> Figures:
 def inference(scale: Scale) -> Figures:
     """Detecting in one image and in many: ours as `od-detr predict` runs it, and transformers'."""
     figures: Figures = {}
-    detector = scale.detector(HOSTS[0], backbone_options=None).eval()
+    detector = scale.detector(ARCHITECTURES[0], backbone_options=None).eval()
     predictor = Predictor(detector, CLASSES)
     model = to_huggingface(detector).to(scale.device)
     for images in (1, scale.many):
@@ -271,7 +274,7 @@ def pure(model: Any, pixels: torch.Tensor, mask: torch.Tensor, half: bool = Fals
 
 def compiled(scale: Scale) -> Figures:
     """The compiled backbone against the eager one: inference, and a plain training step in bf16."""
-    detector, batch = scale.detector(HOSTS[0]), scale.batch(IMAGES)
+    detector, batch = scale.detector(ARCHITECTURES[0]), scale.batch(IMAGES)
     start, predictors = time.perf_counter(), {"eager": Predictor(detector, CLASSES)}
     options = {} if scale.cuda else {"backend": "eager"}
     predictors["compiled"] = Predictor(detector, CLASSES)
@@ -301,13 +304,13 @@ CHECKS = (
     Check("attention at the encoder", lambda scale: attention(scale, "encoder"), 10),
     Check("attention at the decoder", lambda scale: attention(scale, "decoder"), 5),
     Check("kernels alone", kernels_alone, 5),
-    Check("distilled deformable-detr-plus", lambda scale: distilled(scale, HOSTS[0]), 15),
+    Check("distilled deformable-detr-plus", lambda scale: distilled(scale, ARCHITECTURES[0]), 15),
     Check("step against transformers", peer, 20),
-    Check("a step's profile", lambda scale: profiled(scale, HOSTS[0]), 10),
+    Check("a step's profile", lambda scale: profiled(scale, ARCHITECTURES[0]), 10),
     Check("inference", inference, 10),
-    Check("distilled dino-4scale", lambda scale: distilled(scale, HOSTS[2]), 20),
-    Check("distilled dab-deformable-detr", lambda scale: distilled(scale, HOSTS[1]), 15),
-    Check("profile of dino-4scale", lambda scale: profiled(scale, HOSTS[2]), 10),
+    Check("distilled dino-4scale", lambda scale: distilled(scale, ARCHITECTURES[2]), 20),
+    Check("distilled dab-deformable-detr", lambda scale: distilled(scale, ARCHITECTURES[1]), 15),
+    Check("profile of dino-4scale", lambda scale: profiled(scale, ARCHITECTURES[2]), 10),
     Check("tiles of the kernels", tiles, 50),
     Check("compiled", compiled, 60),
 )

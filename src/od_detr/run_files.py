@@ -1,4 +1,4 @@
-"""The names of a run's files: the only module that knows them."""
+"""The names of a run's files. Other modules take them from here; only help texts spell them."""
 
 from __future__ import annotations
 

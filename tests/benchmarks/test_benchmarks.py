@@ -32,7 +32,7 @@ FIGURES = {
 KEYS = {
     "step": [
         "distilled_over_baseline",
-        *step.SMALL_HOSTS,
+        *step.SMALL_DETECTORS,
         "ideal_flops_ratio",
         "throughput_over_transformers",
         "guarded_over_unguarded",

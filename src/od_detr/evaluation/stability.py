@@ -79,8 +79,9 @@ class MatchingRecord:
         """Records which target of the image (in the data set's order) each query has at each layer,
         -1 for none.
 
-        `tokens` are the memory tokens a two-stage host made its queries from: a query's index is
-        only its rank there, so queries of different passes are the same if their tokens are.
+        `tokens` are the memory tokens that a two-stage detector made its queries from: a query's
+        index is only its rank there, so queries of different passes are the same if their tokens
+        are.
         """
         layers, queries = assignment.shape
         self._expect((layers, queries))

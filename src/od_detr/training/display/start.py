@@ -35,7 +35,8 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
         f"images{accumulated}{processes}",
         f"rate:     {options.opt.lr:g}, divided by 10 after epoch {options.drop_epoch}",
         f"cost:     {described_cost(estimate, device)}",
-        f"output:   {files.directory} (config.yaml, metrics.csv, best/, last.ckpt)",
+        f"output:   {files.directory} ({files.config.name}, {files.metrics.name}, "
+        f"{files.best.name}/, {files.last.name})",
     ]
 
 
