@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import socket
 import urllib.request
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -261,8 +263,7 @@ def _check_sizes(name: str, options: Mapping[str, Any]) -> None:
     if not options:
         return  # timm's registered models have sensible sizes
     try:
-        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-            counts = [each.numel() for each in _create(name, **options).parameters()]
+        counts = _weight_sizes(name, json.dumps(options))
     except (*UNBUILDABLE, ArithmeticError, LookupError, ValueError) as error:
         raise InputError(
             f"--backbone-options: {name} cannot have these sizes ({first_line(error)}); give others"
@@ -270,6 +271,13 @@ def _check_sizes(name: str, options: Mapping[str, Any]) -> None:
     if sum(counts) > MAX_PARAMETERS or 0 in counts:
         size = "weights without elements" if 0 in counts else f"{sum(counts):.1e} parameters"
         raise InputError(f"--backbone-options: such a {name} has {size}; give other sizes")
+
+
+@cache
+def _weight_sizes(name: str, options: str) -> list[int]:
+    """Number of elements of each weight of a model; `options` as JSON. Allocates no weight."""
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+        return [each.numel() for each in _create(name, **json.loads(options)).parameters()]
 
 
 def _create(name: str, **options: Any) -> nn.Module:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxtyping import config
 from safetensors.torch import load_file
+from tests.conftest import TINY
 from torch import Tensor, nn
 
 from od_detr.checkpoints import load_checkpoint
@@ -21,6 +22,7 @@ from od_detr.errors import Interrupted
 from od_detr.options import EvalOptions, TrainOptions
 from od_detr.run_files import RunFiles
 from od_detr.training.fit import fit
+from od_detr.training.loop import Loop
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.recipe import Recipe
@@ -35,10 +37,11 @@ MOMENTS = {
     "first step of an epoch, middle of the run": 3,
     "last step of the run": 5,
 }
+# Each moment belongs to one run. Between two of them is a step that must succeed.
+CHAINS = ((0, 2), (1, 3, 5))
 SMALLEST: dict[str, Any] = {
     "eval": EvalOptions(every=EPOCHS, samples=0),
     "logger": "csv",
-    "epochs": EPOCHS,
     "image_size": 32,
     "batch_size": 2,
     "hidden_dim": 16,
@@ -124,54 +127,90 @@ def partial_method(wrapper: Callable[..., Any], original: Any) -> Callable[..., 
     return method
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps of two images, and one to validate on."""
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    render_scenes(folder, EPOCHS * STEPS, 1, 32, seed=0)
-    return folder
-
-
-@pytest.fixture
-def make(
-    data: Path, options: Callable[..., TrainOptions], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., TrainOptions]:
-    """Options of the smallest run, without event files, which take longer than its steps."""
-    monkeypatch.setattr(config, "jaxtyping_disable", True)  # shapes are other tests' affair
-    return partial(options, data=str(data), **SMALLEST)
-
-
 def finite(contents: Any) -> bool:
     if isinstance(contents, dict):
         return all(finite(each) for each in contents.values())
     return not isinstance(contents, Tensor) or all_finite([contents])
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What was found on the disk after a save.
+
+    Attributes:
+        finite: whether all weights and moments in the checkpoint are.
+        skipped: steps that were skipped so far.
+        best: whether all weights in `best/` are finite; None if it is not there.
+    """
+
+    finite: bool
+    skipped: int
+    best: bool | None
+
+
+def saved_by(run: Path) -> tuple[int, Saved]:
+    """What the newest checkpoint holds, and after how many steps."""
+    contents = load_checkpoint(RunFiles(run)).contents
+    skipped = sum(row.get("train/skipped", 0) for row in contents["run"]["rows"])
+    best = run / "best" / "model.safetensors"
+    return contents["global_step"], Saved(
+        finite({name: contents[name] for name in ("state_dict", "optimizer")}),
+        contents["run"]["guard"]["skipped"] + skipped,
+        all_finite(load_file(best).values()) if best.is_file() else None,
+    )
+
+
+def chain(place: str, poisoned: tuple[int, ...], data: Path, run: Path) -> dict[int, Saved]:
+    """Trains until each poisoned step in turn, is stopped after it and resumed.
+
+    Returns:
+        what was saved, by the number of steps before; one step more is taken in the end.
+    """
+    found: dict[int, Saved] = {}
+    options = TINY | SMALLEST | {"data": str(data), "output": str(run)}
+    for step in (*poisoned, poisoned[-1] + 1):
+        options["epochs"] = max(EPOCHS, step // STEPS + 1)
+        with pytest.MonkeyPatch.context() as patch:
+            where = place if step in poisoned else "nowhere"
+            poisoning = Poisoning(patch, where, step)
+            save = Loop.save
+
+            def recorded(loop: Loop, save: Callable[[Loop], None] = save) -> None:
+                save(loop)
+                found.update([saved_by(run)])
+
+            patch.setattr(Loop, "save", recorded)
+            patch.setattr(Loop, "save_due", True)
+            patch.setattr("od_detr.training.fit.estimate", lambda _: None)  # other tests' affair
+            with suppress(Interrupted):
+                fit(TrainOptions(**options, resume=bool(found)))
+        assert saved_by(run)[0] == step + 1, "it did not stop after the step"
+        assert poisoning.reached or where == "nowhere"
+    return found
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[int, Saved]]:
+    """What a place's chain of runs saved; each is trained once."""
+    data = tmp_path_factory.mktemp("data") / "scenes"
+    render_scenes(data, EPOCHS * STEPS, 1, 32, seed=0)
+    return cache(
+        lambda place, poisoned: chain(place, poisoned, data, tmp_path_factory.mktemp("chain"))
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("place", ["input", *PLACES, "loss"])
 def test_nan_skips_its_step_and_never_reaches_what_is_saved(
-    place: str, moment: str, make: Callable[..., TrainOptions], monkeypatch: pytest.MonkeyPatch
+    place: str, moment: str, saved: Callable[..., dict[int, Saved]]
 ) -> None:
-    chosen, step = make(), MOMENTS[moment]
-    with monkeypatch.context() as patch:
-        poisoning = Poisoning(patch, place, step)
-        with suppress(Interrupted):
-            fit(chosen)
-        assert poisoning.reached
-    last = Path(chosen.output) / "last.ckpt"
-    saved = load_checkpoint(RunFiles(last.parent)).contents
-    rows = saved["run"]["rows"]
-    assert saved["global_step"] == step + 1
-    assert saved["run"]["guard"]["skipped"] + sum(row.get("train/skipped", 0) for row in rows) == 1
-    assert finite({name: saved[name] for name in ("state_dict", "optimizer")})
-    with monkeypatch.context() as patch:
-        Poisoning(patch, "nowhere", step + 1)
-        with pytest.raises(Interrupted):
-            fit(make(epochs=EPOCHS + 1, resume=True))
-    saved = load_checkpoint(RunFiles(last.parent)).contents
-    assert saved["global_step"] == step + 2
-    assert finite({name: saved[name] for name in ("state_dict", "optimizer")})
-    best = last.parent / "best" / "model.safetensors"
-    assert best.is_file() == (moment == "last step of the run")
-    assert not best.is_file() or all_finite(load_file(best).values())
+    """The run goes on after the step, is resumed, and its next step is saved too."""
+    step = MOMENTS[moment]
+    poisoned = next(each for each in CHAINS if step in each)
+    found = saved(place, poisoned)
+    after, resumed = found[step + 1], found[step + 2]
+    assert after.skipped == poisoned.index(step) + 1
+    assert after.finite
+    assert resumed.finite
+    assert resumed.best is (True if moment == "last step of the run" else None)
