@@ -1,7 +1,7 @@
 """What the checks against infinite values and NaN cost in a training step.
 
-The norm of the gradients is that of clipping, so it is no cost of theirs. Two whole steps cannot be
-compared to one per cent while other programs run. So the guard's calls are timed inside ordinary
+The norm of the gradients is that of clipping, so the guard does not add it. Two whole steps cannot
+be compared to one per cent while other programs run. So the guard's calls are timed inside ordinary
 steps, in processor seconds: it judges loss and norm, reads the verdict one step later, and keeps
 the running statistics of batch norms.
 """

@@ -3,7 +3,7 @@ queued.
 
 On a GPU, CUDA's synchronisation debug mode reports every one and where it is. Elsewhere the
 operators are counted whose result the host needs: a number or a size. Waiting for a recorded event
-is no read in this sense: the matching waits so, for a copy that was begun long before.
+is not a read in this sense: the matching waits so, for a copy that was begun long before.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Reads(TorchDispatchMode):
 
     @contextmanager
     def knowing_copies(self) -> Iterator[None]:
-        """Meanwhile what `HostCopy.wait` returns is known to be on the host."""
+        """Inside the block, what `HostCopy.wait` returns is known to be on the host."""
         wait = HostCopy.wait
 
         def known(copy: HostCopy) -> Tensor:
@@ -99,7 +99,7 @@ def place() -> str:
 
 @contextmanager
 def reads_counted(device: str, reads: Reads | None = None) -> Iterator[Reads]:
-    """Meanwhile every read is counted and its place in the source kept."""
+    """Inside the block, every read is counted and its place in the source kept."""
     reads = reads or Reads()
     if device == "cuda":
         before = torch.cuda.get_sync_debug_mode()

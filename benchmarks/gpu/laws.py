@@ -265,7 +265,7 @@ def trainer_reads(scale: Scale) -> Figures:
 
 @contextmanager
 def working_in(folder: str) -> Iterator[None]:
-    """Meanwhile `folder` is the current one."""
+    """Inside the block, `folder` is the current directory."""
     before = Path.cwd()
     os.chdir(folder)
     try:

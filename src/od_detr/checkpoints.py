@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: it is not what was saved.
-        InputError: the file may not be read, or is no checkpoint of this package.
+        InputError: the file may not be read, or is not a checkpoint of this package.
     """
     try:
         if not _is_intact(path):
@@ -130,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise DamagedError("holds something else than tensors and plain values") from error
     wrong = what_is_wrong(contents)
     if wrong:
-        raise DamagedError(f"is no checkpoint of this version ({wrong})")
+        raise DamagedError(f"is not a checkpoint of this version ({wrong})")
     return contents
 
 

@@ -41,12 +41,12 @@ def read_text(file: Path, kind: str, most: int = LARGEST_TEXT) -> str:
         most: Largest size in bytes.
 
     Raises:
-        InputError: The file cannot be read, is a device or a pipe, is too large, or is no text.
+        InputError: The file cannot be read, is a device or a pipe, is too large, or is not text.
     """
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{file}: is no regular file; give a {kind}")
+            raise InputError(f"{file}: is not a regular file; give a {kind}")
         if status.st_size > most:
             raise InputError(f"{file}: has {status.st_size} bytes, more than any {kind}; give one")
         return file.read_text(encoding="utf-8-sig")
@@ -142,7 +142,7 @@ def writing(path: Path) -> Iterator[None]:
     """Reports a full disk, a missing permission or a vanished folder as the user's, in one line.
 
     Args:
-        path: What is written meanwhile.
+        path: What is written inside the block.
 
     Raises:
         InputError: The system refused; the message gives its reason.

@@ -86,7 +86,7 @@ def current(environment: Mapping[str, str] | None = None) -> Ranks:
         environment: The variables; by default those of this process.
 
     Raises:
-        LaunchError: A variable is no number, or the numbers contradict each other.
+        LaunchError: A variable is not a number, or the numbers contradict each other.
     """
     variables = os.environ if environment is None else environment
     found = (read(variables) for read in (_own, _torchrun, _mpi, _srun))
@@ -132,7 +132,7 @@ _ALONE = ContextVar("alone", default=False)
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Computes as a single process meanwhile, even if this one is connected to others."""
+    """Computes as a single process inside the block, even if this one is connected to others."""
     token = _ALONE.set(True)
     try:
         yield

@@ -26,7 +26,7 @@ def to_device_of(
     Args:
         values: a tensor on the host, or numbers.
         like: the tensor whose device is wanted.
-        dtype: dtype of the result if `values` is no tensor; default that of `like`.
+        dtype: dtype of the result if `values` is not a tensor; default that of `like`.
     """
     tensor = (
         values if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype or like.dtype)

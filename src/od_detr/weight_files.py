@@ -86,7 +86,7 @@ def read_safetensors(file: Path, expected: Mapping[str, Tensor] | None = None) -
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """The texts that whoever wrote a safetensors file put into its header.
+    """The texts in the header of a safetensors file, put there by the program that wrote it.
 
     Raises:
         InputError: another kind of file, or a damaged one.
@@ -131,7 +131,7 @@ def read_pickled(file: Path, allowed: Sequence[type] = ()) -> Any:
 
 
 def check_archive(file: Path) -> None:
-    """Refuses a zip archive that is no PyTorch file, before anything in it is unpacked.
+    """Refuses a zip archive that is not a PyTorch file, before anything in it is unpacked.
 
     PyTorch stores its entries as they are. So compressed ones, or more bytes than the file has, are
     damage or a bomb.
@@ -158,7 +158,7 @@ def check_archive(file: Path) -> None:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Refuses what is no safetensors file, and one whose header claims too much."""
+    """Refuses what is not a safetensors file, and one whose header claims too much."""
     check_kind(file, OTHER_KINDS + PICKLES)
     with file.open("rb") as opened:
         header = int.from_bytes(opened.read(8), "little")

@@ -102,11 +102,11 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other class names": (
         lambda data: edited(data, renamed, "val"),
-        r"val\.json: category 1: name 'blob' has 3 boxes but is no class .*; use",
+        r"val\.json: category 1: name 'blob' has 3 boxes but is not a class .*; use",
     ),
     "missing image": (
         lambda data: next((data / "images" / "train").iterdir()).unlink(),
-        r"train\.json: image \d+: file_name '.*png' is no file below .*; add",
+        r"train\.json: image \d+: file_name '.*png' is not a file below .*; add",
     ),
     "more targets than queries": (
         lambda data: edited(data, crowded),
@@ -211,7 +211,7 @@ def test_a_wrong_option_is_refused_by_its_name(
         ("opt:\n  lr: fast", r"opt\.lr must be a number \(got 'fast'\)"),
         ("accumulate: 0", r"accumulate must be at least 1"),
         ("opt: 3", r"opt is a group of options .*\(got 3\)"),
-        ("opt: null", r"opt is a group of options .*\(got nothing\)"),
+        ("opt: null", r"opt is a group of options .*\(got null\)"),
         ("epochs: 3\nepochs: 4", r"epochs is given twice"),
         ("opt:\n  lr: 1\nopt.lr: 2", r"opt\.lr is given twice"),
         ("levels: 4\nnum_levels: 4", r"num_levels is given twice"),
@@ -252,8 +252,9 @@ def test_a_wrong_configuration_is_refused_with_its_place(
         (["train", "--data", "x", "--device", "gpu"], r"--device .* did you mean cuda\?"),
         (["train", "--data", "x", "--model", "dino"], r"--model .* did you mean dino-4scale\?"),
         (["train", "--resume", "--output", "nowhere"], r"nowhere: holds no run .* --output"),
-        (["train"], r"--data missing; usage: od-detr train"),
-        (["evaluate"], r"run and --data missing; usage: od-detr evaluate RUN"),
+        (["train"], r"--data is missing; usage: od-detr train"),
+        (["evaluate"], r"RUN and --data are missing; usage: od-detr evaluate RUN"),
+        (["train", "--data", "x", "--augment", "mosaic"], r"--augment .* did you mean strong\?"),
         (["evaluate", "--run", "x"], r"--run: give it without a name"),
         (["evaluate", "nowhere", "--data", "x"], r"nowhere: no such file or directory; give a run"),
         (["predict", "nowhere", "x.jpg"], r"nowhere: no such file or directory; give a run"),
@@ -381,7 +382,7 @@ def test_a_detector_of_other_classes_is_refused_by_name(
     edited(data, renamed, "val")
     before = fingerprint(data)
     pattern = (
-        r"val\.json: category \d+: name 'blob' is no class of the detector; "
+        r"val\.json: category \d+: name 'blob' is not a class of the detector; "
         "use its class names disc, "
     )
     assert_refused(od_detr("evaluate", trained, "--data", data), pattern)

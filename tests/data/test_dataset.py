@@ -89,7 +89,7 @@ def test_a_file_name_is_never_looked_up_outside_the_data_set(sound: dict, write)
     (folder / "train.json").rename(folder / "inner" / "train.json")
     (folder / "images").rename(folder / "inner" / "images")
     (folder / "inner" / "images" / "a.png").rename(folder / "a.png")
-    with pytest.raises(InputError, match=r"image 30: file_name 'a\.png' is no file below"):
+    with pytest.raises(InputError, match=r"image 30: file_name 'a\.png' is not a file below"):
         CocoDataset.from_folder(folder / "inner", "train")
 
 

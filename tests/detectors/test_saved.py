@@ -191,7 +191,7 @@ WEIGHT_FAULTS: dict[str, Callable[[Path], object]] = {
     "a full header bomb": lambda file: file.write_bytes(
         (2**25).to_bytes(8, "little") + b" " * 2**25
     ),
-    "a header that is no JSON": lambda file: file.write_bytes((2).to_bytes(8, "little") + b"{["),
+    "a header that is not JSON": lambda file: file.write_bytes((2).to_bytes(8, "little") + b"{["),
     "a pickle": lambda file: torch.save({}, file, _use_new_zipfile_serialization=False),
     "a PyTorch file": lambda file: torch.save({"a": torch.zeros(2)}, file),
     "a web page": lambda file: file.write_text("<!DOCTYPE html><html></html>"),

@@ -394,7 +394,7 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(
             ["table3", "--rows", "qfl,md-clss"],
             "of Table 3: matching distillation of classes; did you mean md-cls?",
         ),
-        (["table3", "--rows", "md-cls,,"], "--rows: '' is no row of Table 3"),
+        (["table3", "--rows", "md-cls,,"], "--rows: '' is not a row of Table 3"),
         (["table3", "--seeds", "0"], "--seeds must be at least 1 (got 0)"),
         (["table3", "--epochs", "0"], "--epochs must be at least 1 (got 0)"),
         (["table3", "--image-size", "8"], "--image-size must be at least 16 (got 8)"),

@@ -44,7 +44,7 @@ backbone = command(
 )
 
 
-# ---- files that are no weights at all ------------------------------------------------------------
+# ---- files that are not weights at all -----------------------------------------------------------
 
 
 class Runs:
@@ -97,7 +97,7 @@ def foreign() -> dict[str, bytes]:
         "one byte": b"\x80",
         "zeros": b"\0" * 4096,
         "random bytes": bytes(range(256)) * 16,
-        "text": b"these are no weights\n" * 10,
+        "text": b"these are not weights\n" * 10,
         "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
         "a web page": b"<!DOCTYPE html><html>Not found</html>",
         "JSON": b'{"message": "Not Found"}',
@@ -215,7 +215,7 @@ def safetensors_cases() -> list[Case]:
         "header of 2^63 bytes": header(one, data, 2**63),
         "header of 2^64 - 1 bytes": header(one, data, 2**64 - 1),
         "header of no bytes": header(b"", b"", 0),
-        "header that is no JSON": header(b"{]", data),
+        "header that is not JSON": header(b"{]", data),
         "header that is a list": header([], data),
         "header of deep lists": header(b"{" + b'"a":' + b"[" * 100_000, data),
         "header with a name twice": header(b"{%b,%b}" % (entry, entry), data),

@@ -193,7 +193,7 @@ def test_names_that_repeat_in_the_detector_are_told_apart_by_id(
 def test_a_category_the_detector_does_not_know_is_named(converted: Path, data: Path) -> None:
     change(data, KEPT | {18: "dodo"})
     with pytest.raises(
-        InputError, match=r"val\.json: category 18: name 'dodo' is no class of the .*; use"
+        InputError, match=r"val\.json: category 18: name 'dodo' is not a class of the .*; use"
     ) as error:
         evaluate_run(converted, data, image_size=64, device="cpu")
     assert "\n" not in str(error.value)

@@ -24,7 +24,7 @@ class DoctorOptions:
         REQUIRED, "Folder of the data set, in COCO, YOLO or Pascal VOC layout.", positional=True
     )
     model: ModelName | None = option(
-        None, "Architecture to be trained, to compare objects with queries.", shown="none"
+        None, "Compare object counts with the queries of this architecture.", shown="none"
     )
     image_size: int = option(
         800,

@@ -29,7 +29,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """Show versions, devices and the operator back-end: what a bug report needs."""
+    """Show versions, devices and the operator backend: what a bug report needs."""
 
     json: bool = json_option()
 
@@ -43,7 +43,7 @@ def env(_: EnvOptions) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, devices with their precisions, and the back-end of attention on each."""
+    """Versions, machine, devices with their precisions, and the backend of attention on each."""
     import torch
 
     versions = {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
@@ -116,7 +116,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def _attention() -> dict[str, Any]:
-    """The operator back-end that each kind of device would use, and the compiler that was found."""
+    """The operator backend that each kind of device would use, and the compiler that was found."""
     import torch
 
     from od_detr.ops import selected_backend

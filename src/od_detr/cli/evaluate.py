@@ -39,7 +39,7 @@ class EvaluateOptions:
     )
     figure: str | None = option(
         None,
-        "Draw curves, errors and the confusion matrix to this picture.",
+        "Save curves, errors and the confusion matrix as this image file.",
         metavar="FILE",
         shown="draw nothing",
         known_as=("plots", "plot"),

@@ -98,7 +98,7 @@ def default_of(option: Option) -> str:
     """The default as people read it: `default: 24`, or that a value is required."""
     if option.default is MISSING:
         return "" if option.about.positional else "required"
-    if option.default is False and not option.about.shown:
+    if option.about.shown == "none" or (option.default is False and not option.about.shown):
         return ""
     return f"default: {option.about.shown or as_typed(option.default)}"
 

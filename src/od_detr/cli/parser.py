@@ -64,8 +64,9 @@ def parse(name: str, options: type, arguments: Sequence[str], reads_config: bool
     values = with_continued(options, values)
     absent = missing(options, values)
     if absent:
-        flags = " and ".join(each.flag for each in absent)
-        raise InputError(f"{flags} missing; usage: {usage(name, options)}")
+        names = [each.name.upper() if each.about.positional else each.flag for each in absent]
+        verb = "is" if len(names) == 1 else "are"
+        raise InputError(f"{' and '.join(names)} {verb} missing; usage: {usage(name, options)}")
     return build(options, values, lambda each: options_of(options)[each].flag)
 
 
@@ -96,7 +97,7 @@ def _option(command: str, options: type, flag: str) -> Option:
     if flag[2:].replace("-", "_").rstrip("_") in {old.rstrip("_") for old in renamed(options)}:
         print(
             f"warning: {flag} is now called {as_flag(name)}; the old name will be removed in "
-            "version 0.3",
+            "version 0.2",
             file=sys.stderr,
         )
     return options_of(options)[name]

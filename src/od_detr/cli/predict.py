@@ -43,17 +43,17 @@ class PredictOptions:
         known_as=("conf", "confidence", "score", "conf_thres"),
     )
     classes: list[str] | None = option(
-        None, "Names of the classes to keep, separated by commas.", shown="all of them"
+        None, "Names of the classes to keep, separated by commas.", shown="all"
     )
-    csv: bool = option(False, "Write detections.csv too.", known_as=("save_csv",))
+    csv: bool = option(False, "Also write detections.csv.", known_as=("save_csv",))
     yolo: bool = option(
         False,
-        "Write YOLO labels too, in labels/.",
+        "Also write YOLO labels, in labels/.",
         known_as=("save_txt", "txt", "labels", "save_labels"),
     )
     save_crops: bool = option(
         False,
-        "Write each detection as a picture of its own too, in crops/CLASS/.",
+        "Also save each detection as a separate image, in crops/CLASS/.",
         known_as=("crops", "save_crop", "crop"),
     )
     batch_size: int = option(

@@ -148,5 +148,5 @@ def _reported(line: str, status: int) -> int:
 
 
 def _shortened(word: str) -> str:
-    """A word as it is, or the ends of one that nobody would read to its end."""
+    """A word as it is, or its two ends if it is too long to print."""
     return word if len(word) <= LONGEST_WORD else f"{word[:100]}…{word[-50:]}"

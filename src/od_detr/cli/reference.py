@@ -20,7 +20,7 @@ Every option of every command. This page is generated from the code:
 - A flag on the command line wins over the same option in a file.
 - A true-or-false option needs no value to be true: `--resume` is `--resume true`.
 - **Resume** marks the options that a resumed run may change.
-- Names of version 0.1 that have changed are accepted until version 0.3 and say so.
+- Names that changed before version 0.1 are accepted with a warning until version 0.2.
 """
 
 

@@ -110,7 +110,7 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     set counts as that one.
 
     Raises:
-        InputError: `data` is no folder, or holds no annotations in a known layout.
+        InputError: `data` is not a folder, or holds no annotations in a known layout.
     """
     if not data.is_dir():
         state = "is a file" if data.exists() else "no such folder"

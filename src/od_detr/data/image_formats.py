@@ -64,4 +64,4 @@ def described_content(beginning: bytes) -> tuple[str, str]:
         return "is a web page, perhaps of a download that failed", "download the image again"
     if not any(beginning):
         return "holds only zeros, perhaps of a copy that was cut off", "copy the image again"
-    return "is no image of a supported format", REPLACE
+    return "is not an image of a supported format", REPLACE

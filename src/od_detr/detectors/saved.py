@@ -34,7 +34,7 @@ from od_detr.weight_files import check_weights, read_metadata, read_safetensors
 OWN = "od_detr"  # entry of the weights' metadata
 MAX_CONFIG_BYTES = 16 * 2**20
 IMAGE_SIZES = range(16, 10_001)
-# Names of settings in folders that version 0.1 wrote before commit 5d7007f.
+# Names of settings in folders that were written before commit 5d7007f.
 OLD_NAMES = {"levels": "num_levels"}
 
 
@@ -175,8 +175,8 @@ def _own_config(weights: Path) -> dict[str, Any] | None:
 def _config_beside(own: dict[str, Any] | None, directory: Path) -> dict[str, Any]:
     """The checked configuration of a detector whose weights carry `own`.
 
-    It is `config.json`, unless that is missing or belongs to other weights: whoever was replacing
-    both files was killed in between.
+    It is `config.json`, unless that is missing or belongs to other weights: the program that was
+    replacing both files was killed in between.
     """
     file = directory / CONFIG
     if file.is_file():
@@ -220,7 +220,7 @@ def _checked_settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     model = renamed.get("model")
     if not isinstance(model, str) or model not in ARCHITECTURES:
         raise InputError(
-            f"{file}: model {reprlib.repr(model)} is no architecture of this package; known are "
+            f"{file}: model {reprlib.repr(model)} is not a known architecture; use one of "
             + ", ".join(ARCHITECTURES)
         )
     sizes = DinoSizes if ARCHITECTURES[model].two_stage else Sizes
@@ -232,7 +232,7 @@ def _checked_settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]
         if name not in types:
             near = difflib.get_close_matches(name, types, 1)
             hint = f"; did you mean {near[0]}?" if near else "; save the run again"
-            raise InputError(f"{file}: '{name}' is no setting of {model}{hint}")
+            raise InputError(f"{file}: '{name}' is not a setting of {model}{hint}")
         if not _is_of(value, types[name]):
             raise InputError(
                 f"{file}: {name} {reprlib.repr(value)} is of the wrong type; save the run again"
@@ -268,7 +268,7 @@ def _check_facts(file: Path, config: Mapping[str, Any], num_classes: int) -> Non
         isinstance(ids, list)
         and len(ids) == num_classes
         and all(type(each) is int and abs(each) < 2**63 for each in ids)
-        and len({*ids, -1}) == len(ids) - ids.count(-1) + 1  # -1 is no id
+        and len({*ids, -1}) == len(ids) - ids.count(-1) + 1  # -1 is not an id
     ):
         raise InputError(
             f"{file}: 'category_ids' is not a list of {num_classes} different whole numbers"

@@ -59,20 +59,20 @@ READING: dict[str, Kind] = {
     ),
     "category-unknown": stops(
         "classes",
-        "a class has boxes here but is no class of the training set",
+        "a class has boxes here but is not a class of the training set",
         "add it to the training set or correct its name",
         "leaves its boxes out",
     ),
     "root-category": notes(
         "classes",
         "a category without boxes is the parent of others",
-        "nothing to do: it is no class",
+        "nothing to do: it is not a class",
         "leaves the category out",
     ),
     "repeated-key": stops(
         "boxes", "a key of a JSON object is there twice", "keep one of them", "keeps the last"
     ),
-    "record": stops("boxes", "a record is no JSON object", "correct the list", "leaves it out"),
+    "record": stops("boxes", "a record is not a JSON object", "correct the list", "leaves it out"),
     "section": stops(
         "splits",
         "a list of the COCO file is missing or empty",
@@ -98,7 +98,7 @@ READING: dict[str, Kind] = {
     ),
     "label-row": stops(
         "boxes",
-        "a line of a label file is no object",
+        "a line of a label file does not describe an object",
         "write: class x_center y_center width height",
         LEAVES_BOX,
     ),
@@ -136,7 +136,7 @@ READING: dict[str, Kind] = {
 IMAGES: dict[str, Kind] = {
     "image-missing": stops("images", "an image file has gone", "put the image back", LEAVES_IMAGE),
     "image-format": stops(
-        "images", "a file is no image of a supported format", "replace the file", LEAVES_IMAGE
+        "images", "a file is not an image of a supported format", "replace the file", LEAVES_IMAGE
     ),
     "image-pixels": stops(
         "images",

@@ -93,7 +93,7 @@ def diagnosed(data: Path, examination: Examination, progress: Progress = no_prog
         progress: shows how far the images are read.
 
     Raises:
-        InputError: `data` is no folder or holds no annotations in a known layout.
+        InputError: `data` is not a folder or holds no annotations in a known layout.
     """
     read, problems = opened(data, examination.choices)
     splits = with_looks(read, examination, progress)

@@ -48,7 +48,7 @@ def evaluate_detections(
     """The twelve COCO metrics and the AP of every class.
 
     Args:
-        annotations_json: a COCO file or its content. Without `iscrowd` an object is no crowd,
+        annotations_json: a COCO file or its content. Without `iscrowd` an object is not a crowd,
             without `area` its area is that of its box.
         detections: COCO results with `image_id`, `category_id`, `bbox` (x, y, width, height in
             pixels) and `score`.

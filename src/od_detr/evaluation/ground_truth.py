@@ -88,8 +88,8 @@ class GroundTruth:
 def ground_truth(annotations: Annotations | str | Path | dict) -> GroundTruth:
     """The ground truth of a split that was read, of a COCO file, or of such a file's content.
 
-    Without `iscrowd` an object is no crowd; without `area` its area is that of its box. Annotation
-    ids do not matter. Nothing is changed.
+    Without `iscrowd` an object is not a crowd; without `area` its area is that of its box.
+    Annotation ids do not matter. Nothing is changed.
 
     Raises:
         InputError: with the file, the id and the field of the first fault.

@@ -93,12 +93,12 @@ def at_threshold(sweep: Sweep, names: list[str], threshold: float) -> dict[str, 
     """What `threshold` gives: precision, recall and F1 of all classes together and of each.
 
     A class also has its number of `objects`, and its own `best_threshold` and `best_F1`. `curves`
-    holds the three figures over the thresholds 0, 0.01, ... 1.
+    holds the three metrics over the thresholds 0, 0.01, ... 1.
     """
     place = int(np.searchsorted(THRESHOLDS, threshold + 1e-9) - 1)
     pooled, best = sweep.pooled, sweep.best
 
-    def figures(counts: Sweep, row: int) -> dict[str, Any]:
+    def metrics(counts: Sweep, row: int) -> dict[str, Any]:
         return {
             "precision": float(counts.precision[row, place]),
             "recall": float(counts.recall[row, place]),
@@ -106,7 +106,7 @@ def at_threshold(sweep: Sweep, names: list[str], threshold: float) -> dict[str, 
         }
 
     classes = {
-        name: figures(sweep, row)
+        name: metrics(sweep, row)
         | {
             "objects": int(sweep.objects[row]),
             "best_threshold": float(THRESHOLDS[best[row]]),
@@ -119,4 +119,4 @@ def at_threshold(sweep: Sweep, names: list[str], threshold: float) -> dict[str, 
         "all": pooled.curves(0),
         "classes": {name: sweep.curves(row) for row, name in enumerate(names)},
     }
-    return figures(pooled, 0) | {"classes": classes, "curves": curves}
+    return metrics(pooled, 0) | {"classes": classes, "curves": curves}

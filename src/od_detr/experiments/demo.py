@@ -84,8 +84,8 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
         table.add_column(name, justify="right")
     for name, prefix in (("online", ""), ("teacher", "teacher_")):
         summary = run.summaries[name]
-        figures = [f"{100 * summary[key]:.1f}" for key in ("AP", "AP50", "AP75")]
-        table.add_row(name, *figures, f"{last[f'stability/{prefix}instability']:.2f}")
+        metrics = [f"{100 * summary[key]:.1f}" for key in ("AP", "AP50", "AP75")]
+        table.add_row(name, *metrics, f"{last[f'stability/{prefix}instability']:.2f}")
     Console().print(table)
     consistency = 100 * last["stability/consistency"]
     print(
@@ -118,7 +118,7 @@ def _start_afresh(training: Path) -> None:
         return
     if not RunFiles(training).is_run:
         raise InputError(
-            f"{training}: is there and is no run of ours; give the demo another --output"
+            f"{training}: exists and is not a run of od-detr; give the demo another --output"
         )
     shutil.rmtree(training)
 

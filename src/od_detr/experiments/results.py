@@ -152,7 +152,7 @@ def reaching(curve: Curve, control: Curve, column: str = "val/AP") -> float | No
     never has.
 
     Between validations AP is taken to grow evenly, from 0 at the start. Epochs, because the seconds
-    of runs side by side, on a machine that does other work too, are no measure of what a recipe
+    of runs side by side, on a machine that does other work too, do not measure what a recipe
     costs.
     """
     goal, epochs = control[-1][column], control[-1]["epoch"]

@@ -34,7 +34,7 @@ PLACES = ("data", "backbone_weights")  # which may have moved, but not under ano
 
 
 def finished(options: TrainOptions) -> dict[str, Any] | None:
-    """What the run of these options came to, or None if it is still to be trained, from the start
+    """The result of the run of these options, or None if it is still to be trained, from the start
     or further.
 
     Raises:
@@ -96,12 +96,12 @@ def _train(options: TrainOptions) -> None:
     if not is_chief():
         return
     names = ["online", "teacher"] if options.distils or options.ema.track else ["online"]
-    figures = {}
+    metrics = {}
     for name in names:  # a run that was stopped after its last epoch has nothing left to validate
         summary = run.summaries.get(name) or evaluate_run(
             files.directory, Path(options.data), weights=name
         )
-        figures[name] = {
+        metrics[name] = {
             key: value for key, value in summary.items() if isinstance(value, int | float)
         }
     facts = {
@@ -110,7 +110,7 @@ def _train(options: TrainOptions) -> None:
         "environment": environment(options.device),
     }
     facts |= {"seconds": time.perf_counter() - started, "resumed": resumed}
-    facts |= figures | {"last": run.rows[-1], "options": plain(asdict(options))}
+    facts |= metrics | {"last": run.rows[-1], "options": plain(asdict(options))}
     with atomic_write(files.done) as partial:
         partial.write_text(json.dumps(facts, indent=1))
     if run.stop_asked:

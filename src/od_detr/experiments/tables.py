@@ -52,14 +52,14 @@ def chosen_rows(table: Table, names: str | None) -> list[Experiment]:
     """The rows of these names, joined by commas, in the table's order; all without names.
 
     Raises:
-        InputError: one is no row of the table, with the nearest name.
+        InputError: one is not a row of the table, with the nearest name.
     """
     rows = {experiment.name: experiment for experiment in table.experiments()}
     if names is None:
         return [*rows.values()]
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
-        _named(name, rows, f"--rows: {name!r} is no row of {table.title}")
+        _named(name, rows, f"--rows: {name!r} is not a row of {table.title}")
     return [row for row in rows.values() if row.name in wanted]
 
 

@@ -148,7 +148,7 @@ def labels_of(
     for category, name in zip(dataset.category_ids, dataset.classes, strict=True):
         if name not in by_name:
             raise InputError(
-                f"{dataset.annotations.file}: category {category}: name {name!r} is no class "
+                f"{dataset.annotations.file}: category {category}: name {name!r} is not a class "
                 f"of the detector; use its class names {', '.join(classes)}"
             )
         labels.append(by_both.get((category, name), by_name[name]))

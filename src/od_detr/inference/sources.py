@@ -41,7 +41,7 @@ def pixels_of(image: Any) -> UInt8[Tensor, "3 H W"]:
     if isinstance(image, Tensor):
         return _pixels_of_tensor(image.detach())
     raise InputError(
-        f"a {type(image).__name__} is no image; give a path, a PIL image, an array or a tensor"
+        f"a {type(image).__name__} is not an image; give a path, a PIL image, an array or a tensor"
     )
 
 
@@ -55,7 +55,7 @@ def _pixels_of_array(array: np.ndarray) -> UInt8[Tensor, "3 H W"]:
         array = np.repeat(array[..., None], 3, 2)
     if array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
         raise InputError(
-            f"an array of shape {array.shape} is no image; give (height, width, 3), RGB"
+            f"an array of shape {array.shape} is not an image; give (height, width, 3), RGB"
         )
     return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1)
 
@@ -63,7 +63,7 @@ def _pixels_of_array(array: np.ndarray) -> UInt8[Tensor, "3 H W"]:
 def _pixels_of_tensor(tensor: Tensor) -> UInt8[Tensor, "3 H W"]:
     if tensor.ndim != 3 or len(tensor) != 3 or 0 in tensor.shape:
         raise InputError(
-            f"a tensor of shape {tuple(tensor.shape)} is no image; give (3, height, width), RGB"
+            f"a tensor of shape {tuple(tensor.shape)} is not an image; give (3, height, width), RGB"
         )
     tensor = tensor.cpu()
     if tensor.dtype == torch.uint8:
@@ -104,7 +104,7 @@ def find_media(sources: Sequence[str]) -> list[Path]:
 def _find(sources: Sequence[str], suffixes: Sequence[str], kind: str) -> list[Path]:
     """The files; those in folders have one of the suffixes.
 
-    The `._` files that macOS leaves on other file systems are no images and are left out.
+    The `._` files that macOS leaves on other file systems are not images and are left out.
     """
     files: list[Path] = []
     for source in sources:

@@ -128,9 +128,10 @@ class DenoisingQueries(nn.Module):
         signs: Float[Tensor, "R 2 N 4"],
         parts: Float[Tensor, "R 2 N 4"],
     ) -> Float[Tensor, "R 2 N 4"]:
-        """Moves every corner by sign (0 or 1) and part (in [0, 1).
+        """Moves every corner by a part of half the box.
 
-        One more for negatives) of half the box.
+        `signs` (0 or 1) give the direction, and `parts` (in [0, 1)) the distance. Negatives move
+        by one more half.
         """
         half = boxes[..., 2:].repeat(1, 1, 1, 2) / 2
         parts = parts + to_device_of([0.0, 1.0], parts)[:, None, None]

@@ -62,7 +62,7 @@ class DataOptions:
         "Share of an epoch's images that have no objects. They are drawn again for each epoch.",
         at_least=0,
         at_most=0.99,
-        shown="all of them once an epoch",
+        shown="all, once an epoch",
     )
     image_size: int | None = option(
         None,

@@ -37,7 +37,7 @@ class About:
         in_run: the value is a file in a run's directory, whose `config.yaml` gives the options that
             the command line does not.
         is_path: a file or folder; `config.yaml` holds it as an absolute path.
-        formerly: the name of version 0.1, still accepted for one release.
+        formerly: the name before version 0.1, accepted until version 0.2.
         known_as: names of the same thing in other packages, for hints.
     """
 

@@ -55,7 +55,8 @@ def no_such_option(options: type, name: str, shown: str, naming: Naming) -> Inpu
     known = options_of(options)
     if plain in groups_of(options):
         members = [naming(each) for each in known if each.startswith(f"{plain}.")]
-        return InputError(f"{shown} is a group of options; give one of {', '.join(members)}")
+        which = members[0] if len(members) == 1 else f"one of {', '.join(members)}"
+        return InputError(f"{shown} is a group of options; give {which}")
     meant = _meant(known, plain)
     if meant:
         hint = f"did you mean {' or '.join(_shown(known[each], naming) for each in meant)}?"
@@ -70,7 +71,7 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def _shown(option: Option, naming: Naming) -> str:
-    """An option as a hint names it; one that is given without a name is no flag."""
+    """An option as a hint names it; one that is given without a name is not a flag."""
     bare = option.about.positional and naming is as_flag
     return f"{option.name.upper()}, given without a name" if bare else naming(option.name)
 

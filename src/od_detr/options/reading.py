@@ -54,7 +54,7 @@ def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[st
     """Nested values by the dotted names of the options they are for.
 
     Raises:
-        InputError: an unknown option, or a group that is no mapping.
+        InputError: an unknown option, or a group that is not a mapping.
     """
     found: dict[str, Any] = {}
     for given, value in _entries(options, values, naming):
@@ -139,7 +139,7 @@ def _converted(option: Option, value: Any, name: str) -> Any:
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError) as error:
-        shown = "nothing" if value is None else repr(value)
+        shown = "null" if value is None else repr(value)
         raise InputError(f"{name} must be {wanted} (got {shown})") from error
 
 
@@ -235,7 +235,7 @@ CONVERSIONS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     int: (_whole, "a whole number"),
     float: (_number, "a number"),
     bool: (_truth, "true or false"),
-    str: (_text, "a text without NUL or half letters"),
+    str: (_text, "text without NUL characters or lone surrogates"),
     tuple: (_whole_numbers, "a list of whole numbers such as [1, 2]"),
     list: (_texts, "a list of texts"),
     dict: (_mapping, "a mapping such as {channels: [32, 64]}"),
@@ -256,7 +256,7 @@ def _entries(options: type, values: Mapping[Any, Any], naming: Naming) -> Iterat
                 (f"{name}.{each.name}", getattr(value, each.name)) for each in fields(value)
             )
         else:
-            shown = "nothing" if value is None else repr(value)
+            shown = "null" if value is None else repr(value)
             member = next(each for each in options_of(options) if each.startswith(groups[name]))
             example = f"{{{member.partition('.')[2]}: ...}}"
             raise InputError(

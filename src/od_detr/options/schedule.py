@@ -78,6 +78,6 @@ class EvalOptions:
     )
     samples: int = option(
         4,
-        "Validation images that are drawn after each validation, objects beside detections.",
+        "Validation images to draw after each validation, with their objects and detections.",
         at_least=0,
     )

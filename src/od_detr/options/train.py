@@ -112,8 +112,8 @@ class TrainOptions(DataOptions):
     )
     patience: int | None = option(
         None,
-        "Stop after this many validations without a higher AP, and skip what the schedule has "
-        "left, a drop of the learning rate too.",
+        "Stop after this many validations without a higher AP. The rest of the schedule, including "
+        "the learning-rate drop, is skipped.",
         at_least=1,
         everyday=True,
         may_change_on_resume=True,
@@ -123,7 +123,7 @@ class TrainOptions(DataOptions):
     batch_size: int | None = option(
         DEFAULT_BATCH,
         "Images for each device and step. auto: what fits into memory, accumulated to 16 a step "
-        "(fewer if there are less than 800 images).",
+        "(fewer if there are fewer than 800 images).",
         at_least=1,
         cap=65_536,
         everyday=True,
@@ -278,8 +278,8 @@ class TrainOptions(DataOptions):
     )
     logger: Literal["auto", "csv", "tensorboard", "wandb", "mlflow"] = option(
         "auto",
-        "Where metrics go besides metrics.csv. auto is tensorboard if it is installed; csv is "
-        "nowhere else.",
+        "Where metrics go in addition to metrics.csv. auto is tensorboard if it is installed; csv "
+        "is nowhere else.",
         may_change_on_resume=True,
         known_as=("loggers", "wandb", "mlflow", "tensorboard", "tracker"),
     )

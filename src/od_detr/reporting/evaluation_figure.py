@@ -56,7 +56,7 @@ def _draw_curves(axes: Axes, results: Results) -> None:
 def _draw_errors(axes: Axes, results: Results) -> None:
     names = [name.replace("_", " ") for name in results["errors"]]
     bars = axes.barh(names, list(results["errors"].values()), color=COLOURS[1])
-    bars.patches[0].set_color(COLOURS[2])  # the first kind is no error
+    bars.patches[0].set_color(COLOURS[2])  # the first kind is not an error
     axes.bar_label(bars, fontsize=9, padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.1)

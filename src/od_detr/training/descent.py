@@ -68,7 +68,7 @@ class Descent:
     def clipped_norm(self) -> Tensor:
         """The norm of all gradients before they are clipped to `opt.clip`, a scalar.
 
-        Under fp16 an overflow is no fault: the scaler skips the step by itself and halves its
+        Under fp16 an overflow is not a fault: the scaler skips the step by itself and halves its
         scale. Only once the scale is below 1 the gradient itself is not finite.
         """
         self.scaler.unscale_(self.optimizer)

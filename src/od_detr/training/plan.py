@@ -66,7 +66,7 @@ class Plan:
     start: Start | None = None
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keeps other processes from training the same run meanwhile.
+        """Keeps other processes from training the same run inside the block.
 
         Raises:
             InputError: another process trains it.

@@ -101,7 +101,7 @@ class Recipe:
     def consult(
         self, student: QueryDetector, batch: Batch, distil: bool = True
     ) -> tuple[Encoded, Taught | None]:
-        """Encodes the batch and asks the teacher, whose matchings a thread solves meanwhile."""
+        """Encodes the batch and asks the teacher, whose matchings a thread starts to solve."""
         if self.teacher is None or not distil:
             return student.encode(batch), None
         teacher, stem, early = self.teacher.detector, student.stem(batch, self.shares), None

@@ -32,7 +32,7 @@ def read_coco(file: Path) -> Annotations:
     """
     file = Path(file)
     if file.exists() and not file.is_file():
-        raise InputError(f"{file}: is no regular file; give a COCO file")
+        raise InputError(f"{file}: is not a regular file; give a COCO file")
     return cached(file, decoded)
 
 

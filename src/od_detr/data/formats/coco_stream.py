@@ -120,7 +120,7 @@ class _Reader:
         return self.file.read(size)
 
     def peek(self) -> bytes:
-        """The next byte that is no space, or nothing at the end of the file."""
+        """The next byte that is not a space, or nothing at the end of the file."""
         while window := self._read(1 << 12):
             rest = window.lstrip(SPACE)
             self.position += len(window) - len(rest)

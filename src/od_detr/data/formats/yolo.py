@@ -124,7 +124,7 @@ def _objects(
             continue
         row = _row(line)
         if row is None:
-            problem = f"{line.strip()[:60]!r} is no object"
+            problem = f"{line.strip()[:60]!r} does not describe an object"
             fix = "write class, x and y of the centre, width, height; or class and polygon points"
             found.append(error("label-row", labels, f"line {number}", problem, fix))
             continue

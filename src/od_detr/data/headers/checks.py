@@ -13,7 +13,9 @@ from od_detr.data.headers.header import OF_FILES, Header
 from od_detr.data.headers.scan import read_headers
 
 NO_FILE = Header(
-    code="image-file", problem="is no file of the data set", fix="add the image or remove its entry"
+    code="image-file",
+    problem="is not a file of the data set",
+    fix="add the image or remove its entry",
 )
 
 

@@ -15,8 +15,8 @@ from od_detr.errors import InputError
 def own_classes(annotations: Annotations) -> Annotations:
     """The split's own classes by ascending category id.
 
-    A category without boxes that others name as their supercategory is no class: Roboflow exports
-    begin with one for the whole project.
+    A category without boxes that others name as their supercategory is not a class: Roboflow
+    exports begin with one for the whole project.
     """
     categories = annotations.categories
     used = set(np.flatnonzero(np.bincount(annotations.labels)).tolist())
@@ -31,7 +31,7 @@ def own_classes(annotations: Annotations) -> Annotations:
             "root-category",
             annotations.file,
             f"category {categories.ids[label]} {categories.names[label]!r} has no boxes and is the "
-            "supercategory of others, so it is no class",
+            "supercategory of others, so it is not a class",
             "nothing to do",
         )
         for label in roots
@@ -77,7 +77,7 @@ def given_classes(
             "category-unknown",
             split.file,
             f"category {categories.ids[label]}",
-            f"name {name!r} has {counts[label]} boxes but is no class of the training set",
+            f"name {name!r} has {counts[label]} boxes but is not a class of the training set",
             f"use the class names {', '.join(classes)}",
         )
         for label, name in enumerate(categories.names)

@@ -98,7 +98,7 @@ def _path(
             path = listing.find(folder, each)
             if path is not None:
                 return path
-    problem = f"is no file below {' or '.join(folders)}"
+    problem = f"is not a file below {' or '.join(folders)}"
     found.append(
         _wrong_name(annotations, image, name, problem, "add the image or remove its entry")
     )

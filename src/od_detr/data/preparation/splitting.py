@@ -70,7 +70,7 @@ def _key(name: str, group: str | None) -> str:
         found = re.search(group, name)
     except re.error as error:
         raise InputError(
-            f"--group {group}: is no regular expression ({error}); correct it"
+            f"--group {group}: is not a regular expression ({error}); correct it"
         ) from error
     if found is None:
         return name

@@ -51,12 +51,12 @@ def write_page(diagnosis: Diagnosis, file: Path) -> None:
     """Writes the report.
 
     Raises:
-        InputError: `file` is a folder, or a file that is no HTML page.
+        InputError: `file` is a folder, or a file that is not an HTML page.
     """
     if file.is_dir():
         raise InputError(f"--report {file}: is a folder; give a file such as {file / 'data.html'}")
     if file.exists() and not file.read_bytes()[:15].lower().startswith(b"<!doctype html"):
-        raise InputError(f"--report {file}: exists and is no HTML page; give another name")
+        raise InputError(f"--report {file}: exists and is not an HTML page; give another name")
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as partial:
         partial.write_text(as_page(diagnosis), encoding="utf-8", errors="replace")
@@ -76,7 +76,7 @@ def _elements(diagnosis: Diagnosis) -> Iterator[str]:
     else:
         yield paragraph(
             "The most costly first. A cost is the share of the split's boxes, images or classes "
-            "with the problem, times how much of such a record is lost. It is no forecast of AP."
+            "with the problem, times how much of such a record is lost. It is not a forecast of AP."
         )
     yield from map(_problem, diagnosis.problems)
     if pictures := worst(diagnosis):

@@ -78,7 +78,7 @@ class Output(Protocol):
     """Writes what was found as it is found."""
 
     def add(self, found: Found) -> None:
-        """Writes one image or frame; whoever reads the files meanwhile finds it there."""
+        """Writes one image or frame at once, so that other programs can read it during the run."""
 
     def close(self) -> None:
         """Completes the files. It is called once, also after an error or Ctrl-C."""

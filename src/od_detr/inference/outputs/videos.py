@@ -65,7 +65,7 @@ class VideoWriter:
 
     Args:
         path: file to write.
-        original: the video whose sound is copied; a camera, which is no file, has none.
+        original: the video whose sound is copied; a camera, which is not a file, has none.
         size: (width, height) of the frames in pixels. An odd side grows by a pixel.
 
     Raises:

@@ -33,8 +33,8 @@ def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, An
         named = as_source(source)
         hub = named if is_hub_name(named) else "hf:OWNER/NAME"
         raise InputError(
-            f"{source}: no such file or directory; give a run, a saved detector, a checkpoint or "
-            f"{hub}, which is on the Hugging Face hub"
+            f"{source}: no such file or directory; give a run, a saved detector, a checkpoint, or "
+            f"{hub} for a Hugging Face repository"
         )
     if path.is_dir() and not _is_hugging_face(path):
         return load_detector(saved_detector(path))

@@ -35,6 +35,7 @@ ELSEWHERE = {
 }
 # Words of other packages for values of ours.
 MEANT = {
+    "mosaic": "strong",
     "gpu": "cuda",
     "0": "cuda",
     "dino": "dino-4scale",

@@ -64,7 +64,7 @@ class Display:
 
     @contextmanager
     def validating(self, batches: int) -> Iterator[None]:
-        """Meanwhile `validated` counts the batches of a validation."""
+        """Inside the block, `validated` counts the batches of a validation."""
         self._validated, self._of, began = 0, batches, time.monotonic()
         yield
         self.pace.validated(time.monotonic() - began)

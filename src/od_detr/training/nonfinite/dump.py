@@ -57,7 +57,7 @@ def read_dump(file: Path) -> Dump:
     """The content of a dump.
 
     Raises:
-        InputError: the file cannot be read or is no dump.
+        InputError: the file cannot be read or is not a dump.
     """
     content = read_json(file, "dump of a training step", "give the nonfinite.json of a run")
     step, images = content.get("step"), content.get("images")

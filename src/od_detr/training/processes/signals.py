@@ -41,7 +41,7 @@ class StopSignal:
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
-        """Handles the signals meanwhile; a SIGHUP that `nohup` ignores stays ignored.
+        """Handles the signals inside the block; a SIGHUP that `nohup` ignores stays ignored.
 
         In any thread but the main one this does nothing.
         """

@@ -9,7 +9,7 @@ from od_detr.run_files import RunFiles
 
 
 def check_output(files: RunFiles, data: Path) -> None:
-    """Refuses an output that is no folder of its own.
+    """Refuses an output that is not a folder of its own.
 
     Raises:
         InputError: it is a file, or the folder of the data.

@@ -98,7 +98,7 @@ class RunDirectory:
         """Saves everything needed to resume.
 
         Raises:
-            InputError: the run's directory vanished meanwhile; without its `config.yaml` a
+            InputError: the run's directory vanished during training; without its `config.yaml` a
                 checkpoint is of no use.
         """
         if self.writes:

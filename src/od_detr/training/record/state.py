@@ -63,7 +63,8 @@ class RunState:
     def rank_validation(self, ap: float) -> bool:
         """Compares the AP of a validation with the best so far; whether it is the best now.
 
-        Of equals, such as those without any object to find, the last is the best. They are no gain.
+        Of equals, such as those without any object to find, the last is the best. They do not
+        count as a gain.
 
         Args:
             ap: from 0 to 1, or -1 if there was no object to find.
