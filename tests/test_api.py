@@ -79,3 +79,9 @@ def test_the_class_itself_names_the_ways_to_a_detector() -> None:
 
 def test_the_data_folder_of_a_new_detector_need_not_exist_when_it_is_created() -> None:
     assert Detector.create("dab-deformable-detr").options == {"model": "dab-deformable-detr"}
+
+
+def test_evaluate_names_the_argument_that_was_meant() -> None:
+    detector = Detector.__new__(Detector)
+    with pytest.raises(InputError, match=r"^batch: no such argument; did you mean batch_size\?$"):
+        detector.evaluate("data", batch=3)

@@ -237,7 +237,7 @@ def step_reads(scale: Scale) -> Figures:
     Losses, backward, clipping, the optimizer and the teacher's update; CUDA reports any other
     wait.
     """
-    batch, figures = make_batch(2, 64, 5).to(scale.device), {"holds": True}
+    batch, figures = make_batch(2, 64, 5).to(scale.device), {"holds": True, "places": []}
     for model in scale.architectures:
         step = training_step(small_detector(model).to(scale.device), batch, "od", model)
         for _ in range(STEPS):
@@ -247,7 +247,7 @@ def step_reads(scale: Scale) -> Figures:
             step()
         figures[model] = reads.count
         figures["holds"] &= reads.count == 0
-        figures["places"] = sorted(reads.places)
+        figures["places"] = sorted({*figures["places"], *reads.places})
     return figures
 
 

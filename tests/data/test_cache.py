@@ -59,3 +59,22 @@ def test_a_cached_file_is_read_the_same_and_damage_is_repaired(
     sound["annotations"].pop()
     file.write_text(json.dumps(sound))
     assert len(read_coco(file).labels) == 2
+
+
+def test_an_entry_of_an_older_version_is_made_again(
+    sound: dict, tmp_path: Path, monkeypatch
+) -> None:
+    """Also for a file whose digest is remembered because it has not changed for long."""
+    monkeypatch.setenv("OD_DETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "SMALLEST", 0)
+    monkeypatch.setattr(cache, "SETTLED_SECONDS", -1.0)
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(sound))
+
+    def entries() -> int:
+        read_coco(file)
+        return sum(not each.suffix for each in (tmp_path / "cache/annotations").iterdir())
+
+    assert (entries(), entries()) == (1, 1)
+    monkeypatch.setattr(cache, "VERSION", "of tomorrow")
+    assert entries() == 2

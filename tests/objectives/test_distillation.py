@@ -415,52 +415,6 @@ def test_without_the_teacher_every_recipe_is_qfl(make_detector, make_batch) -> N
         assert torch.equal(ours[name], value)
 
 
-# ---- several ranks -------------------------------------------------------------------------------
-
-
-@pytest.mark.slow(shapes=True)
-@pytest.mark.parametrize("model", ARCHITECTURES[:2])
-def test_two_ranks_with_unequal_shares_have_the_gradient_of_one(
-    make_detector, make_batch, model, monkeypatch
-) -> None:
-    """Targets are counted over all ranks, so averaged gradients are those of the whole batch."""
-    sizes = {"backbone_frozen": True, "hidden_dim": 64, "dropout": 0.0}
-    student, teacher = make_detector(model, **sizes), make_detector(model, seed=1, **sizes)
-    whole = make_batch((2, 6))
-    wanted = gradient(student, teacher, whole, model)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(
-        torch.distributed, "all_reduce", lambda count: count.fill_(len(whole.targets))
-    )
-    shares = []
-    for image, (start, stop) in enumerate(((0, 2), (2, 8))):
-        targets = Targets(
-            whole.targets.boxes[start:stop], whole.targets.labels[start:stop], (stop - start,)
-        )
-        alone = slice(image, image + 1)
-        shares.append(Batch(whole.images[alone], whole.padding[alone], targets, (image,)))
-    found = [gradient(student, teacher, share, model) for share in shares]
-    mean = (found[0] + found[1]) / 2
-    assert (mean - wanted).norm() < 0.01 * wanted.norm()
-
-
-def gradient(
-    student: DetectionTransformer, teacher: DetectionTransformer, batch: Batch, model: str
-) -> torch.Tensor:
-    """Gradients behind the neck; the neck's norm over two values has only rounding errors."""
-    student.zero_grad()
-    total(taught_step(student, batch, model, teacher=teacher)[0]).backward()
-    return torch.cat(
-        [
-            weight.grad.flatten()
-            for part in (student.encoder, student.queries, student.decoder)
-            for weight in part.parameters()
-            if weight.grad is not None
-        ]
-    )
-
-
 # ---- a teacher in bfloat16 -----------------------------------------------------------------------
 
 

@@ -138,8 +138,8 @@ def test_every_recorded_run_can_be_loaded(file: Path) -> None:
 
 def test_the_rules_of_options_follow_from_their_declarations() -> None:
     assert set(MAY_CHANGE_ON_RESUME) == {
-        "data", "output", "resume", "resume_with_other_data", "dry_run", "epochs", "patience",
-        "device", "precision", "matmul", "logger",
+        "data", "val_data", "output", "resume", "resume_with_other_data", "dry_run", "epochs",
+        "patience", "device", "precision", "matmul", "logger",
         "checkpoint_encoder", "compile", "workers", "save_minutes", "nonfinite_limit", "eval",
     }  # fmt: skip
     assert SIZES == (

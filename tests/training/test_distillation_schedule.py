@@ -13,11 +13,13 @@ import torch
 from od_detr.data.batching import collate
 from od_detr.errors import Interrupted
 from od_detr.options import DistillOptions, EmaOptions, TrainOptions
-from od_detr.structures import Share
+from od_detr.structures import Batch, Share
 from od_detr.training.fit import fit
 from od_detr.training.module import Training
 from od_detr.training.plan import assembled, planned
 from od_detr.training.record.state import SECONDS
+
+MODELS = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
 
 
 def steps(epochs: int, steps_per_epoch: int, **distill) -> list[int]:
@@ -44,34 +46,79 @@ def test_the_steps_that_distil(distill, wanted) -> None:
     assert steps(4, 2, **distill) == wanted
 
 
+class Step:
+    """One optimizer step of four images of a tiny run, cut into batches in any way.
+
+    Their numbers of objects differ: equal ones would prove nothing.
+    """
+
+    def __init__(self, chosen: TrainOptions) -> None:
+        self.parts = assembled(planned(chosen), frozen=True)
+        self.samples = [self.parts.train[index] for index in range(4)]
+        assert len({len(sample.labels) for sample in self.samples}) > 1
+        parts = self.parts
+        self.training = Training(parts.fabric, parts.network, parts.options, parts.state)
+
+    def batches(self, sizes: Sequence[int]) -> list[Batch]:
+        drawn = iter(self.samples)
+        return [collate(list(islice(drawn, size))) for size in sizes]
+
+    def gradient(self, batches: Sequence[Batch], share: Share) -> torch.Tensor:
+        """That of the batches, as those of one rank."""
+        for batch in batches:
+            self.training.backward(batch, share, batch is batches[-1])
+        found = [each.grad for each in self.parts.network.detector.parameters()]
+        self.parts.network.zero_grad()
+        return torch.cat([each.flatten() for each in found if each is not None])
+
+    def whole(self) -> torch.Tensor:
+        batches = self.batches([4])
+        return self.gradient(batches, Share.of([batch.targets for batch in batches]))
+
+
+@pytest.fixture
+def step(options, model: str, recipe: str) -> Step:
+    levels = 4 if model == "dino-4scale" else 3
+    plain = {"augment": "none", "dropout": 0.0, "num_levels": levels}
+    return Step(options(model=model, recipe=recipe, **plain))
+
+
+def assert_same_gradient(split: torch.Tensor, whole: torch.Tensor) -> None:
+    assert torch.cosine_similarity(whole, split, dim=0) >= 0.99999
+    assert split.norm() / whole.norm() == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", [(1, 3), (2, 2), (1, 1, 2)])
 @pytest.mark.parametrize("recipe", ["baseline", "od"])
-@pytest.mark.parametrize("model", ["deformable-detr-plus", "dab-deformable-detr", "dino-4scale"])
-def test_batches_of_a_step_have_the_gradient_of_the_one_they_make(
-    options, model, recipe, cut
+@pytest.mark.parametrize("model", MODELS)
+def test_batches_of_a_step_have_the_gradient_of_the_one_they_make(step: Step, cut) -> None:
+    batches = step.batches(cut)
+    share = Share.of([batch.targets for batch in batches])
+    assert_same_gradient(step.gradient(batches, share), step.whole())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["baseline", "od"])
+@pytest.mark.parametrize("model", MODELS)
+def test_ranks_that_share_a_step_have_the_gradient_of_one(
+    step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    levels = 4 if model == "dino-4scale" else 3
-    chosen = options(model=model, recipe=recipe, augment="none", dropout=0.0, num_levels=levels)
-    parts = assembled(planned(chosen), frozen=True)
-    samples = [parts.train[index] for index in range(4)]
-    counts = {len(sample.labels) for sample in samples}
-    assert len(counts) > 1, "equal counts would prove nothing"
-    training = Training(parts.fabric, parts.network, parts.options, parts.state)
+    """Targets are counted over all ranks, so averaged gradients are those of the whole batch.
 
-    def gradient(sizes: Sequence[int]) -> torch.Tensor:
-        drawn = iter(samples)
-        batches = [collate(list(islice(drawn, size))) for size in sizes]
-        share = Share.of([batch.targets for batch in batches])
-        for batch in batches:
-            training.backward(batch, share, batch is batches[-1])
-        found = [each.grad for each in parts.network.detector.parameters()]
-        parts.network.zero_grad()
-        return torch.cat([each.flatten() for each in found if each is not None])
-
-    whole, split = gradient([4]), gradient(cut)
-    assert torch.cosine_similarity(whole, split, dim=0) >= 0.99999
-    assert split.norm() / whole.norm() == pytest.approx(1, abs=1e-4)
+    As in its original, DINO on each rank makes as many denoising groups as the fullest image there
+    allows; here both ranks are told of the fullest image of all.
+    """
+    whole, counts = step.whole(), [len(sample.labels) for sample in step.samples]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.fill_(sum(counts)))
+    ranks = [
+        step.gradient([batch], Share(1, len(batch.targets), max(counts)))
+        for batch in step.batches([1, 3])
+    ]
+    # Fabric would average; unequal shares of a step count by their targets, not by their images.
+    assert_same_gradient((ranks[0] + ranks[1]) / 2, whole)
 
 
 @pytest.mark.slow

@@ -195,6 +195,27 @@ def test_a_resumed_run_refuses_other_data_unless_told_so(
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_another_validation_set_if_told_so(
+    options: Options, scenes: Path, tmp_path: Path
+) -> None:
+    """Matches of images that are not there any more are compared with nothing."""
+    begun = fit(options(epochs=2))
+    other = tmp_path / "other"
+    shutil.copytree(scenes, other)
+    content = json.loads((other / "val.json").read_text())
+    for each in content["images"]:
+        each["id"] += 1000
+    for each in content["annotations"]:
+        each["image_id"] += 1000
+    (other / "val.json").write_text(json.dumps(content))
+    again = partial(options, resume=True, val_data=str(other), resume_with_other_data=True)
+    rows = fit(again(epochs=4)).rows
+    assert "stability/instability" in begun.rows[1]
+    assert "stability/instability" not in rows[2]
+    assert rows[3]["stability/instability"] >= 0
+
+
+@pytest.mark.slow
 def test_a_resumed_run_refuses_data_of_another_number_of_steps(
     options: Options, scenes: Path, tmp_path: Path
 ) -> None:

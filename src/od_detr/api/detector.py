@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -236,9 +237,28 @@ class Detector:
                 `od_detr.inference.evaluate.evaluate_run`.
 
         Raises:
-            InputError: the data cannot be used, or has classes that the detector does not know.
+            InputError: the data cannot be used, or has classes that the detector does not know; or
+                there is no such argument.
         """
         from od_detr.inference.evaluate import evaluate_run
         from od_detr.integrations.weights.hub import as_source
 
+        _check_names(options, evaluate_run)
         return evaluate_run(Path(as_source(self.source)), Path(data), split, **options)
+
+
+def _check_names(given: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Refuses keyword arguments that a function does not have.
+
+    Raises:
+        InputError: one line with the nearest name.
+    """
+    from od_detr.errors import InputError
+    from od_detr.options.names import nearest
+
+    known = signature(function).parameters
+    for name in given:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"{name}: no such argument; {hint}")

@@ -75,12 +75,8 @@ def cached(file: Path, decode: Callable[[Path], Annotations]) -> Annotations:
 def _key(file: Path, folder: Path) -> str:
     """The digest of a file's content, remembered while size, times and inode stay the same."""
     status = file.stat()
-    stamp = "-".join(
-        map(
-            str,
-            (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
-        )
-    )
+    times = status.st_mtime_ns, status.st_ctime_ns
+    stamp = "-".join(map(str, (VERSION, status.st_dev, status.st_ino, status.st_size, *times)))
     memory = folder / f"{hashlib.sha256(stamp.encode()).hexdigest()[:40]}.digest"
     with contextlib.suppress(OSError, ValueError):
         known = memory.read_text("ascii")

@@ -91,9 +91,7 @@ def _decode(
             # It refuses some files that are merely untidy; Pillow decides which.
             with contextlib.suppress(ValueError):
                 return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
-        if unsuitable := unsuitable_pixels(image):
-            raise InputError(f"{path}: {'; '.join(unsuitable)}")
-        return _to_rgb(path, ImageOps.exif_transpose(image))
+        return rgb_of(image, path, upright=True)
 
 
 def _check_size(
@@ -109,12 +107,28 @@ def _check_size(
     )
 
 
-def _to_rgb(path: str | Path, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+def rgb_of(
+    image: Image.Image, name: str | Path, upright: bool = False
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an open image, see `read_image`.
+
+    Args:
+        image: of any mode.
+        name: what messages call it.
+        upright: turns it by its EXIF orientation.
+
+    Raises:
+        InputError: pixels of unknown range.
+    """
+    if unsuitable := unsuitable_pixels(image):
+        raise InputError(f"{name}: {'; '.join(unsuitable)}")
+    if upright:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
         if 0 < grey.max() < TWELVE_BITS:
             raise InputError(
-                f"{path}: has 16-bit pixels of at most {grey.max()}, so that it would be nearly "
+                f"{name}: has 16-bit pixels of at most {grey.max()}, so that it would be nearly "
                 "black; scale them to the range 0 to 65535, or save the image with 8 bits a channel"
             )
         return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, 2)

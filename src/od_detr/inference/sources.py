@@ -13,18 +13,18 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from od_detr.data.images import read_image
+from od_detr.data.image_formats import IMAGE_SUFFIXES
+from od_detr.data.images import read_image, rgb_of
 from od_detr.errors import InputError
 from od_detr.inference.videos import SUFFIXES as VIDEO_SUFFIXES
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def pixels_of(image: Any) -> UInt8[Tensor, "3 H W"]:
     """The RGB pixels of one image.
 
     Args:
-        image: a file, a PIL image of any mode, an RGB or grey array (height, width[, 3 or 4]) of
+        image: a file, a PIL image as its pixels lie (`ImageOps.exif_transpose` turns them as the
+            camera was held), an RGB or grey array (height, width[, 3 or 4]) of
             uint8, or an RGB tensor (3, height, width) of uint8 or of floats from 0 to 1. OpenCV
             reads BGR: turn it with `image[..., ::-1]`.
 
@@ -35,7 +35,7 @@ def pixels_of(image: Any) -> UInt8[Tensor, "3 H W"]:
         _refuse_address(str(image))
         return read_image(image)
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(rgb_of(image, "the PIL image")).permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         return _pixels_of_array(image)
     if isinstance(image, Tensor):
@@ -89,7 +89,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     Raises:
         InputError: a source that names nothing, or an address.
     """
-    return _find(sources, SUFFIXES, "image")
+    return _find(sources, IMAGE_SUFFIXES, "image")
 
 
 def find_media(sources: Sequence[str]) -> list[Path]:
@@ -98,7 +98,7 @@ def find_media(sources: Sequence[str]) -> list[Path]:
     Raises:
         InputError: a source that names nothing, or an address.
     """
-    return _find(sources, SUFFIXES + VIDEO_SUFFIXES, "image or video")
+    return _find(sources, IMAGE_SUFFIXES + VIDEO_SUFFIXES, "image or video")
 
 
 def _find(sources: Sequence[str], suffixes: Sequence[str], kind: str) -> list[Path]:

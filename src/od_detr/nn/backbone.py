@@ -41,6 +41,7 @@ num_features reduction_ratios sr_ratios growth_rate block_config bottle_ratio wi
 WORD_OPTIONS = {"stem_type": ("", "deep", "deep_tiered")}
 SIZE_OPTIONS = frozenset([*_SIZE_NAMES.split(), *WORD_OPTIONS])
 LARGEST_OPTION = 8192
+WEIGHT_NAMES = ("imagenet", "none")  # in place of a file
 MAX_PARAMETERS = 2_000_000_000
 UNBUILDABLE = (RuntimeError, TypeError, AttributeError, AssertionError)  # what timm raises
 
@@ -51,7 +52,8 @@ class Backbone(nn.Module):
     Args:
         name: a timm model that supports `features_only` and images of any size.
         strides: strides of the feature maps to return, from fine to coarse.
-        weights: "imagenet" (timm's pretrained weights), "none" (random), or a safetensors file.
+        weights: one of `WEIGHT_NAMES`, "imagenet" (timm's pretrained weights) or "none" (random),
+            or a safetensors file.
         frozen: whether to freeze batch norms, the stem and the first stage. None freezes them only
             if weights were loaded, because random statistics must not be frozen.
         options: further arguments of the timm model, such as its sizes.

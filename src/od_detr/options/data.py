@@ -24,7 +24,11 @@ class DataOptions:
         known_as=("dataset", "dataset_dir", "dataset_file", "coco_path", "data_path"),
     )
     val_data: str | None = option(
-        None, "Another folder to validate on.", is_path=True, shown="that of --data"
+        None,
+        "Another folder to validate on.",
+        is_path=True,
+        shown="that of --data",
+        may_change_on_resume=True,
     )
     val_fraction: float = option(
         0.2,

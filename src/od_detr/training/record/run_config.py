@@ -12,6 +12,7 @@ from od_detr.detectors import DetectionTransformer
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, make_directory, writing
+from od_detr.nn.backbone import WEIGHT_NAMES
 from od_detr.options import PATHS, PER_RUN, SIZES, TrainOptions
 from od_detr.run_files import CONFIG_HEAD
 from od_detr.training.optimizer import default_backbone_lr
@@ -60,7 +61,8 @@ def plain_options(options: TrainOptions) -> dict[str, Any]:
     """The options as YAML knows them, with absolute paths: a run continues from any folder."""
     values = plain(dataclasses.asdict(options))
     for name in PATHS:
-        if values[name] is not None and Path(values[name]).exists():
+        word = name == "backbone_weights" and values[name] in WEIGHT_NAMES
+        if values[name] is not None and not word and Path(values[name]).exists():
             values[name] = str(Path(values[name]).absolute())
     return values
 

@@ -101,5 +101,6 @@ class RunState:
         self.rows = [dict(row) for row in state["rows"]]
         self.watch = Stopwatch(state["seconds"])
         self.log.load_state_dict(state["log"], device, times)
-        self.validation.load_state_dict(state["validation"])
+        if state.get("data", self.data) == self.data:  # matches of other images compare to nothing
+            self.validation.load_state_dict(state["validation"])
         self.guard.load_state_dict(state["guard"])
