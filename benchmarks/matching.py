@@ -172,7 +172,7 @@ def check_costs(groups: list[GroupOutput], truth: Targets) -> None:
 
 
 class Waits(TorchDispatchMode):
-    """Counts what makes the host wait for an accelerator, told from operators on the CPU.
+    """Counts what makes the host wait for an accelerator, from the operators on the CPU.
 
     Counted are operators whose result the host needs (a number, a size), and solved matchings that
     are asked for when nothing has been queued since their costs were: then the copy of these costs

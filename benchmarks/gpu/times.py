@@ -1,4 +1,4 @@
-"""Part two: how long things take on a GPU and how much memory they need, beside their peers and
+"""Part two: how long things take on a GPU and how much memory they need, next to their peers and
 floors.
 """
 

@@ -21,7 +21,7 @@ ARCHITECTURES = ("deformable-detr-plus", "dab-deformable-detr", "dino-4scale")
 
 
 def lively_detector(model: str = ARCHITECTURES[0], frozen: bool = True) -> DetectionTransformer:
-    """A small host whose norms and heads do something."""
+    """A small detector whose norms and heads do something."""
     torch.manual_seed(0)
     detector = build_detector(
         model,
@@ -97,7 +97,7 @@ def test_bfloat16_moves_boxes_by_less_than_a_pixel_and_scores_by_less_than_a_fif
             ready = prepare(detector, precision)
             scene = ready.encode(
                 batch, tokens=tokens
-            )  # a two-stage host is compared query by query
+            )  # a two-stage detector is compared query by query
             tokens = scene.tokens
             predictions[precision] = ready.decode(scene)["main"].predictions
     exact, half = predictions["32"], predictions["bf16"]

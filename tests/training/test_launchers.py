@@ -1,4 +1,4 @@
-"""Whoever starts the processes, they share the data, evaluate exactly and leave one run.
+"""With every launcher, the processes share the data, evaluate exactly and leave one run.
 
 Launchers are simulated on this machine: one torchrun per node, SLURM by its variables.
 """

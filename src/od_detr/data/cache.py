@@ -4,7 +4,7 @@ process.
 An entry is named by the digest of the annotation file's content and of this reader's version, so it
 can never be stale. It is written to a temporary name and renamed, and carries a digest of itself:
 an entry that is damaged, unwritable or of another version is ignored and made again. Nothing is
-ever written beside the user's data.
+ever written into the user's data folder.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def save_detector(
         detector: one whose backbone was built from a name.
         directory: folder to write, made where it is missing.
         classes: class names in the order of the labels.
-        facts: kept in `config.json` beside the architecture: category ids, image size, AP, which
+        facts: kept in `config.json` with the architecture: category ids, image size, AP, which
             weights won.
 
     Raises:

@@ -52,7 +52,7 @@ class Detections:
 
 
 class DetectionTransformer(nn.Module):
-    """Backbone, neck, encoder, queries and decoder, composed by the builders beside this file.
+    """Backbone, neck, encoder, queries and decoder, composed by the builders in this folder.
 
     `settings` are the builder's arguments: with them and the weights the network can be built
     again.

@@ -89,7 +89,7 @@ def _mapped(
     if workers < 2:
         yield from map(function, chunks)
         return
-    # A fork server shares what it imported and, unlike a fork, is safe beside other threads.
+    # A fork server shares what it imported and, unlike a fork, is safe with other threads.
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(kind)
     if kind == "forkserver":

@@ -69,7 +69,9 @@ class Experiment:
             scale, model=self.model, recipe=self.recipe, epochs=epochs, output=output, seed=seed
         )
         if ARCHITECTURES[self.model].two_stage:
-            options = replace(options, num_levels=None)  # these hosts are named after theirs
+            options = replace(
+                options, num_levels=None
+            )  # these architectures are named after theirs
         if epochs != self.epochs:
             share = TrainOptions(data="", epochs=self.epochs).drop_epoch / self.epochs
             options = with_values(

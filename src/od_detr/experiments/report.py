@@ -121,7 +121,7 @@ def write(plan: Plan, setting: str, rows: Sequence[Row], curves: Mapping[str, Cu
 
 
 def as_markdown(title: str, setting: str, rows: Sequence[Row]) -> str:
-    """The table with the paper's results beside ours, in Markdown."""
+    """The table with the paper's results next to ours, in Markdown."""
     parts = [f"# {title}", setting, _legend(rows), _table(rows).as_markdown(), _commits(rows)]
     return "\n\n".join(parts) + "\n"
 

@@ -98,7 +98,7 @@ def heat_map(counts: Num[np.ndarray, "R C"], alternative: str, aspect: float = 4
         alternative: what a screen reader says.
         aspect: width over height of the picture.
     """
-    shares = np.sqrt(counts / max(1, counts.max()))  # few beside many still show
+    shares = np.sqrt(counts / max(1, counts.max()))  # few next to many still show
     pixels = np.empty((*counts.shape, 4), np.uint8)
     pixels[..., :3] = (217, 98, 43)
     pixels[..., 3] = np.round(255 * shares)

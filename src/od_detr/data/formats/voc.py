@@ -107,7 +107,7 @@ def _read(
     name = (tree.findtext("filename") or "").strip().replace("\\", "/")
     path = _image(file, name.rpartition("/")[2], root)
     if path is None:
-        problem = f"filename {name!r} is not a file in JPEGImages, images or beside the XML file"
+        problem = f"filename {name!r} is not a file in JPEGImages, images or next to the XML file"
         found.append(error("image-file", file, "", problem, "add the image or remove the XML file"))
     size = tuple(_whole(tree.findtext(f"size/{side}")) for side in ("height", "width"))
     if path is not None and min(size) < 1:

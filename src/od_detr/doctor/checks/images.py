@@ -63,7 +63,7 @@ def image_problems(split: Split) -> list[Problem]:
 
 
 def unlisted_images(splits: Sequence[Split]) -> list[Problem]:
-    """Image files beside the listed ones that no split lists."""
+    """Image files in the folders of listed ones that no split lists."""
     listed = {path for split in splits for path in split.annotations.paths if path}
     names = {(os.path.dirname(path), os.path.basename(path)) for path in listed}
     loose = sorted(
@@ -139,7 +139,7 @@ def _long(seen: Seen) -> str:
 
 
 def _frames(seen: Seen) -> str:
-    # MPO files carry a preview beside the image.
+    # MPO files carry a preview in addition to the image.
     many = seen.look.frames > 1 and seen.look.header.format != "MPO"
     return f"has {seen.look.frames} frames" if many else ""
 

@@ -1,4 +1,4 @@
-"""Table 1: the three hosts with and without online distillation."""
+"""Table 1: the three architectures with and without online distillation."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def dino5_od_12() -> Experiment:
 
 
 TABLE = Table(
-    "Table 1: online distillation on three hosts",
+    "Table 1: online distillation on three architectures",
     (
         baseline_50,
         od,

@@ -107,16 +107,14 @@ def _parts(index: Path) -> list[Path]:
     wrong = [each for each in names if not isinstance(each, str) or Path(each).name != each]
     if wrong or not names:
         raise InputError(
-            f"{index}: 'weight_map' must list names of files beside it; download it again"
+            f"{index}: 'weight_map' must list names of files in its folder; download it again"
         )
     return [index.parent / name for name in sorted(names)]
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise InputError(
-            f"{file}: no such file; a Hugging Face directory has one beside its weights"
-        )
+        raise InputError(f"{file}: no such file; a Hugging Face folder has one next to its weights")
     return read_json(file, "Hugging Face configuration", "download it again")
 
 

@@ -1,1 +1,1 @@
-"""What other packages call things; their names of our options stand beside these, as `known_as`."""
+"""Words of other packages. Their names for our options are declared with these, as `known_as`."""

@@ -73,7 +73,7 @@ def seconds_of(budget: str) -> float:
 
 
 def check_budget(plan: Plan) -> None:
-    """Refuses a budget beside what decides the number of epochs or cannot be measured.
+    """Refuses a budget together with what decides the number of epochs or cannot be measured.
 
     Raises:
         InputError: naming the other option.
