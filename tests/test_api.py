@@ -85,3 +85,15 @@ def test_evaluate_names_the_argument_that_was_meant() -> None:
     detector = Detector.__new__(Detector)
     with pytest.raises(InputError, match=r"^batch: no such argument; did you mean batch_size\?$"):
         detector.evaluate("data", batch=3)
+
+
+def test_what_trains_nothing_returns_no_detector(seen: list[TrainOptions]) -> None:
+    with pytest.raises(InputError, match=r"^dry_run: .*od-detr train --dry-run"):
+        od_detr.train("data", dry_run=True)
+    assert not seen
+
+
+def test_a_detector_that_is_not_trained_says_how_to_get_one_that_is() -> None:
+    with pytest.raises(AttributeError, match=r"no predict; fit returns the trained one"):
+        Detector.create().predict("street.jpg")
+    assert not hasattr(Detector.create(), "train")

@@ -285,6 +285,20 @@ def test_the_frames_of_a_camera_become_a_video(
     assert len({time for time, _ in seen}) == 3
 
 
+def test_a_camera_that_cannot_be_opened_leaves_earlier_results_as_they_are(
+    finder: Finder, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "detections.json").write_text("[1]")
+    with pytest.raises(InputError, match="camera 97"):
+        predict_files(finder, ["97"], output)
+    with pytest.raises(InputError, match="camera 97"):
+        predict_files(finder, ["97"], tmp_path / "new")
+    assert (output / "detections.json").read_text() == "[1]"
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "folder"),
     [("a/b", "a_b"), ("..", "_"), ("", "_"), ("C:\\x", "C__x"), ("Kind", "Kind")],

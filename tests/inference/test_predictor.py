@@ -209,3 +209,16 @@ def test_only_more_than_one_batch_has_a_bar(
     for images in ([frame], [frame] * 2, [frame] * 3):
         assert len(predictor.predict(images, batch_size=2)) == len(images)
     assert totals == [3]
+
+
+def test_auto_is_the_threshold_of_the_detector(predictor: Predictor, folder: Path) -> None:
+    assert predictor.chosen("auto") == predictor.chosen(None) == predictor.threshold
+    with pytest.raises(InputError, match="must be a number from 0 to 1, or auto"):
+        predictor.predict(folder / "1.png", 1.5)
+    with pytest.raises(InputError, match="batch_size must be a whole number"):
+        predictor.predict([folder / "1.png"], 0.5, batch_size=0)
+
+
+def test_a_path_with_nul_is_one_line(predictor: Predictor) -> None:
+    with pytest.raises(InputError, match="embedded null byte; check the path"):
+        predictor.predict("a\0b.jpg")

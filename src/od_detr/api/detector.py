@@ -29,16 +29,22 @@ def train(data: str | Path, **options: Any) -> Detector:
         InputError: an option or the data is wrong; the message is one line.
         Interrupted: Ctrl-C; everything is saved, and `resume=True` continues.
     """
+    from od_detr.errors import InputError
     from od_detr.options import TrainOptions, from_values
     from od_detr.training.fit import fit
 
-    run = fit(from_values(TrainOptions, {"data": data} | options))
-    return Detector.from_pretrained(run.directory)
+    chosen = from_values(TrainOptions, {"data": data} | options)
+    if chosen.dry_run:
+        raise InputError(
+            "dry_run: nothing is trained, so there is no detector to return; run od-detr train "
+            "--dry-run"
+        )
+    return Detector.from_pretrained(fit(chosen).directory)
 
 
 @dataclass(frozen=True)
 class NewDetector:
-    """A detector that is not trained yet; `fit` trains it.
+    """What to train: `fit` returns the trained detector and leaves this as it is.
 
     Attributes:
         options: options of `od-detr train` that it was created with.
@@ -57,6 +63,11 @@ class NewDetector:
             InputError: an option or the data is wrong; the message is one line.
         """
         return train(data, **{**self.options, **options})
+
+    def __getattr__(self, name: str) -> Any:
+        hint = "; fit returns the trained one: detector = detector.fit(...)"
+        trained = hint if hasattr(Detector, name) else ""
+        raise AttributeError(f"a detector that is not trained has no {name}{trained}")
 
 
 class Detector:
@@ -200,7 +211,7 @@ class Detector:
         return self.predictor.classes
 
     def predict(
-        self, source: Any, threshold: float | None = None, batch_size: int = 4
+        self, source: Any, threshold: float | Literal["auto"] | None = None, batch_size: int = 4
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
         """Detects objects in whatever shows something.
 
@@ -209,8 +220,8 @@ class Detector:
                 (3, height, width) of uint8 or of floats from 0 to 1; a list or a batch of these; a
                 folder, a glob, a video, or the number of a camera. OpenCV reads BGR: turn it with
                 `image[..., ::-1]`.
-            threshold: lowest score that is returned, from 0 to 1. None takes the one with the
-                highest F1 on the validation set of the run, or 0.3 if none was measured.
+            threshold: lowest score that is returned, from 0 to 1. "auto" or None takes the one with
+                the highest F1 on the validation set of the run, or 0.3 if none was measured.
             batch_size: most images that are computed together.
 
         Returns:

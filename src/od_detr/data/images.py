@@ -43,8 +43,9 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
     """
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; put the image back") from error
+    except (OSError, ValueError) as error:  # a ValueError for a name with NUL
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{path}: {reason}; check the path") from error
     try:
         pixels = _decode(path, data, size)
     except InputError:

@@ -123,7 +123,7 @@ class Predictor:
             return self.detector.detect(batch.to(self.device))
 
     def predict(
-        self, source: Any, threshold: float | None = None, batch_size: int = 4
+        self, source: Any, threshold: float | Literal["auto"] | None = None, batch_size: int = 4
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
         """Detections, best first, with scores, class ids, and class names in `.data`.
 
@@ -136,7 +136,8 @@ class Predictor:
         Args:
             source: an image as `od_detr.inference.sources.pixels_of` takes it, a list or a batch
                 (four axes) of images, a folder, a glob, a video, or the number of a camera.
-            threshold: lowest score that is returned, from 0 to 1; None takes the detector's own.
+            threshold: lowest score that is returned, from 0 to 1; "auto" or None takes the
+                detector's own.
             batch_size: most images that are computed together.
 
         Returns:
@@ -147,8 +148,8 @@ class Predictor:
             InputError: an image that cannot be read, an address, or a threshold out of range.
         """
         threshold = self.chosen(threshold)
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1 (got {batch_size})")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number from 1 on (got {batch_size!r})")
         if is_video(source):
             frames = (frame.pixels for frame in frames_of(source))
             return self._batched(frames, number_of_frames(source), threshold, batch_size)
@@ -183,13 +184,13 @@ class Predictor:
             found.update(zip(places, results, strict=True))
         return [found[place] for place in range(len(samples))]
 
-    def chosen(self, threshold: float | None) -> float:
+    def chosen(self, threshold: float | Literal["auto"] | None) -> float:
         """The threshold that was given, checked, or the detector's own.
 
         Raises:
             InputError: it is not a number from 0 to 1.
         """
-        if threshold is None:
+        if threshold is None or threshold == "auto":
             return self.threshold
         check_threshold(threshold)
         return threshold
@@ -242,8 +243,9 @@ def check_threshold(threshold: float) -> None:
     Raises:
         InputError: `threshold` is not a number from 0 to 1.
     """
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise InputError(f"threshold {threshold!r}: must be a number from 0 to 1")
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not 0 <= threshold <= 1:
+        raise InputError(f"threshold {threshold!r}: must be a number from 0 to 1, or auto")
 
 
 def open_run(

@@ -235,7 +235,7 @@ CONVERSIONS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     int: (_whole, "a whole number"),
     float: (_number, "a number"),
     bool: (_truth, "true or false"),
-    str: (_text, "text without NUL characters or lone surrogates"),
+    str: (_text, "one text, such as 'a,b', without NUL characters or lone surrogates"),
     tuple: (_whole_numbers, "a list of whole numbers such as [1, 2]"),
     list: (_texts, "a list of texts"),
     dict: (_mapping, "a mapping such as {channels: [32, 64]}"),

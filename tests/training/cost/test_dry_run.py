@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from od_detr.data.scenes import CLASSES
@@ -48,6 +49,15 @@ def test_weights_that_are_missing_are_one_line(options: Options, tmp_path: Path)
     with pytest.raises(InputError, match=r"nowhere.safetensors") as refused:
         dry_run(options(backbone_weights=str(tmp_path / "nowhere.safetensors")))
     assert "\n" not in str(refused.value)
+
+
+def test_pretrained_weights_that_cannot_be_had_are_said_as_training_says_it(
+    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"^--backbone-weights imagenet: .*cannot be fetched"):
+        dry_run(options(backbone="resnet18", backbone_options={}, backbone_weights="imagenet"))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from od_detr.device_memory import remedies
+from od_detr.nn.backbone import create_features
 from od_detr.options import TrainOptions
 from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
@@ -91,7 +92,11 @@ def dry_run(options: TrainOptions) -> Costs:
         InputError: as `fit` with the same options.
     """
     plan = planned(options)
-    # Costs do not depend on weights, and they need not be downloaded. A file is checked.
+    new = plan.start is None and plan.checkpoint is None
+    if new and options.backbone_weights == "imagenet":
+        # Training would stop without them. They are in the cache then.
+        create_features(options.backbone, (32,), "imagenet", dict(options.backbone_options or {}))
+    # Costs do not depend on weights. A file is checked.
     weights = "none" if options.backbone_weights == "imagenet" else options.backbone_weights
     blank = replace(plan.options, backbone_weights=weights, compile=False)
     pretrained = options.backbone_weights != "none"
