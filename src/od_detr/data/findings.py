@@ -77,8 +77,12 @@ def limited(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for of_kind in kept.values() for finding in of_kind]
 
 
-def raise_errors(findings: Iterable[Finding]) -> None:
+def raise_errors(findings: Iterable[Finding], hint: str = "") -> None:
     """Raises the first error, with a table of all in its `details` where there are several.
+
+    Args:
+        findings: of any severity.
+        hint: ends the message.
 
     Raises:
         InputError: there is an error among the findings.
@@ -88,8 +92,8 @@ def raise_errors(findings: Iterable[Finding]) -> None:
         return
     more = sum(finding.count for finding in errors) - 1
     if not more:
-        raise InputError(str(errors[0]))
-    raise InputError(f"{errors[0]} (and {more} more problems)", details=table(errors))
+        raise InputError(f"{errors[0]}{hint}")
+    raise InputError(f"{errors[0]}{hint} (and {more} more problems)", details=table(errors))
 
 
 def table(findings: Iterable[Finding]) -> list[str]:

@@ -29,6 +29,7 @@ class DataOptions:
         is_path=True,
         shown="that of --data",
         may_change_on_resume=True,
+        known_as=("val", "val_dir", "val_path"),
     )
     val_fraction: float = option(
         0.2,
@@ -67,6 +68,11 @@ class DataOptions:
         at_least=0,
         at_most=0.99,
         shown="all, once an epoch",
+    )
+    on_unreadable: Literal["stop", "skip"] = option(
+        "stop",
+        "What to do if an image cannot be read: stop before the first step, or skip it and its "
+        "objects.",
     )
     image_size: int | None = option(
         None,

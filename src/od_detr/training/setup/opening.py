@@ -9,7 +9,8 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import choices_of, open_split
-from od_detr.data.headers.checks import with_header_findings
+from od_detr.data.headers.checks import unreadable, with_header_findings
+from od_detr.data.headers.header import OF_FILES
 from od_detr.data.sampling.composition import Composition
 from od_detr.data.sampling.rules import composed, described
 from od_detr.data.transforms import Transform
@@ -20,12 +21,15 @@ from od_detr.options.train import DEFAULT_MODEL
 from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
 
+SKIPPED_SHOWN = 10  # images, one line each
+
 
 def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     """Training and validation sets, checked; validation uses the training set's classes.
 
-    The headers of all images are read, so that a broken image is reported before the first step.
-    The first process of each node does it for the others.
+    The headers of all images are read, so that a broken image is reported or left out before the
+    first step. The first process of each node does it for the others, which find what it read in
+    the cache.
 
     Raises:
         InputError: the data is wrong; `details` is a table of all problems of both sets.
@@ -35,9 +39,13 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     if not train.classes:  # without them, each category of the validation set would be unknown
         raise_errors(train.findings)
     val = open_split(data, "val", choices, train.classes)
-    if ranks.current().local_rank == 0:
+    if options.on_unreadable == "skip":
+        train, val = _readable(train), _readable(val)
+    elif ranks.current().local_rank == 0:
         train, val = with_header_findings(train), with_header_findings(val)
-    raise_errors([*train.findings, *val.findings])
+    findings = [*train.findings, *val.findings]
+    files = any(each.code in OF_FILES for each in findings if each.severity == "error")
+    raise_errors(findings, "; or give --on-unreadable skip" if files else "")
     augmented = Transform(options.short_side, augment=options.augment)
     unchanged = Transform(options.short_side, augment="none")
     train_set = CocoDataset(train, augmented, seed=options.seed)
@@ -45,6 +53,22 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     for line in (*train_set.described("train"), *val_set.described("val")):
         say(line)
     return train_set, val_set
+
+
+def _readable(split: Annotations) -> Annotations:
+    """The images of a split that can be read; says which are left out.
+
+    Raises:
+        InputError: none can be read.
+    """
+    left, lines = unreadable(split)
+    for line in lines[:SKIPPED_SHOWN]:
+        say(f"skipped: {line}")
+    if len(lines) > SKIPPED_SHOWN:
+        say(f"skipped: {len(lines) - SKIPPED_SHOWN} more images of {split.file}")
+    if not len(left.image_ids):
+        raise InputError(f"{split.file}: no image can be read; give another folder")
+    return left
 
 
 def open_composition(options: TrainOptions, train: Annotations) -> Composition:
