@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,21 @@ def signals_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def estimates() -> None:
+    """Trainings estimate what they take before they start, as they do for users."""
+
+
+@pytest.fixture(autouse=True)
+def no_estimates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of a tiny training is an estimate that only its first lines show.
+
+    A test of these asks for `estimates`. That an estimate changes no number is a test of its own.
+    """
+    if "od_detr.training.fit" in sys.modules and "estimates" not in request.fixturenames:
+        monkeypatch.setattr("od_detr.training.fit.estimate", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -215,6 +215,7 @@ def test_env_says_what_a_bug_report_needs(od_detr: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("estimates")
 def test_train_tells_of_its_run_and_nothing_else(
     scenes: Path, tiny: list[str], od_detr: Command, tmp_path: Path
 ) -> None:

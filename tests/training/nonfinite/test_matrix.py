@@ -181,7 +181,6 @@ def chain(place: str, poisoned: tuple[int, ...], data: Path, run: Path) -> dict[
 
             patch.setattr(Loop, "save", recorded)
             patch.setattr(Loop, "save_due", True)
-            patch.setattr("od_detr.training.fit.estimate", lambda _: None)  # other tests' affair
             with suppress(Interrupted):
                 fit(TrainOptions(**options, resume=bool(found)))
         assert saved_by(run)[0] == step + 1, "it did not stop after the step"
