@@ -279,7 +279,7 @@ def train(scale: Scale, output: Path, epochs: int, *more: str) -> None:
     from od_detr.cli import main
     from od_detr.data.scenes import render_scenes
 
-    render_scenes(Path("scenes"), 8 if scale.quick else 16, 2, 64)
+    render_scenes(Path("scenes"), 16, 2, 64)
     backbone = f'{{"channels":{TINY["channels"]},"layers":{TINY["layers"]}}}'
     flags = {
         "--data": "scenes",

@@ -125,7 +125,7 @@ def chosen(device: str, quick: bool) -> Scale:
     return Scale(
         device,
         attention=(64, 96),
-        image=(64, 64),
+        image=(96, 128),
         many=2,
         sizes=QUICK_SIZES,
         rounds=1,

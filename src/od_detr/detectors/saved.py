@@ -21,6 +21,8 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from od_detr.architectures import ARCHITECTURES
 from od_detr.detectors.sizes import DinoSizes, Sizes
@@ -118,10 +120,11 @@ def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]
     config = _config_beside(own, directory)
     settings = dict(config["detector"])
     try:
-        with torch.device("meta"):
-            expected = build_detector(**settings).state_dict()
-        weights = read_safetensors(directory / WEIGHTS, expected)
-        detector = build_detector(**settings)
+        with WithoutInitialWeights():
+            with torch.device("meta"):
+                expected = build_detector(**settings).state_dict()
+            weights = read_safetensors(directory / WEIGHTS, expected)
+            detector = build_detector(**settings)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError) and str(error).startswith(str(directory)):
             raise
@@ -132,6 +135,18 @@ def load_detector(directory: Path) -> tuple[DetectionTransformer, dict[str, Any]
         )
     detector.load_state_dict(weights)
     return detector.eval(), config
+
+
+class WithoutInitialWeights(TorchFunctionMode):
+    """Sets no initial weights inside a `with`: all of them are replaced afterwards."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Returns the tensor as it is instead of filling it."""
+        kwargs = kwargs or {}
+        initial = getattr(func, "__module__", "") == init.__name__
+        if initial or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def digest_of(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:

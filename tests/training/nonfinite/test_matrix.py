@@ -167,7 +167,7 @@ def chain(place: str, poisoned: tuple[int, ...], data: Path, run: Path) -> dict[
         what was saved, by the number of steps before; one step more is taken in the end.
     """
     found: dict[int, Saved] = {}
-    options = TINY | SMALLEST | {"data": str(data), "output": str(run)}
+    options: dict[str, Any] = TINY | SMALLEST | {"data": str(data), "output": str(run)}
     for step in (*poisoned, poisoned[-1] + 1):
         options["epochs"] = max(EPOCHS, step // STEPS + 1)
         with pytest.MonkeyPatch.context() as patch:
