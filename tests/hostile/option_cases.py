@@ -244,7 +244,7 @@ def command_cases() -> list[Case]:
         (["predict", "run", "photo.png", "--output", LONG], REFUSED, "--output|too long"),
         (["predict", "run", "photo.png", "--output", "/proc/x"], REFUSED, "/proc/x"),
         (["predict", "run", "photo.png", "--output", "out"], FINE, ""),
-        (["predict", "run"], REFUSED, "sources missing"),
+        (["predict", "run"], REFUSED, "SOURCES is missing"),
         (["predict", "nowhere", "photo.png"], REFUSED, "nowhere"),
         (["predict", "photo.png", "photo.png"], REFUSED, "photo.png"),
         (["predict", "data", "photo.png"], REFUSED, "data: has no"),
