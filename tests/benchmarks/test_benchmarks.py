@@ -46,12 +46,8 @@ KEYS = {
 }
 
 
-SLOW = ("step", "growth", "memory")
-
-
-@pytest.mark.parametrize(
-    "verb", [pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for v in FIGURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", FIGURES)
 def test_a_measurement_gives_its_figures_as_finite_ratios(verb: str) -> None:
     figures = FIGURES[verb]()
     assert list(figures) == KEYS[verb]

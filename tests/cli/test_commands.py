@@ -287,6 +287,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
 
 
 @pytest.mark.parametrize("weights", ["best", "online", "teacher"])
+@pytest.mark.slow
 def test_evaluate_gives_the_figures_that_training_gave(
     weights: str, trained: Path, scenes: Path, od_detr: Command
 ) -> None:

@@ -38,6 +38,7 @@ def test_no_scene_of_validation_is_one_of_training(scenes: list[Scene]) -> None:
     assert not seen & {render_scene("val", index).pixels.tobytes() for index in range(100)}
 
 
+@pytest.mark.slow
 def test_a_scene_holds_three_to_ten_objects_of_all_classes(scenes: list[Scene]) -> None:
     assert {len(scene.labels) for scene in scenes} == set(range(3, 11))
     share = np.bincount([label for scene in scenes for label in scene.labels]) / sum(

@@ -82,6 +82,7 @@ def test_precision_and_recall_are_those_of_pycocotools_matching(
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_the_best_threshold_has_the_highest_f1_of_all(seed: int) -> None:
     truth, detections = random_case(seed)
     evaluator = collected(truth, detections)

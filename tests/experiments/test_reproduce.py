@@ -55,6 +55,7 @@ def named(*rows: str, seeds: int = 1) -> list[str]:
 TABLE_3 = ("qfl", "conditional-md", "md-cls", "md-cls-conditional")
 
 
+@pytest.mark.slow
 def test_every_row_is_trained_once_seed_after_seed(ask, trainings) -> None:
     reproduce(replace(ask, seeds=2))
     assert trainings.started == named(*TABLE_3, seeds=2)
@@ -62,6 +63,7 @@ def test_every_row_is_trained_once_seed_after_seed(ask, trainings) -> None:
     assert [trainings.options[name].seed for name in trainings.started] == [0] * 4 + [1] * 4
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_never_trained_again(ask, trainings) -> None:
     reproduce(ask)
     reproduce(ask)

@@ -130,6 +130,7 @@ def test_the_written_results_are_scored_by_pycocotools(
     ("content", "workers"),
     [(b"version https://git-lfs", 0), (b"version https://git-lfs", 1), (None, 1), ("gone", 0)],
 )
+@pytest.mark.slow
 def test_an_unreadable_image_stops_an_evaluation_or_is_left_out_with_its_objects(
     content: bytes | str | None,
     workers: int,

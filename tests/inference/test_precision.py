@@ -86,6 +86,7 @@ def test_a_norm_beside_another_reader_of_its_convolution_is_left() -> None:
 
 @pytest.mark.parametrize("model", ARCHITECTURES)
 @pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.slow
 def test_bfloat16_moves_boxes_by_less_than_a_pixel_and_scores_by_less_than_a_fiftieth(
     model: str, padded: bool
 ) -> None:

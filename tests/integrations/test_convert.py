@@ -70,6 +70,7 @@ def detrex_weights(detector: DetectionTransformer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.slow
 def test_official_names_lead_there_and_back(small, model: str) -> None:
     weights = small(model).state_dict()
     again, left_over = from_official(to_official(weights, model), model)

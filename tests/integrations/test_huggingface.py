@@ -175,6 +175,7 @@ def test_a_model_that_is_trained_on_keeps_one_copy_of_its_box_heads(small) -> No
     assert model.class_embed[0].weight is not model.class_embed[1].weight
 
 
+@pytest.mark.slow
 def test_class_names_come_along(pair) -> None:
     _, _, folder = pair
     assert json.loads((folder / "ours" / "config.json").read_text())["classes"] == [

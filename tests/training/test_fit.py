@@ -55,6 +55,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_interface_names(options: Options) -> None:
     chosen = options(recipe="od", epochs=3)
     result = fit(chosen)

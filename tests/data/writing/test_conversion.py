@@ -71,6 +71,7 @@ WRITERS: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.slow
 def test_every_format_gives_the_same_targets(writer: str, cells: Path, tmp_path: Path) -> None:
     WRITERS[writer](cells, tmp_path)
     for split in SPLITS:

@@ -48,6 +48,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 
 @pytest.mark.parametrize(("holds", "batch"), [(100, 16), (15, 8), (2, 2), (0, 1)])
+@pytest.mark.slow
 def test_what_does_not_fit_at_once_is_accumulated(
     holds: int, batch: int, options: Options, memory_for: Memory, capsys
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_number_is_left_alone(options: Options, monkeypatch: pytest.MonkeyPatc
     assert with_batch_size(plan) is plan
 
 
+@pytest.mark.slow
 def test_on_a_gpu_real_steps_are_tried_until_one_runs_out_of_memory(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +127,7 @@ def test_the_other_processes_take_what_the_first_one_wrote(options: Options) -> 
     assert (chosen.batch_size, chosen.accumulate) == (4, 2)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_recorded_and_a_resumed_run_keeps_them(
     options: Options, memory_for: Memory
 ) -> None:
