@@ -313,6 +313,7 @@ LAYOUTS |= {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_divided_layout_gives_the_same_boxes(name: str, tmp_path: Path) -> None:
     LAYOUTS[name](tmp_path)

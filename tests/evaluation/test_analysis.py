@@ -65,6 +65,7 @@ def reference_counts(truth: dict, detections: list[dict], threshold: float) -> t
     return int((matched & ~ignored).sum()), int((~matched & ~ignored).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8])
 def test_precision_and_recall_are_those_of_pycocotools_matching(

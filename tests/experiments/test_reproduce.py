@@ -80,6 +80,7 @@ def test_tables_share_their_runs(ask, trainings) -> None:
     assert trainings.started[-1] == "pd-no-stop-seed0"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_the_others_follow(ask, trainings, capsys) -> None:
     trainings.stop_at = "conditional-md-seed0"
     with pytest.raises(KeyboardInterrupt):
@@ -552,6 +553,7 @@ def test_a_defect_in_one_run_names_its_log(work, tmp_path) -> None:
     assert (tmp_path / "od" / "saved").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
 def test_runs_save_when_what_started_them_is_gone(number, work, tmp_path) -> None:
     starter = subprocess.Popen(

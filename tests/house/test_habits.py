@@ -29,6 +29,7 @@ def read(name: str) -> dict:
     return yaml.safe_load((ROOT / name).read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_files_for_other_programs_follow_their_schema(schema: str) -> None:
     assert SCHEMAS[schema]

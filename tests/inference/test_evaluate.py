@@ -101,6 +101,7 @@ def mixed(untrained: Path, tmp_path: Path) -> tuple[Path, list[dict]]:
     return folder, results
 
 
+@pytest.mark.slow
 def test_ap_is_what_predict_attains_at_every_batch_size(
     untrained: Path, mixed: tuple[Path, list[dict]]
 ) -> None:
@@ -172,6 +173,7 @@ def test_an_output_that_cannot_be_written_is_named(
         evaluate_run(untrained, mixed[0], device="cpu", output=tmp_path / "file" / "results.json")
 
 
+@pytest.mark.slow
 def test_the_threshold_is_that_of_the_detector_unless_one_is_given(
     untrained: Path, mixed: tuple[Path, list[dict]]
 ) -> None:

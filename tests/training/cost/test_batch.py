@@ -102,6 +102,7 @@ def test_on_a_gpu_real_steps_are_tried_until_one_runs_out_of_memory(
     assert {size for _, size in tried} == {(107, 107)}  # squares of the longest side
 
 
+@pytest.mark.slow
 def test_on_a_cpu_the_estimate_decides(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "memory_of", lambda device: 10**9)
     monkeypatch.setattr(module, "held_bytes", lambda network: 10**8)
@@ -142,6 +143,7 @@ def test_the_numbers_are_recorded_and_a_resumed_run_keeps_them(
     assert (resumed.options.batch_size, resumed.options.accumulate) == (2, 8)
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_batch(options: Options, memory_for: Memory) -> None:
     memory_for(4)
     costs = dry_run(options(batch_size=None))

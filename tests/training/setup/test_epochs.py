@@ -40,6 +40,7 @@ def test_the_number_and_its_reason_are_said_and_the_drop_follows(
     assert "an epoch has 3" in said
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_number(
     options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
