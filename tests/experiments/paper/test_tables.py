@@ -27,7 +27,7 @@ from od_detr.training.recipe import make_recipe
 from od_detr.training.setup.epochs import default_epochs
 from od_detr.training.teacher import Teacher
 
-PAPER = Path(__file__).parent / "recorded" / "paper_tables.tsv"  # its tables, cell by cell
+PAPER = Path(__file__).parents[1] / "recorded" / "paper_tables.tsv"  # its tables, cell by cell
 ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 RUNS = {row().name: row() for _, row in ROWS}
 
