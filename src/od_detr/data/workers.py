@@ -77,10 +77,15 @@ def _explained(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
         waited = isinstance(error, RuntimeError)
         if not workers or (waited and not str(error).startswith("DataLoader worker")):
             raise
-        raise InputError(
-            f"one of the {workers} data loading workers died, usually because memory ran out (or "
-            "/dev/shm in a container); use fewer with --workers, or none with --workers 0"
-        ) from error
+        raise lost_worker(workers) from error
+
+
+def lost_worker(workers: int) -> InputError:
+    """The error for one of the workers that was killed."""
+    return InputError(
+        f"one of the {workers} data loading workers died, usually because memory ran out (or "
+        "/dev/shm in a container); use fewer with --workers, or none with --workers 0"
+    )
 
 
 # A terminal, a scheduler and Ctrl-C send their signals to all processes of a run. Workers leave the
