@@ -1,20 +1,30 @@
 """Self-attention of DINO's denoising group against repeating the main queries for each block.
 
-Sizes of DINO with a ResNet-50: 900 queries, 256 channels, 8 heads, batch 2, one layer, forward and
-backward. Run `python -m benchmarks.denoising` in a source checkout.
+One layer, forward and backward, with the sizes of DINO with a ResNet-50 (900 queries, 256 channels,
+8 heads, batch 2), and whole training steps of DINO at 320 px. Run `python -m benchmarks.denoising`
+in a source checkout.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.step import make_batch, training_step
 from benchmarks.timing import Figure, cost, interleaved, speedup
+from od_detr.architectures import ModelName
+from od_detr.detectors import build_detector
 from od_detr.nn.attention import GroupLayout, SelfAttention
 from od_detr.structures import QueryGroup, QuerySet
 
 BATCH, QUERIES, DIM, HEADS = 2, 900, 256, 8
+MODEL: ModelName = "dino-4scale"
 
 
 def measure(rounds: int = 5) -> dict[str, Figure]:
@@ -40,6 +50,45 @@ def measure(rounds: int = 5) -> dict[str, Figure]:
         difference = (ours() - peer()).abs().max().item()
         figures[f"difference_{objects}"] = {"ours": difference}
     return figures
+
+
+def whole_steps(
+    rounds: int = 3, image_size: int = 320, backbone: str = "resnet50", **sizes: Any
+) -> dict[str, Figure]:
+    """Seconds of a training step of DINO, ours and with the peer's attention in every layer."""
+    torch.manual_seed(0)
+    detector = build_detector(MODEL, 80, backbone=backbone, backbone_frozen=True, **sizes)
+    figures: dict[str, Figure] = {}
+    for objects in (1, 7):
+        batch = make_batch(BATCH, image_size, 80, objects)
+        ours = training_step(detector, batch, "baseline", MODEL)
+
+        def peer(ours=ours) -> None:
+            with repeating():
+                ours()
+
+        seconds = interleaved({"ours": ours, "peer": peer}, rounds)
+        figures[f"step_speedup_{objects}"] = speedup(seconds["ours"], seconds["peer"], 1.0)
+    return figures
+
+
+@contextmanager
+def repeating() -> Iterator[None]:
+    """Inside, detectors attend as the peer does."""
+    begin = GroupLayout.__init__
+
+    def remember(layout: Any, groups: list[QueryGroup]) -> None:
+        begin(layout, groups)
+        layout.groups = groups
+
+    def attend(attention: SelfAttention, content: Tensor, position: Tensor, layout: Any) -> Tensor:
+        return per_block(attention, content, position, layout.groups)
+
+    with (
+        mock.patch.object(GroupLayout, "__init__", remember),
+        mock.patch.object(SelfAttention, "forward", attend),
+    ):
+        yield
 
 
 def workload(blocks: int, slots: int) -> list[QueryGroup]:
@@ -124,5 +173,6 @@ def per_block(
 
 
 if __name__ == "__main__":
-    for name, figure in measure().items():
+    torch.set_num_threads(1)
+    for name, figure in (measure() | whole_steps()).items():
         print(name, figure)

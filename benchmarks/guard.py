@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.timing import Figure, cost, counted, one_thread
-from od_detr.data.batching import collate
+from od_detr.data.loading.batching import collate
 from od_detr.data.scenes import render_scenes
 from od_detr.experiments.demo import demo_options
 from od_detr.training.cost.trial import Trial

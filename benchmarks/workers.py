@@ -21,10 +21,10 @@ from unittest import mock
 import torch
 
 from benchmarks.loading import IMAGES, write_set
-from od_detr.data.batching import BatchSampler
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.loading.batching import BatchSampler
+from od_detr.data.loading.workers import Loader
 from od_detr.data.transforms import Transform
-from od_detr.data.workers import loader
 
 BATCH = 16
 PARTS = 10  # of the epoch, after each of which memory is read
@@ -52,7 +52,7 @@ def measure(workers: int = 8, images: int = IMAGES["train"][0]) -> dict[str, obj
 def _used(dataset: CocoDataset, workers: int) -> list[int]:
     """The reading starts when every worker has prepared two batches."""
     sampler = BatchSampler(len(dataset), BATCH)
-    batches = loader(dataset, sampler, workers)
+    batches = Loader(dataset, sampler, workers)
     step, used = len(sampler) // PARTS, []
     for number, _ in enumerate(batches, 1):
         if number == 2 * workers or number % step == 0:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
-from benchmarks.denoising import joined, per_block
+from benchmarks.denoising import joined, per_block, repeating
 
 from od_detr.nn.attention import GroupLayout, SelfAttention
+from od_detr.objectives import total
+from od_detr.options import TrainOptions
 from od_detr.structures import QueryGroup, QuerySet
+from od_detr.training.recipe import make_recipe
+
+if TYPE_CHECKING:
+    from od_detr.detectors import DetectionTransformer
+    from od_detr.structures import Batch
 
 
 def made_groups(blocks: int, padded: bool) -> list[QueryGroup]:
@@ -37,3 +48,17 @@ def test_one_call_equals_one_attention_per_block(blocks: int, padded: bool) -> N
     inputs = (content, *attention.parameters())
     ours, wanted = (torch.autograd.grad((side * weight).sum(), inputs) for side in sides)
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_benchmark_of_whole_steps_compares_equal_losses(
+    make_detector: Callable[..., DetectionTransformer], make_batch: Callable[..., Batch]
+) -> None:
+    detector, losses = make_detector("dino-4scale").train(), []
+    options = TrainOptions(data="", model="dino-4scale", recipe="baseline")
+    for attends in (nullcontext, repeating):
+        torch.manual_seed(0)
+        with attends():
+            losses.append(
+                total(make_recipe(options, detector, None).losses(detector, make_batch()))
+            )
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)

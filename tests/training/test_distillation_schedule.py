@@ -10,7 +10,7 @@ from itertools import islice
 import pytest
 import torch
 
-from od_detr.data.batching import collate
+from od_detr.data.loading.batching import collate
 from od_detr.errors import Interrupted
 from od_detr.options import DistillOptions, EmaOptions, TrainOptions
 from od_detr.structures import Batch, Share

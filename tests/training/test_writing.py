@@ -100,16 +100,23 @@ def test_a_killed_data_worker_is_reported_in_one_line_and_the_last_save_stands(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, original = options(epochs=3, workers=1, recipe="baseline"), Training.step
+    others = children()
 
     def step(self: Training, *arguments: object) -> None:
         original(self, *arguments)
         if self.state.epoch == 1:
-            for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-                for worker in child.read_text().split():
-                    os.kill(int(worker), signal.SIGKILL)
+            for worker in children() - others:
+                os.kill(worker, signal.SIGKILL)
 
     monkeypatch.setattr(Training, "step", step)
     with pytest.raises(InputError, match=r"worker.*--workers") as caught:
         fit(chosen)
     assert "\n" not in str(caught.value)
+    assert children() == others
     assert load_checkpoint(RunFiles(Path(chosen.output))).contents["run"]["epoch"] == 1
+
+
+def children() -> set[int]:
+    """Processes that this one has started and that are not over."""
+    lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(child) for each in lists for child in each.read_text().split()}

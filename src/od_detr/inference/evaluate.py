@@ -85,8 +85,9 @@ def evaluate_run(
     place = choose_device(device)
     precision = choose_precision(precision, place)
     detector = prepare(detector.to(place), precision)
-    with torch.inference_mode(), computing(precision, place):
-        for batch in reading.batches(dataset, batch_size, workers):
+    reads = reading.batches(dataset, batch_size, workers)
+    with torch.inference_mode(), computing(precision, place), reads as batches:
+        for batch in batches:
             evaluator.add_detections(batch, detector.detect(batch.to(place)))
     evaluator = reading.scored(evaluator, dataset.category_ids)
     if output is not None:

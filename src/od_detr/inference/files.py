@@ -91,22 +91,19 @@ def predict_files(
     media, total = _media(sources, output, skipped)
     _check_folder(output)
     images, remaining = 0, iter(with_bar(media, total))
-    # A camera that cannot be opened ends here, before anything is written.
-    chunk = list(islice(remaining, wanted.batch_size))
     output.mkdir(parents=True, exist_ok=True)
     results = CocoResults(output / DETECTIONS, predictor.classes, predictor.category_ids)
     with ExitStack() as stack:
         outputs: list[Output] = []
         for each in chain([results], _outputs(output, predictor.classes, wanted)):
             outputs.append(stack.enter_context(closing(each)))
-        while chunk:
+        while chunk := list(islice(remaining, wanted.batch_size)):
             found = predictor.predict_all([each.pixels for each in chunk], threshold)
             images += len(chunk)
             for seen, detections in zip(chunk, found, strict=True):
                 kept = _of_classes(detections, labels)
                 for each in outputs:
                     each.add(replace(seen, detections=kept))
-            chunk = list(islice(remaining, wanted.batch_size))
     done = {"images": images, "detections": results.count, "output": str(output)}
     return done | {"skipped": skipped}
 

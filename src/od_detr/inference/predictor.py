@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from od_detr.checkpoints import load_checkpoint
-from od_detr.data.batching import collate
+from od_detr.data.loading.batching import collate
 from od_detr.data.transforms import Sample, Transform
 from od_detr.detectors import (
     Detections,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from od_detr.data.annotations import Annotations
-from od_detr.data.batching import AlikeBatches, collate
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.headers.checks import unreadable, with_header_findings
+from od_detr.data.loading.batching import AlikeBatches, collate
+from od_detr.data.loading.workers import Loader
 from od_detr.data.transforms import Sample
-from od_detr.data.workers import loader
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.structures import Batch
@@ -47,24 +48,32 @@ class Reading:
         else:
             self.annotations = with_header_findings(annotations)
 
-    def batches(self, dataset: CocoDataset, batch_size: int, workers: int) -> Iterator[Batch]:
-        """Batches of images of one size; see `AlikeBatches`.
+    @contextmanager
+    def batches(
+        self, dataset: CocoDataset, batch_size: int, workers: int
+    ) -> Iterator[Iterable[Batch]]:
+        """Batches of images of one size; see `AlikeBatches`. The workers end with the block.
 
         Raises:
             InputError: an image cannot be decoded, and is not to be skipped.
         """
         sampler = AlikeBatches(dataset.input_sizes(), batch_size)
         if not self.skips:
-            yield from loader(dataset, sampler, workers)
+            with Loader(dataset, sampler, workers).watched() as batches:
+                yield batches
             return
         damaged: set[int] = set()
-        for batch, lines in loader(_Attempts(dataset), sampler, workers, _collate_read):
+        with Loader(_Attempts(dataset), sampler, workers, _collate_read).watched() as attempts:
+            yield self._read(attempts, damaged)
+        left = np.array([each for each in range(len(dataset)) if each not in damaged], np.int64)
+        self.annotations = self.annotations.selected(left)
+
+    def _read(self, attempts: Loader, damaged: set[int]) -> Iterator[Batch]:
+        for batch, lines in attempts:
             self._skip(list(lines.values()))
             damaged |= lines.keys()
             if batch is not None:
                 yield batch
-        left = np.array([each for each in range(len(dataset)) if each not in damaged], np.int64)
-        self.annotations = self.annotations.selected(left)
 
     def scored(self, evaluator: CocoEvaluator, category_ids: Sequence[int]) -> CocoEvaluator:
         """The detections of `evaluator` against the objects of those images that were read.

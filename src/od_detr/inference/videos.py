@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,19 +90,32 @@ def number_of_frames(path: str | Path) -> int | None:
 def frames_of_camera(number: int) -> Iterator[Frame]:
     """The frames of a camera, until it is switched off or the program is interrupted.
 
+    The camera is opened at once, not when the first frame is asked for.
+
     Args:
         number: counts the cameras of this computer from 0.
 
     Raises:
         InputError: there is no such camera, or another program uses it.
     """
+    with _camera_explained(number):
+        container = _camera(number)
+    return _frames_until_it_ends(container, number)
+
+
+def _frames_until_it_ends(container: InputContainer, number: int) -> Iterator[Frame]:
+    began = time.monotonic()
+    with _camera_explained(number), container:
+        for frame in container.decode(video=0):
+            yield Frame(_pixels(frame), time.monotonic() - began)
+
+
+@contextmanager
+def _camera_explained(number: int) -> Iterator[None]:
     import av
 
-    began = time.monotonic()
     try:
-        with _camera(number) as container:
-            for frame in container.decode(video=0):
-                yield Frame(_pixels(frame), time.monotonic() - began)
+        yield
     except (av.FFmpegError, ImportError, OSError, ValueError) as error:
         raise InputError(
             f"camera {number}: cannot be read ({one_line(error)}); connect it, close programs "

@@ -22,7 +22,6 @@ from od_detr.training.nonfinite.dump import dumping
 from od_detr.training.plan import Parts, assembled, planned
 from od_detr.training.processes.launch import start
 from od_detr.training.processes.signals import StopSignal
-from od_detr.training.processes.workers import worker_loss_explained
 from od_detr.training.record.contents import restore
 from od_detr.training.record.run_config import plain, write_config
 from od_detr.training.record.run_directory import RunDirectory
@@ -82,8 +81,13 @@ def trained(parts: Parts) -> Run:
                 print(line)
         team = start(plan.place)
         stop = held.enter_context(StopSignal().listening())
-        explained = worker_loss_explained(parts.train_batches.num_workers)
-        with team.reporting(), explained, memory_explained(options), directory:
+        with (
+            team.reporting(),
+            parts.train_batches.watched(),
+            parts.val_batches.watched(),
+            memory_explained(options),
+            directory,
+        ):
             directory.logger.log_options(flat(plain(dataclasses.asdict(options))))
             parts.fabric.launch()
             team.connect()

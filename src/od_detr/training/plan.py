@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric import Fabric, seed_everything
-from torch.utils.data import DataLoader
 
 from od_detr.checkpoints import Checkpoint, load_checkpoint
-from od_detr.data.batching import AlikeBatches, BatchSampler
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.workers import loader
+from od_detr.data.loading.batching import AlikeBatches, BatchSampler
+from od_detr.data.loading.workers import Loader
 from od_detr.detectors import DetectionTransformer, check_compiles, compile_backbone
 from od_detr.devices import (
     check_devices,
@@ -99,10 +98,10 @@ class Parts:
     fabric: Fabric
     network: Supervised
     train: CocoDataset
-    train_batches: DataLoader[Any]
+    train_batches: Loader
     sampler: BatchSampler
     val: CocoDataset
-    val_batches: DataLoader[Any]
+    val_batches: Loader
     state: RunState
 
     @property
@@ -208,10 +207,10 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         fabric=make_fabric(options.device, plan.place),
         network=network,
         train=train,
-        train_batches=loader(train, sampler, workers),
+        train_batches=Loader(train, sampler, workers),
         sampler=sampler,
         val=val,
-        val_batches=loader(val, val_sampler, workers),
+        val_batches=Loader(val, val_sampler, workers),
         state=RunState(
             Validation(scorers),
             FiniteGuard(options.nonfinite_limit),

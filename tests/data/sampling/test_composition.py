@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from od_detr.data.batching import BatchSampler
+from od_detr.data.loading.batching import BatchSampler
 from od_detr.data.sampling.composition import Composition, rounded
 
 SOME = Composition(

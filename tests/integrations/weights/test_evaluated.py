@@ -16,11 +16,11 @@ from PIL import Image
 from torchvision.ops import clip_boxes_to_image
 
 from od_detr.criteria.matching import MatchCost
-from od_detr.data.batching import BatchSampler, collate
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.images import read_image
+from od_detr.data.loading.batching import BatchSampler, collate
+from od_detr.data.loading.workers import Loader
 from od_detr.data.transforms import Sample, Transform
-from od_detr.data.workers import loader
 from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import METRICS
@@ -149,7 +149,7 @@ def change(data: Path, names: dict[int, str], ids: dict[int, int] | None = None)
 def scored(directory: Path, data: Path) -> dict[str, Any]:
     """A detector's figures where its classes are the data set's categories one by one."""
     dataset = CocoDataset.from_folder(data, "val", Transform(64, "none"))
-    batches = loader(dataset, BatchSampler(len(dataset), 4, shuffle=False))
+    batches = Loader(dataset, BatchSampler(len(dataset), 4, shuffle=False))
     detector = prepare(load_detector(directory)[0], "32")
     return score(detector, batches, Scorer(data / "val.json", tuple(KEPT), MatchCost()))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tests.forked import start
 
-from od_detr.data.batching import BatchSampler
+from od_detr.data.loading.batching import BatchSampler
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.options import TrainOptions
 

@@ -10,8 +10,8 @@ from random import Random
 import torch
 
 from od_detr import ranks
-from od_detr.data.batching import BatchSampler
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.loading.batching import BatchSampler
 from od_detr.data.transforms import Transform
 from od_detr.objectives import total
 from od_detr.training.cost.passes import ASPECT, OBJECTS, blank_batch, extrapolated, saved_bytes

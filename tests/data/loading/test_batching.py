@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from od_detr.data.batching import BatchSampler, collate
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.loading.batching import BatchSampler, collate
+from od_detr.data.loading.workers import Loader
 from od_detr.data.sampling.composition import Draw
 from od_detr.data.transforms import Sample, Transform
-from od_detr.data.workers import loader
 from od_detr.errors import InputError
 from od_detr.structures import Batch
 
@@ -151,7 +151,7 @@ def test_workers_resumption_and_global_randomness_change_nothing(sound: dict, wr
     def epochs(workers: int, start: tuple[int, int] = (0, 0)) -> list[Batch]:
         torch.manual_seed(workers)
         sampler = BatchSampler(len(dataset), 1, seed=1)
-        batches, found = loader(dataset, sampler, workers), []
+        batches, found = Loader(dataset, sampler, workers), []
         sampler.resume(*start)
         for epoch in range(start[0], 3):
             sampler.set_epoch(epoch)
@@ -167,7 +167,7 @@ def test_workers_resumption_and_global_randomness_change_nothing(sound: dict, wr
 def test_iterating_draws_nothing_from_torchs_global_generator(sound: dict, write) -> None:
     dataset = CocoDataset.from_folder(write(sound), "train", Transform(64, "detr"))
     before = torch.get_rng_state()
-    list(loader(dataset, BatchSampler(3, 2)))
+    list(Loader(dataset, BatchSampler(3, 2)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -189,7 +189,7 @@ def test_a_broken_image_is_one_line_from_any_worker(sound: dict, write, workers:
     (folder / "images" / "b.jpg").write_bytes(b"\xff\xd8\xff broken")
     dataset = CocoDataset.from_folder(folder, "train")
     with pytest.raises(InputError, match=r"^[^\n]*train\.json: image 10: [^\n]*b\.jpg[^\n]*$"):
-        drain(loader(dataset, BatchSampler(3, 1), workers))
+        drain(Loader(dataset, BatchSampler(3, 1), workers))
 
 
 class Deadly(Dataset):
@@ -204,7 +204,7 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do() -> None:
     with pytest.raises(
         InputError, match=r"^one of the 1 data loading workers died[^\n]*--workers 0$"
     ):
-        drain(loader(Deadly(), BatchSampler(3, 1), 1))
+        drain(Loader(Deadly(), BatchSampler(3, 1), 1))
 
 
 def test_an_error_of_ours_in_a_worker_stays_an_error_of_ours() -> None:
@@ -213,13 +213,13 @@ def test_an_error_of_ours_in_a_worker_stays_an_error_of_ours() -> None:
             raise RuntimeError("a defect")
 
     with pytest.raises(RuntimeError, match="a defect") as error:
-        drain(loader(Wrong(), BatchSampler(3, 1), 1))
+        drain(Loader(Wrong(), BatchSampler(3, 1), 1))
     assert not isinstance(error.value, InputError)
 
 
 def test_real_photographs_become_batches(shared_data: Path) -> None:
     dataset = CocoDataset.from_folder(shared_data / "coco_tiny", "train", Transform(96, "detr"))
     sampler = BatchSampler(len(dataset), 4, seed=Random(0).randrange(10), drop_last=True)
-    batches = list(loader(dataset, sampler))
+    batches = list(Loader(dataset, sampler))
     assert len(batches) == len(dataset) // 4
     assert all(len(batch.targets) == len(batch.targets.boxes) for batch in batches)
