@@ -74,7 +74,7 @@ class EvaluateOptions:
     )
     on_unreadable: Literal["stop", "skip"] = option(
         "stop",
-        "What to do if an image cannot be read: stop before the first batch, or skip it and its "
+        "What to do if an image cannot be used: stop before the first batch, or skip it and its "
         "objects and end with status 4.",
     )
     json: bool = json_option()

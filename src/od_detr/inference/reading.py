@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.headers.checks import unreadable, with_header_findings
+from od_detr.data.headers.checks import usable, with_header_findings
 from od_detr.data.loading.batching import AlikeBatches, collate
 from od_detr.data.loading.workers import Loader
 from od_detr.data.transforms import Sample
@@ -43,7 +43,7 @@ class Reading:
         self.skips = on_unreadable == "skip"
         self.skipped: list[str] = []
         if self.skips:
-            self.annotations, lines = unreadable(annotations)
+            self.annotations, lines = usable(annotations)
             self._skip(lines)
         else:
             self.annotations = with_header_findings(annotations)

@@ -69,10 +69,11 @@ class DataOptions:
         at_most=0.99,
         shown="all, once an epoch",
     )
-    on_unreadable: Literal["stop", "skip"] = option(
-        "stop",
-        "What to do if an image cannot be read: stop before the first step, or skip it and its "
-        "objects.",
+    on_unreadable: Literal["few", "stop", "skip"] = option(
+        "few",
+        "What to do about images that are missing, broken or not of the size written: skip and "
+        "name at most 5 %, and 20, of a split (on one device) or else stop before the first step; "
+        "always stop; or skip them all.",
     )
     image_size: int | None = option(
         None,

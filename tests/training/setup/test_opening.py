@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from od_detr import ranks
+from od_detr.data.scenes import render_scenes
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.training.setup.opening import SKIPPED_SHOWN, open_data
@@ -46,12 +49,50 @@ def test_unreadable_images_are_left_out_and_said(
     assert len(said) == 4
 
 
+@pytest.fixture
+def forty(tmp_path: Path) -> Path:
+    """Of 40 training images one is missing, and one is not of the size that is written."""
+    folder = tmp_path / "forty"
+    render_scenes(folder, 40, 4, 64, seed=0)
+    files = sorted((folder / "images" / "train").iterdir())
+    files[3].unlink()
+    Image.new("RGB", (48, 64)).save(files[4])
+    return folder
+
+
+def test_a_few_unusable_images_of_many_are_left_out_unasked_and_named(
+    options: Options, forty: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train, val = open_data(options(data=str(forty)))
+    assert (len(train), len(val)) == (38, 4)
+    said = [line for line in capsys.readouterr().out.splitlines() if "skipped: " in line]
+    assert len(said) == 2
+    assert "its entry says width 64" in said[1]
+    with pytest.raises(InputError, match="; or give --on-unreadable skip"):
+        open_data(options(data=str(forty), on_unreadable="stop"))
+
+
+def test_more_than_a_few_stop_the_run(options: Options, forty: Path) -> None:
+    next((forty / "images" / "train").iterdir()).unlink()
+    with pytest.raises(InputError, match="; or give --on-unreadable skip"):
+        open_data(options(data=str(forty)))
+
+
+def test_several_processes_leave_nothing_out_unasked(
+    options: Options, forty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need not read all headers again to agree on what is left out."""
+    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(world_size=2))
+    with pytest.raises(InputError, match="; or give --on-unreadable skip"):
+        open_data(options(data=str(forty)))
+
+
 def test_many_skipped_images_are_counted_and_none_left_is_refused(
     options: Options, damaged: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for file in damaged.rglob("*.png"):
         file.write_text("no image")
-    with pytest.raises(InputError, match="no image can be read"):
+    with pytest.raises(InputError, match="no image can be used"):
         open_data(options(data=str(damaged), on_unreadable="skip"))
     said = capsys.readouterr().out
     assert said.count("skipped: ") == SKIPPED_SHOWN + 1

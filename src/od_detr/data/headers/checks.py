@@ -25,8 +25,8 @@ def with_header_findings(annotations: Annotations) -> Annotations:
     return annotations.with_findings(header_findings(annotations, headers))
 
 
-def unreadable(annotations: Annotations) -> tuple[Annotations, list[str]]:
-    """The images whose headers can be read, checked as above, and a line for each of the others.
+def usable(annotations: Annotations) -> tuple[Annotations, list[str]]:
+    """The images that can be read and have the size that is written, and a line for each other one.
 
     What the reader found about files concerns the others alone, and is dropped.
     """
@@ -34,15 +34,13 @@ def unreadable(annotations: Annotations) -> tuple[Annotations, list[str]]:
     headers = [
         header if path else NO_FILE for path, header in zip(annotations.paths, read, strict=True)
     ]
-    wrong = [image for image, header in enumerate(headers) if header.code]
-    lines = [str(_finding(annotations, image, headers[image])) for image in wrong]
-    left = [image for image, header in enumerate(headers) if not header.code]
+    wrong = _wrong(annotations, headers)
+    wrong |= {image for image, header in enumerate(headers) if header.code}
+    lines = [str(_finding(annotations, image, headers[image])) for image in sorted(wrong)]
+    left = [image for image in range(len(headers)) if image not in wrong]
     kept = annotations.selected(np.array(left, dtype=np.int64))
-    kept = replace(
-        kept, findings=tuple(each for each in kept.findings if each.code not in OF_FILES)
-    )
-    found = header_findings(kept, [headers[image] for image in left])
-    return kept.with_findings(found), lines
+    findings = tuple(each for each in kept.findings if each.code not in OF_FILES)
+    return replace(kept, findings=findings), lines
 
 
 def header_findings(annotations: Annotations, headers: Sequence[Header]) -> list[Finding]:
@@ -56,17 +54,21 @@ def header_findings(annotations: Annotations, headers: Sequence[Header]) -> list
         annotations: with the image files looked up.
         headers: one for each image, from `read_headers`.
     """
-    written = annotations.sizes.tolist()
-    wrong = [
-        image
-        for image, header in enumerate(headers)
-        # Images without a path or a size are reported by the reader.
-        if min(written[image]) > 0 and (header.code or header.size != tuple(written[image]))
-    ]
+    wrong = sorted(_wrong(annotations, headers))
     found = [
         _finding(annotations, image, headers[image]) for image in wrong if annotations.paths[image]
     ]
     return limited(found)
+
+
+def _wrong(annotations: Annotations, headers: Sequence[Header]) -> set[int]:
+    written = annotations.sizes.tolist()
+    return {
+        image
+        for image, header in enumerate(headers)
+        # Images without a path or a size are reported by the reader.
+        if min(written[image]) > 0 and (header.code or header.size != tuple(written[image]))
+    }
 
 
 def _finding(annotations: Annotations, image: int, header: Header) -> Finding:

@@ -9,7 +9,7 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import choices_of, open_split
-from od_detr.data.headers.checks import unreadable, with_header_findings
+from od_detr.data.headers.checks import usable, with_header_findings
 from od_detr.data.headers.header import OF_FILES
 from od_detr.data.sampling.composition import Composition
 from od_detr.data.sampling.rules import composed, described
@@ -21,6 +21,7 @@ from od_detr.options.train import DEFAULT_MODEL
 from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
 
+FEW, FEW_SHARE = 20, 0.05  # images of a split that a run leaves out unasked, at most
 SKIPPED_SHOWN = 10  # images, one line each
 
 
@@ -39,10 +40,7 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     if not train.classes:  # without them, each category of the validation set would be unknown
         raise_errors(train.findings)
     val = open_split(data, "val", choices, train.classes)
-    if options.on_unreadable == "skip":
-        train, val = _readable(train), _readable(val)
-    elif ranks.current().local_rank == 0:
-        train, val = with_header_findings(train), with_header_findings(val)
+    train, val = (_images_checked(split, options) for split in (train, val))
     findings = [*train.findings, *val.findings]
     files = any(each.code in OF_FILES for each in findings if each.severity == "error")
     raise_errors(findings, "; or give --on-unreadable skip" if files else "")
@@ -55,19 +53,26 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     return train_set, val_set
 
 
-def _readable(split: Annotations) -> Annotations:
-    """The images of a split that can be read; says which are left out.
+def _images_checked(split: Annotations, options: TrainOptions) -> Annotations:
+    """A split without those images that are to be skipped, or with what is wrong about them.
 
     Raises:
-        InputError: none can be read.
+        InputError: all images are to be skipped.
     """
-    left, lines = unreadable(split)
+    place = ranks.current()
+    policy = options.on_unreadable
+    if policy == "stop" or (policy == "few" and place.world_size > 1):
+        # The other processes of a node need not look at the same files again.
+        return with_header_findings(split) if place.local_rank == 0 else split
+    left, lines = usable(split)
+    if policy == "few" and len(lines) > min(FEW, FEW_SHARE * len(split.image_ids)):
+        return with_header_findings(split)
     for line in lines[:SKIPPED_SHOWN]:
         say(f"skipped: {line}")
     if len(lines) > SKIPPED_SHOWN:
         say(f"skipped: {len(lines) - SKIPPED_SHOWN} more images of {split.file}")
     if not len(left.image_ids):
-        raise InputError(f"{split.file}: no image can be read; give another folder")
+        raise InputError(f"{split.file}: no image can be used; give another folder")
     return left
 
 
