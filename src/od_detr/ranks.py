@@ -122,9 +122,17 @@ def settled(
     return ranks
 
 
+_SETTLED: ContextVar[Ranks | None] = ContextVar("settled", default=None)
+
+
+def settle(place: Ranks) -> None:
+    """Remembers a place that no launcher has told this process: what `settled` has found."""
+    _SETTLED.set(None if place.launcher == ALONE or current().is_launched else place)
+
+
 def is_chief() -> bool:
     """Whether this process writes, prints and saves for all that train together."""
-    return current().is_chief
+    return (_SETTLED.get() or current()).is_chief
 
 
 _ALONE = ContextVar("alone", default=False)

@@ -118,7 +118,7 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
         return 0
     options = parse(name, command.options, arguments, command.reads_config)
     result = command.run(options)
-    if options.json:
+    if options.json and is_chief():
         print(json.dumps(result))
     if "error" in result:  # the command is done, and its result is that the input is wrong
         raise InputError(result["error"])

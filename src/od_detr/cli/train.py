@@ -54,10 +54,13 @@ def _train(options: TrainOptions) -> dict[str, Any]:
 
     from od_detr.evaluation.coco import format_table
     from od_detr.files import read_json
+    from od_detr.ranks import is_chief
     from od_detr.run_files import RunFiles
     from od_detr.training.fit import fit
 
     run = fit(options)
+    if not is_chief():  # on a further node
+        return {"run": str(run.directory)}
     for name, summary in run.summaries.items():
         Console().print(format_table(summary, name))
     files = RunFiles(run.directory)

@@ -26,7 +26,7 @@ from od_detr.devices import (
 from od_detr.evaluation.scoring import Scorer
 from od_detr.files import locked, make_directory, writing
 from od_detr.options import EmaOptions, TrainOptions, check_limits
-from od_detr.ranks import Ranks, settled
+from od_detr.ranks import Ranks, settle, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.processes.launch import Launched
@@ -120,6 +120,7 @@ def planned(options: TrainOptions) -> Plan:
     """
     check_limits(options)
     place = settled(options.devices, options.nodes)
+    settle(place)
     options = replace(options, devices=place.devices, nodes=place.nodes)
     kind = check_devices(options.device, place.devices, options.precision)
     chosen_logger(options.logger)

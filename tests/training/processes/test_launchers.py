@@ -57,6 +57,15 @@ def own(script: list[str]) -> list[Command]:
     return [([*script, "--devices", "2"], {})]
 
 
+def own_nodes(nodes: int, processes: int) -> Callable[[list[str]], list[Command]]:
+    def commands(script: list[str]) -> list[Command]:
+        options = ["--devices", str(processes), "--nodes", str(nodes)]
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        return [([*script, *options], place | {"NODE_RANK": str(n)}) for n in range(nodes)]
+
+    return commands
+
+
 def batch_job(script: list[str]) -> list[Command]:
     """The script of a SLURM batch job that does not use srun."""
     job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_NNODES": "1", "SLURM_PROCID": "0"}
@@ -124,15 +133,22 @@ def data_of_7(scenes: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "world"),
-    [(own, 2), (batch_job, 2), (srun, 2), (torchrun(2, 1), 2), (torchrun(2, 2), 4)],
-    ids=["own launch", "batch job", "srun", "torchrun 2x1", "torchrun 2x2"],
+    [
+        pytest.param(own, 2, id="own launch"),
+        pytest.param(own_nodes(2, 1), 2, id="own launch 2x1"),
+        pytest.param(own_nodes(2, 2), 4, id="own launch 2x2"),
+        pytest.param(batch_job, 2, id="batch job"),
+        pytest.param(srun, 2, id="srun"),
+        pytest.param(torchrun(2, 1), 2, id="torchrun 2x1"),
+        pytest.param(torchrun(2, 2), 4, id="torchrun 2x2"),
+    ],
 )
 def test_processes_share_the_data_and_evaluate_it_exactly(
     launcher, world: int, script: list[str], data_of_7: Path, tmp_path: Path
 ) -> None:
     statuses, out, errors = launched(launcher(script), launches=launcher is own)
     assert not any(statuses), errors[-3000:]
-    assert out.count("best: ") == 1
+    assert out.count("best: ") == out.count("train: COCO data") == 1
     notes = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(world)]
     for epoch in (0, 1):
         shares = [{place for when, place, *_ in seen if when == epoch} for _, seen in notes]
