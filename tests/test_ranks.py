@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from od_detr.errors import InputError
-from od_detr.ranks import Ranks, any_rank, current, gathered, settled
+from od_detr.ranks import Ranks, current, gathered, settled
 
 
 def own(node: int, local: int, devices: int, nodes: int) -> dict[str, str]:
@@ -143,8 +143,6 @@ def test_numbers_that_cannot_be_are_refused(environment: dict[str, str], named: 
 
 def test_a_single_process_agrees_with_itself() -> None:
     assert gathered("here") == ["here"]
-    assert any_rank(True)
-    assert not any_rank(False)
 
 
 def test_asking_for_ranks_does_not_import_torch() -> None:

@@ -168,11 +168,6 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set in any process."""
-    return any(gathered(flag))
-
-
 def summed_over_ranks(value: Tensor) -> Tensor:
     """A tensor's sum over all processes, on its own device; `value` itself stays as it is."""
     if not is_distributed():

@@ -81,13 +81,7 @@ def trained(parts: Parts) -> Run:
                 print(line)
         team = start(plan.place)
         stop = held.enter_context(StopSignal().listening())
-        with (
-            team.reporting(),
-            parts.train_batches.watched(),
-            parts.val_batches.watched(),
-            memory_explained(options),
-            directory,
-        ):
+        with team.reporting(), parts.loading(), memory_explained(options), directory:
             directory.logger.log_options(flat(plain(dataclasses.asdict(options))))
             parts.fabric.launch()
             team.connect()

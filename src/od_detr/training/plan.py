@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,12 @@ class Parts:
         """Whole epochs that were trained before."""
         checkpoint = self.plan.checkpoint
         return 0 if checkpoint is None else checkpoint.contents["run"]["epoch"]
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Ends the data workers of both sets with the block; see `Loader.watched`."""
+        with self.train_batches.watched(), self.val_batches.watched():
+            yield
 
 
 def planned(options: TrainOptions) -> Plan:

@@ -83,7 +83,9 @@ def by_trial(plan: Plan, measure: Callable[[Trial], Found], frozen: bool | None 
         frozen: see `open_detector`.
     """
     trial = Trial(plan, frozen)
-    device, found = trial.parts.fabric.device, measure(trial)
+    device = trial.parts.fabric.device
+    with trial.parts.loading():
+        found = measure(trial)
     del trial
     gc.collect()
     give_back()

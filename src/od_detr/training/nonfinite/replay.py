@@ -65,7 +65,7 @@ def replay(options: TrainOptions, file: Path) -> Replayed:
     parts = assembled(plan)
     parts.state.guard.limit = NO_LIMIT
     team = start(plan.place)
-    with team.reporting(), memory_explained(options):
+    with team.reporting(), parts.loading(), memory_explained(options):
         parts.fabric.launch()
         team.connect()
         training = Training(parts.fabric, parts.network, parts.options, parts.state)
