@@ -10,6 +10,7 @@ import pytest
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.run_files import CONFIG_HEAD, RunFiles
+from od_detr.training.fit import fit
 from od_detr.training.plan import assembled, planned
 
 Options = Callable[..., TrainOptions]
@@ -79,3 +80,26 @@ def test_the_schedule_counts_the_images_that_an_epoch_has(
     plain = assembled(planned(options(batch_size=3, data=str(sparse_scenes))))
     assert len(plain.sampler) == 4
     assert "sampling" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so_and_a_resumed_one_when_its_rate_drops(
+    options: Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = "still drops after epoch 1"
+    fit(options(epochs=1))
+    fit(options(epochs=1, resume=True))
+    said = capsys.readouterr().out
+    assert said.count("all 1 epochs are trained; give more with --epochs") == 1
+    assert said.count("cost: ") == 1
+    assert "from epoch" not in said
+    assert "divided by 10" not in said
+    assert kept not in said
+    fit(options(epochs=2, resume=True))
+    said = capsys.readouterr().out
+    assert "from epoch 2, 2 epochs" in said
+    assert ", divided by 10 after epoch 1" in said
+    assert kept in said
+    assert "are trained" not in said
+    assembled(planned(options(epochs=2, resume=True)))
+    assert kept not in capsys.readouterr().out

@@ -331,6 +331,11 @@ class TrainOptions(DataOptions):
         return DROPS.get(self.total_epochs, max(1, round(self.total_epochs * 5 / 6)))
 
     @property
+    def drops(self) -> bool:
+        """Whether the learning rate drops before the last epoch ends."""
+        return self.drop_epoch < self.total_epochs
+
+    @property
     def distils(self) -> bool:
         """Whether the recipe consults the teacher."""
         return self.recipe in ("md", "md+pd", "md+ag", "od")

@@ -77,7 +77,7 @@ def trained(parts: Parts) -> Run:
             held.enter_context(plan.locked())
             write_config(options, plan.files.config)
             directory.tidy(plan.checkpoint)
-            for line in opening_lines(parts, estimate(parts)):
+            for line in opening_lines(parts, None if parts.is_finished else estimate(parts)):
                 print(line)
         team = start(plan.place)
         stop = held.enter_context(StopSignal().listening())

@@ -111,6 +111,14 @@ class Parts:
         checkpoint = self.plan.checkpoint
         return 0 if checkpoint is None else checkpoint.contents["run"]["epoch"]
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs were trained before, and the last one validated."""
+        checkpoint = self.plan.checkpoint
+        if checkpoint is None or self.epoch < self.options.total_epochs:
+            return False
+        return not checkpoint.contents["run"].get("validation_due", False)
+
     @contextmanager
     def loading(self) -> Iterator[None]:
         """Ends the data workers of both sets with the block; see `Loader.watched`."""
@@ -146,11 +154,6 @@ def planned(options: TrainOptions) -> Plan:
     if checkpoint.notice:
         say(checkpoint.notice)
     options = resume_options(options, files.config)
-    if options.opt.drop is not None:
-        say(
-            f"{files.directory}: the learning rate still drops after epoch {options.opt.drop}, as "
-            "when the run began"
-        )
     start = resumed_start(checkpoint.contents, str(files.last))
     return Plan(with_start(options, start), place, files, checkpoint, start)
 

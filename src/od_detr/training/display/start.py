@@ -23,7 +23,8 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
     total = parts.state.steps_per_epoch * options.total_epochs
     accumulated = f" x {options.accumulate} accumulated" if options.accumulate > 1 else ""
     processes = f" x {place.world_size} processes" if place.world_size > 1 else ""
-    start = f"from epoch {parts.epoch + 1}, " if parts.epoch else ""
+    start = f"from epoch {parts.epoch + 1}, " if 0 < parts.epoch < options.total_epochs else ""
+    drop = f", divided by 10 after epoch {options.drop_epoch}" if options.drops else ""
     return [
         f"device:   {described_device(device)}{processes}, {arithmetic}",
         f"data:     {len(parts.train)} training and {len(parts.val)} validation images, "
@@ -33,8 +34,10 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
         f"training: {options.recipe}, {start}{options.total_epochs} epochs x "
         f"{parts.state.steps_per_epoch} steps = {total} steps of {options.device_batch} "
         f"images{accumulated}{processes}",
-        f"rate:     {options.opt.lr:g}, divided by 10 after epoch {options.drop_epoch}",
-        f"cost:     {described_cost(estimate, device)}",
+        f"rate:     {options.opt.lr:g}{drop}",
+        f"done:     all {options.total_epochs} epochs are trained; give more with --epochs"
+        if parts.is_finished
+        else f"cost:     {described_cost(estimate, device)}",
         f"output:   {files.directory} ({files.config.name}, {files.metrics.name}, "
         f"{files.best.name}/, {files.last.name})",
     ]

@@ -19,6 +19,7 @@ from od_detr.options.config_file import parse_yaml
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.record.fingerprint import what_changed
 from od_detr.training.record.run_config import plain_options
+from od_detr.training.setup.start import say
 
 # How the images of a step are shared. A resumed run may share them otherwise.
 SHARES = ("batch_size", "accumulate", "devices", "nodes")
@@ -56,7 +57,13 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
             f"--{flag_name(name)} is {wanted[name]} but was {before[name]} when the run began; "
             f"continue it with --config {config} --resume"
         )
-    return with_values(options, left_open)
+    options = with_values(options, left_open)
+    if options.epochs != before.get("epochs") and options.drops:
+        say(
+            f"{config.parent}: the learning rate still drops after epoch {options.drop_epoch}, as "
+            "when the run began"
+        )
+    return options
 
 
 def images_a_step(options: Mapping[str, Any]) -> int:
