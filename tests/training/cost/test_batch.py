@@ -57,6 +57,7 @@ def test_what_does_not_fit_at_once_is_accumulated(
     assert (plan.options.batch_size, plan.options.accumulate) == (batch, 16 // batch)
     said = capsys.readouterr().out
     assert f"--batch-size is {batch} and --accumulate {16 // batch}" in said
+    assert f"its memory holds {min(batch, holds)} of 16 at once" in said
 
 
 def test_devices_share_the_images_and_accumulate_multiplies_them(
@@ -72,6 +73,17 @@ def test_the_images_of_a_step_are_the_papers_or_fewer_of_a_small_data_set() -> N
     each = {images: images_for_each(images, 1) for images in (12, 205, 564, 800, 118287)}
     assert each == {12: 1, 205: 4, 564: 8, 800: 16, 118287: 16}
     assert [images_for_each(118287, devices) for devices in (2, 3, 8, 16, 64)] == [8, 4, 2, 1, 1]
+
+
+def test_a_small_data_set_is_named_as_the_reason(
+    options: Options, memory_for: Memory, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(module, "images_for_each", images_for_each)
+    memory_for(100)
+    with_batch_size(planned(options(batch_size=None)))
+    said = capsys.readouterr().out
+    assert "gets 1 image for a step (an epoch of 12 images should have 50 steps)" in said
+    assert "holds 1 of 1 at once" in said
 
 
 def test_a_number_is_left_alone(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ def test_nothing_is_said_too_early_or_where_ap_is_not_near_zero(quiet: dict) -> 
         ({"errors": ERRORS | {"wrong_class": 90, "found": 4}}, ["90", "classes"]),
         ({"step": 300, "steps": 900}, ["900 steps", "--init"]),
         ({"step": 300, "steps": 900, "pretrained": True}, ["samples/"]),
+        ({"step": 2, "steps": 2, "pretrained": True}, ["2 steps is short", "--epochs"]),
         ({"side": math.nan, "input_side": math.nan}, ["samples/"]),
     ],
 )
@@ -48,6 +49,13 @@ def test_the_cause_is_what_the_measurements_speak_for(facts: dict, words: list[s
     assert line is not None
     assert all(word in line for word in words)
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("steps", [2, 900, 4000])
+def test_a_run_that_has_init_is_not_advised_to_use_it(steps: int) -> None:
+    facts = replace(FACTS, step=steps, steps=steps)
+    assert "--init" in (advice(facts) or "")
+    assert "--init" not in (advice(replace(facts, pretrained=True)) or "--init")
 
 
 def test_sides_are_measured_in_the_files_and_as_resized(scenes: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import takewhile
 
 import torch
 
+from od_detr.data.counts import counted
 from od_detr.data.transforms import Transform
 from od_detr.dotted import with_values
 from od_detr.errors import InputError
@@ -58,22 +59,29 @@ def with_batch_size(plan: Plan, frozen: bool | None = None) -> Plan:
         shares = {name: chosen[name] for name in ("batch_size", "accumulate")}
         return replace(plan, options=replace(options, **shares))
     alone = replace(plan, place=Ranks(), options=with_values(options, ON_ITS_OWN))
-    share, held = by_trial(alone, lambda trial: shared(trial, place.world_size), frozen)
+    images, share, held = by_trial(alone, lambda trial: shared(trial, place.world_size), frozen)
     batch = max(1, held)
     accumulate = options.accumulate * share // batch
+    few = (
+        f" (an epoch of {counted(images, 'image')} should have {STEPS} steps)"
+        if images < TOTAL * STEPS
+        else ""
+    )
     say(
-        f"--batch-size auto: each device gets {share} images for a step, and its memory holds "
-        f"{held} at once, so --batch-size is {batch} and --accumulate {accumulate}"
+        f"--batch-size auto: each device gets {counted(share, 'image')} for a step{few}, and its "
+        f"memory holds {held} of {share} at once, so --batch-size is {batch} and --accumulate "
+        f"{accumulate}"
     )
     return replace(plan, options=replace(options, batch_size=batch, accumulate=accumulate))
 
 
-def shared(trial: Trial, processes: int) -> tuple[int, int]:
-    """The images of a step for each device, and how many of them its memory holds at once."""
-    share = images_for_each(len(trial.parts.sampler.images), processes)
+def shared(trial: Trial, processes: int) -> tuple[int, int, int]:
+    """Images of an epoch, of a step for each device, and of these what its memory holds at once."""
+    images = len(trial.parts.sampler.images)
+    share = images_for_each(images, processes)
     sizes = [1 << power for power in range(share.bit_length())]
     with fitting(trial) as fits:
-        return share, max(takewhile(fits, sizes), default=0)
+        return images, share, max(takewhile(fits, sizes), default=0)
 
 
 def images_for_each(images: int, processes: int) -> int:

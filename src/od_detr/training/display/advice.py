@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from od_detr.data.counts import counted
 from od_detr.data.dataset import CocoDataset
 from od_detr.training.display.samples import sample_places
 
 NEAR_ZERO = 0.01  # AP below which something is wrong, or too early
 FIRST_SHARE = 0.25  # of the steps after which that is worth a line
-FEW_STEPS = 1500  # below which a detector that starts from nothing finds little
+# Steps below which a detector finds little: one that starts from nothing, and a trained one.
+FEW_STEPS, FEW_TRAINED = 1500, 300
 TINY_PIXELS = 8.0  # side of an object that is hardly a cell of the finest feature map
 UNIT_PIXELS = 3.0  # side below which boxes are hardly in pixels
 MOST_IMAGES = 500  # whose objects are measured
@@ -68,14 +70,16 @@ def _cause(facts: Facts) -> str:
             f"{wrong} detections lie on an object of another class and {found} on one of their "
             "own; check that the classes of training and validation agree"
         )
-    if facts.steps < FEW_STEPS and not facts.pretrained:
-        return (
-            f"{facts.steps} steps are few for a detector that starts from nothing; start from a "
-            "trained one with --init, or raise --epochs"
+    if facts.steps < (FEW_TRAINED if facts.pretrained else FEW_STEPS):
+        return f"a run of {counted(facts.steps, 'step')} is short for " + (
+            "a trained detector, too; raise --epochs"
+            if facts.pretrained
+            else "a detector that starts from nothing; start from a trained one with --init, or "
+            "raise --epochs"
         )
     return (
         "boxes, sizes and classes look right; look at samples/ in the run's folder, try a larger "
-        "--opt.lr or --init, or wait if the loss is still falling"
+        f"--opt.lr{'' if facts.pretrained else ' or --init'}, or wait if the loss is still falling"
     )
 
 
