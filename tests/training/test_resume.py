@@ -279,7 +279,7 @@ def test_ctrl_c_saves_says_so_and_exits_with_130(options: Options, tmp_path: Pat
     training.interrupt()
     status, _, told = training.ended(60)
     assert status == 130
-    assert told == "stopped; continue with --resume\n"
+    assert told == f"stopped; continue with --resume --output {run}\n"
     saved = load_checkpoint(RunFiles(run)).contents
     assert 0 < saved["global_step"] < 600
     assert saved["state_dict"]

@@ -80,7 +80,7 @@ def trained(parts: Parts) -> Run:
             for line in opening_lines(parts, None if parts.is_finished else estimate(parts)):
                 print(line)
         team = start(plan.place)
-        stop = held.enter_context(StopSignal().listening())
+        stop = held.enter_context(StopSignal(plan.files.directory).listening())
         with team.reporting(), parts.loading(), memory_explained(options), directory:
             directory.logger.log_options(flat(plain(dataclasses.asdict(options))))
             parts.fabric.launch()

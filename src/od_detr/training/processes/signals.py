@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from od_detr.errors import Interrupted
@@ -17,9 +18,13 @@ class StopSignal:
     """Remembers that the user asked the run to stop; the run looks at `asked` when it can stop.
 
     The same signal a second time stops at once, with `Interrupted`.
+
+    Args:
+        directory: the run, which the advice on how to continue names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.number: int | None = None
         self.anything_saved = False
         self._at_once = False
@@ -33,7 +38,7 @@ class StopSignal:
     def interruption(self) -> Interrupted:
         """The exception that ends the run; its message says what is saved."""
         said = (
-            "stopped; continue with --resume"
+            f"stopped; continue with --resume --output {self.directory}"
             if self.anything_saved
             else "stopped; nothing was saved yet"
         )
