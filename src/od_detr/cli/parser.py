@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def parse(name: str, options: type, arguments: Sequence[str], reads_config: bool
     """
     given = _read(name, options, arguments, reads_config)
     configs = [*_configs_of_runs(options, given), *given.configs]
-    values = _from_files(options, configs) | given.values | _positional(options, given.bare)
+    values = _from_files(options, configs) | given.values | _positional(options, given)
     values = with_continued(options, values)
     absent = missing(options, values)
     if absent:
@@ -125,9 +125,9 @@ def _from_files(options: type, files: Sequence[Path]) -> dict[str, Any]:
     return values
 
 
-def _positional(options: type, words: Sequence[str]) -> dict[str, Any]:
+def _positional(options: type, given: Given) -> dict[str, Any]:
     """Bare words by the options they stand for; the last one may take several."""
-    left, values = list(words), {}
+    left, values = list(given.bare), {}
     for option in options_of(options).values():
         if not option.about.positional or not left:
             continue
@@ -136,12 +136,12 @@ def _positional(options: type, words: Sequence[str]) -> dict[str, Any]:
         else:
             values[option.name] = left.pop(0)
     if left:
-        raise _stray(options, left[0])
+        raise _stray(options, left[0], given.values)
     return values
 
 
-def _stray(options: type, word: str) -> InputError:
-    """The error for a word that belongs to no option, such as `epochs=3` or `-o`."""
+def _stray(options: type, word: str, given: Mapping[str, Any]) -> InputError:
+    """The error for a word that belongs to no option, such as `epochs=3`, `-o` or a folder."""
     key, equals, value = word.lstrip("-").partition("=")
     name = known_name(options, key)
     if name is not None:
@@ -149,4 +149,9 @@ def _stray(options: type, word: str) -> InputError:
         return InputError(f"{word}: options begin with --; write {as_flag(name)}{end}")
     if equals or word.startswith("-"):
         return no_such_option(options, key, word, as_flag)
-    return InputError(f"{word}: not expected here; options begin with --")
+    hint = "options begin with --"
+    if "resume" in given and "output" not in given:
+        hint = f"write --resume --output {word}"
+    elif "data" in options_of(options) and "data" not in given and Path(word).is_dir():
+        hint = f"write --data {word}"
+    return InputError(f"{word}: not expected here; {hint}")
