@@ -25,6 +25,7 @@ from od_detr.options import (
 )
 from od_detr.options.config_file import parse_yaml, read_config
 from od_detr.options.fields import options_of, renamed
+from od_detr.options.names import as_python, known_name
 from od_detr.options.reading import build
 
 ROOT = Path(__file__).parents[2]
@@ -58,13 +59,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epochs": float("nan")}, "epochs"),
     ({"epochs": [1]}, "epochs"),
     ({"seed": 2**40}, "seed"),
-    ({"opt_lr": float("inf")}, "opt.lr"),
-    ({"opt_lr": False}, "opt.lr"),
+    ({"opt_lr": float("inf")}, "opt_lr"),
+    ({"opt.lr": False}, "opt_lr"),
     ({"resume": 1}, "resume"),
     ({"resume": "yes"}, "resume"),
     ({"data": None}, "data"),
     ({"recipe": "best"}, "recipe"),
-    ({"ag": {"stages": ["a"]}}, "ag.stages"),
+    ({"ag": {"stages": ["a"]}}, "ag_stages"),
     ({"backbone_options": [1]}, "backbone_options"),
     ({"hidden_dim": 33}, "hidden_dim"),
     ({"opt": None}, "opt"),
@@ -78,6 +79,14 @@ def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], name: str) -> 
         made(**values)
     assert str(refused.value).startswith(name)
     assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_argument_leads_to_a_keyword() -> None:
+    with pytest.raises(InputError, match=r"^lr: no such option; did you mean opt_lr\?$"):
+        made(lr=1e-4)
+    for name in options_of(TrainOptions):
+        assert as_python(name).isidentifier()
+        assert known_name(TrainOptions, as_python(name)) == name
 
 
 def test_options_made_in_python_pass_the_same_checks() -> None:

@@ -18,8 +18,8 @@ def as_flag(name: str) -> str:
 
 
 def as_python(name: str) -> str:
-    """How an option is named in messages about a call from Python: `opt.backbone_lr`."""
-    return name
+    """How an option is named in messages about a call from Python: `opt_backbone_lr`."""
+    return name.replace(".", "_")
 
 
 def known_name(options: type, name: str) -> str | None:
