@@ -564,3 +564,14 @@ def test_skipped_inputs_have_a_status_of_their_own(
     monkeypatch.setitem(COMMANDS, "demo", done)
     answer = od_detr("demo", "--json")
     assert (answer.status, answer.json) == (status, {"skipped": skipped})
+
+
+def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:
+    """As `od-detr train --help-all | head -1` does."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "od_detr", "--version"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 128 + 13
+    assert done.stderr == "stopped: nothing reads the output any more\n"

@@ -92,6 +92,23 @@ def test_lists_give_lists_and_folders_and_globs_generators_in_order(
                 same(each, expected)
 
 
+def test_a_folder_tells_its_files_and_goes_on_after_a_broken_one(
+    predictor: Predictor, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("0.png", "1.png", "3.png"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "2.png").write_text("no image")
+    found = list(predictor.predict(tmp_path, 0.0, batch_size=2))
+    assert [Path(each.metadata["path"]).name for each in found] == [f"{n}.png" for n in range(4)]
+    assert len(found[2]) == 0
+    for name, each in ((0, found[0]), (1, found[1]), (3, found[3])):
+        same(each, predictor.predict(folder / f"{name}.png", 0.0))
+    said = capsys.readouterr().err
+    assert said.startswith("skipped: ")
+    assert "2.png" in said
+    assert said.count("\n") == 1
+
+
 def test_threads_get_the_results_of_their_own_images(predictor: Predictor, folder: Path) -> None:
     files = sorted(folder.glob("*.png")) * 3
     expected = [predictor.predict(file, 0.0) for file in files]

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import gc
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of `od-detr`.
 
     0 done; 1 a defect of ours; 2 wrong input; 3 values stayed non-finite; 4 done, but some inputs
-    were skipped; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM.
+    were skipped; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM; 141 nobody reads the
+    output.
 
     Args:
         arguments: the words after `od-detr`; those of this process by default.
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silence = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(None)
     try:
         with silence, files_explained(), ended_by_signals():
-            return run([word for word in words if word != "--debug"])
+            status = run([word for word in words if word != "--debug"])
+            print(end="", flush=True)
+            return status
     except KeyboardInterrupt:
         return 130
     except Interrupted as stop:
@@ -80,9 +84,13 @@ def files_explained() -> Iterator[None]:
 
     Raises:
         InputError: naming the file.
+        Interrupted: whoever read the output has enough, as `head` does.
     """
     try:
         yield
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python prints when it ends
+        raise Interrupted("stopped: nothing reads the output any more", 128 + 13) from error
     except OSError as error:
         if error.filename is None:
             raise

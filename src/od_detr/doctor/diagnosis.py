@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.folders import find_readers
 from od_detr.data.formats.choices import Choices
+from od_detr.data.headers.checks import are_few
+from od_detr.data.headers.header import OF_FILES
 from od_detr.data.preparation.classes import given_classes, own_classes
 from od_detr.doctor.catalogue import KINDS
 from od_detr.doctor.checks.boxes import box_problems
@@ -26,6 +29,8 @@ Advance = Callable[[int], None]
 # Takes the number of images and gives a function to call with the number of those that are done.
 Progress = Callable[[int], AbstractContextManager[Advance]]
 ORDER = {"error": 0, "warning": 1, "note": 2}
+# What training finds before it begins, and leaves out if it is little.
+LEFT_OUT = OF_FILES - {"image-unreadable"} | {"image-exif-size", "image-wrong-size"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def diagnosed(data: Path, examination: Examination, progress: Progress = no_prog
         problems += box_problems(split)
         problems += fit_problems(split, examination.image_size, examination.model)
     problems += class_problems(splits) + split_problems(splits) + duplicate_problems(splits)
-    return Diagnosis(data, tuple(splits), tuple(ordered(problems)), examination)
+    return Diagnosis(data, tuple(splits), tuple(ordered(as_trained(problems))), examination)
 
 
 def opened(data: Path, choices: Choices) -> tuple[dict[str, Annotations], list[Problem]]:
@@ -149,6 +154,23 @@ def with_looks(
 def _padded(seen: Sequence[Look], count: int) -> Sequence[Look]:
     """A look for each image even where no file was looked up."""
     return [*seen, *(Look() for _ in range(count - len(seen)))]
+
+
+def as_trained(problems: Sequence[Problem]) -> list[Problem]:
+    """The same problems: a few images of a split that cannot be used cost no more than themselves.
+
+    A training leaves them out. More of them stop it, and so do pixels that cannot be decoded.
+    """
+    unusable: Counter[str] = Counter()
+    for problem in problems:
+        if problem.code in LEFT_OUT:
+            unusable[problem.split] += problem.count
+    return [
+        replace(problem, kind=replace(problem.kind, severity="warning", harm=1.0))
+        if problem.code in LEFT_OUT and are_few(unusable[problem.split], problem.total)
+        else problem
+        for problem in problems
+    ]
 
 
 def ordered(problems: Sequence[Problem]) -> list[Problem]:

@@ -141,8 +141,10 @@ class Predictor:
             batch_size: most images that are computed together.
 
         Returns:
-            Detections of an image, a list of them for a list or a batch, and a generator for a
-            folder or a glob in the order of file names, or for the frames of a video or camera.
+            Detections of an image, a list of them for a list or a batch, and a generator for the
+            frames of a video or camera, or for a folder or a glob in the order of file names. Those
+            of a folder have the file in `.metadata["path"]`; a file that cannot be read is named on
+            standard error and has none.
 
         Raises:
             InputError: an image that cannot be read, an address, or a threshold out of range.
@@ -159,8 +161,7 @@ class Predictor:
         if isinstance(source, list | tuple) or getattr(source, "ndim", 0) == 4:
             return list(self._batched(source, len(source), threshold, batch_size))
         if is_collection(source):
-            files = find_images([str(source)])
-            return self._batched(files, len(files), threshold, batch_size)
+            return self._of_files(find_images([str(source)]), threshold, batch_size)
         return self.predict_all([pixels_of(source)], threshold)[0]
 
     def predict_all(
@@ -203,6 +204,21 @@ class Predictor:
         while chunk := list(islice(remaining, batch_size)):
             yield from self.predict_all([pixels_of(image) for image in chunk], threshold)
 
+    def _of_files(
+        self, files: Sequence[Path], threshold: float, batch_size: int
+    ) -> Iterator[supervision.Detections]:
+        import supervision
+
+        remaining = iter(with_bar(files, len(files)) if len(files) > batch_size else files)
+        while chunk := list(islice(remaining, batch_size)):
+            images = [_pixels_or_none(file) for file in chunk]
+            read = (image for image in images if image is not None)
+            found = iter(self.predict_all(list(read), threshold))
+            for file, image in zip(chunk, images, strict=True):
+                detections = supervision.Detections.empty() if image is None else next(found)
+                detections.metadata["path"] = str(file)
+                yield detections
+
     def _sample(self, pixels: UInt8[Tensor, "3 H W"]) -> Sample:
         size = (pixels.shape[1], pixels.shape[2])
         nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
@@ -235,6 +251,14 @@ class Predictor:
             class_id=labels,
             data={"class_name": np.array([self.classes[label] for label in labels], dtype=str)},
         )
+
+
+def _pixels_or_none(file: Path) -> UInt8[Tensor, "3 H W"] | None:
+    try:
+        return pixels_of(file)
+    except InputError as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return None
 
 
 def check_threshold(threshold: float) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.headers.checks import usable, with_header_findings
+from od_detr.data.headers.checks import raise_unless_usable, usable, with_header_findings
 from od_detr.data.loading.batching import AlikeBatches, collate
 from od_detr.data.loading.workers import Loader
 from od_detr.data.transforms import Sample
@@ -34,6 +34,9 @@ class Reading:
         annotations: the split.
         on_unreadable: "stop" makes unreadable images errors, "skip" leaves them out.
 
+    Raises:
+        InputError: the data, or an image that is not to be skipped, is wrong.
+
     Attributes:
         annotations: what is left of the split.
         skipped: a line for each image that was left out.
@@ -47,6 +50,7 @@ class Reading:
             self._skip(lines)
         else:
             self.annotations = with_header_findings(annotations)
+            raise_unless_usable(self.annotations.findings)
 
     @contextmanager
     def batches(

@@ -75,7 +75,8 @@ class TrainOptions(DataOptions):
     init: str | None = option(
         None,
         "Start from a trained detector: a run, a folder, a checkpoint of other code, or "
-        "hf:OWNER/NAME. Classes of the same name keep their weights.",
+        "hf:OWNER/NAME, such as hf:SenseTime/deformable-detr-with-box-refine (trained on COCO). "
+        "Classes of the same name keep their weights.",
         metavar="FROM",
         everyday=True,
         is_path=True,

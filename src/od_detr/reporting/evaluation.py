@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Results = Mapping[str, Any]
 ERRORS = {
     "found": "objects found",
-    "missed": "objects missed",
+    "missed": "objects missed, with no wrong detection either",
     "background": "detections of background",
     "duplicate": "duplicates of a detection that finds its object",
     "wrong_class": "detections with the wrong class",

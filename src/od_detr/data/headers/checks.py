@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from od_detr.data.annotations import Annotations
-from od_detr.data.findings import Finding, error, limited
+from od_detr.data.findings import Finding, error, limited, raise_errors
 from od_detr.data.headers.header import OF_FILES, Header
 from od_detr.data.headers.scan import read_headers
 
+FEW, FEW_SHARE = 20, 0.05  # images of a split that a training leaves out unasked, at most
 NO_FILE = Header(
     code="image-file",
     problem="is not a file of the data set",
@@ -23,6 +24,11 @@ def with_header_findings(annotations: Annotations) -> Annotations:
     """The same data, with a finding for each image whose header is wrong; see `header_findings`."""
     headers = read_headers(annotations.paths)
     return annotations.with_findings(header_findings(annotations, headers))
+
+
+def are_few(unusable: int, images: int) -> bool:
+    """Whether a training on one device leaves out so many images of a split unasked."""
+    return unusable <= min(FEW, FEW_SHARE * images)
 
 
 def usable(annotations: Annotations) -> tuple[Annotations, list[str]]:
@@ -41,6 +47,16 @@ def usable(annotations: Annotations) -> tuple[Annotations, list[str]]:
     kept = annotations.selected(np.array(left, dtype=np.int64))
     findings = tuple(each for each in kept.findings if each.code not in OF_FILES)
     return replace(kept, findings=findings), lines
+
+
+def raise_unless_usable(findings: Sequence[Finding]) -> None:
+    """Raises the first error; where an image's file is wrong, it names the option to do without.
+
+    Raises:
+        InputError: there is an error among the findings.
+    """
+    files = any(each.code in OF_FILES for each in findings if each.severity == "error")
+    raise_errors(findings, "; or give --on-unreadable skip" if files else "")
 
 
 def header_findings(annotations: Annotations, headers: Sequence[Header]) -> list[Finding]:

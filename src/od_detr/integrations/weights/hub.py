@@ -8,6 +8,7 @@ from pathlib import Path
 from od_detr.errors import InputError
 
 PREFIX = "hf:"
+ON_COCO = f"{PREFIX}SenseTime/deformable-detr-with-box-refine"  # a detector trained on COCO
 PAGE = "https://huggingface.co"
 CONFIGURATIONS, SAFE, PICKLED = "*.json", "*.safetensors", "*.bin"
 
@@ -60,7 +61,7 @@ def _snapshot(source: str, repository: str, revision: str | None, patterns: list
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{source}: cannot be downloaded, is not in the local cache, and no folder "
-            f"{repository} is here; download the files from {page}/tree/main and give their folder"
+            f"{source}: cannot be downloaded and is not in the local cache; download the files "
+            f"from {page}/tree/main and give their folder"
         ) from error
     return Path(folder)

@@ -9,7 +9,7 @@ from od_detr.detectors import DetectionTransformer, load_detector
 from od_detr.errors import InputError
 from od_detr.files import read_json
 from od_detr.integrations.weights.convert import converted
-from od_detr.integrations.weights.hub import as_source, downloaded, is_hub_name
+from od_detr.integrations.weights.hub import ON_COCO, as_source, downloaded, is_hub_name
 from od_detr.run_files import DETECTOR_CONFIG, saved_detector
 
 
@@ -31,10 +31,10 @@ def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, An
     path = downloaded(str(source)) if is_hub_name(str(source)) else Path(source)
     if not path.exists():
         named = as_source(source)
-        hub = named if is_hub_name(named) else "hf:OWNER/NAME"
+        hub = named if is_hub_name(named) else f"one such as {ON_COCO} (trained on COCO)"
         raise InputError(
             f"{source}: no such file or directory; give a run, a saved detector, a checkpoint, or "
-            f"{hub} for a Hugging Face repository"
+            f"for a Hugging Face repository {hub}"
         )
     if path.is_dir() and not _is_hugging_face(path):
         return load_detector(saved_detector(path))

@@ -9,8 +9,12 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import choices_of, open_split
-from od_detr.data.headers.checks import usable, with_header_findings
-from od_detr.data.headers.header import OF_FILES
+from od_detr.data.headers.checks import (
+    are_few,
+    raise_unless_usable,
+    usable,
+    with_header_findings,
+)
 from od_detr.data.sampling.composition import Composition
 from od_detr.data.sampling.rules import composed, described
 from od_detr.data.transforms import Transform
@@ -21,7 +25,6 @@ from od_detr.options.train import DEFAULT_MODEL
 from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
 
-FEW, FEW_SHARE = 20, 0.05  # images of a split that a run leaves out unasked, at most
 SKIPPED_SHOWN = 10  # images, one line each
 
 
@@ -41,9 +44,7 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
         raise_errors(train.findings)
     val = open_split(data, "val", choices, train.classes)
     train, val = (_images_checked(split, options) for split in (train, val))
-    findings = [*train.findings, *val.findings]
-    files = any(each.code in OF_FILES for each in findings if each.severity == "error")
-    raise_errors(findings, "; or give --on-unreadable skip" if files else "")
+    raise_unless_usable([*train.findings, *val.findings])
     augmented = Transform(options.short_side, augment=options.augment)
     unchanged = Transform(options.short_side, augment="none")
     train_set = CocoDataset(train, augmented, seed=options.seed)
@@ -65,7 +66,7 @@ def _images_checked(split: Annotations, options: TrainOptions) -> Annotations:
         # The other processes of a node need not look at the same files again.
         return with_header_findings(split) if place.local_rank == 0 else split
     left, lines = usable(split)
-    if policy == "few" and len(lines) > min(FEW, FEW_SHARE * len(split.image_ids)):
+    if policy == "few" and not are_few(len(lines), len(split.image_ids)):
         return with_header_findings(split)
     for line in lines[:SKIPPED_SHOWN]:
         say(f"skipped: {line}")
