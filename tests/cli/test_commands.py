@@ -235,8 +235,8 @@ def test_train_tells_of_its_run_and_nothing_else(
         f"train: COCO data in {data / 'train.json'}: 12 images, {boxes} boxes, 5 classes ("
     )
     assert lines[1] == (
-        f"{data / 'train.json'}: 1 crowd boxes and 1 boxes without area dropped, "
-        "1 boxes clipped to their image"
+        f"{data / 'train.json'}: 1 crowd box and 1 box without area dropped, "
+        "1 box clipped to the image"
     )
     assert lines[2].startswith(f"val: COCO data in {data / 'val.json'}: 4 images, ")
     opening = ["device", "data", "network", "training", "rate", "cost", "output"]
@@ -379,7 +379,7 @@ def test_predict_says_nothing_but_its_result(trained: Path, scenes: Path, tmp_pa
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert re.fullmatch(
-        rf"\d+ detections in 1 images .*, drawn in {tmp_path / 'out'}\n", result.stdout
+        rf"\d+ detections? in 1 image .*, drawn in {tmp_path / 'out'}\n", result.stdout
     )
 
 

@@ -90,7 +90,7 @@ def test_a_finished_run_says_so_and_a_resumed_one_when_its_rate_drops(
     fit(options(epochs=1))
     fit(options(epochs=1, resume=True))
     said = capsys.readouterr().out
-    assert said.count("all 1 epochs are trained; give more with --epochs") == 1
+    assert said.count("nothing is left to train after 1 epoch; give more with --epochs") == 1
     assert said.count("cost: ") == 1
     assert "from epoch" not in said
     assert "divided by 10" not in said
@@ -100,6 +100,6 @@ def test_a_finished_run_says_so_and_a_resumed_one_when_its_rate_drops(
     assert "from epoch 2, 2 epochs" in said
     assert ", divided by 10 after epoch 1" in said
     assert kept in said
-    assert "are trained" not in said
+    assert "nothing is left" not in said
     assembled(planned(options(epochs=2, resume=True)))
     assert kept not in capsys.readouterr().out

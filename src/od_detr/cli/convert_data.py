@@ -31,6 +31,7 @@ class ConvertDataOptions:
 
 def convert_data(options: ConvertDataOptions) -> dict[str, Any]:
     """Converts and reports what was written."""
+    from od_detr.data.counts import counted
     from od_detr.data.formats.choices import Choices
     from od_detr.data.writing.conversion import convert_data as convert
 
@@ -40,10 +41,13 @@ def convert_data(options: ConvertDataOptions) -> dict[str, Any]:
     for split, found in splits.items():
         crowds = int(found.crowd.sum()) if options.to == "yolo" else 0
         counts[split] = {"images": len(found.names), "boxes": len(found.labels) - crowds}
-        left_out = f"; {crowds} crowd boxes left out, which YOLO cannot hold" if crowds else ""
+        left_out = (
+            f"; {counted(crowds, 'crowd box')} left out, which YOLO cannot hold" if crowds else ""
+        )
         print(
-            f"{split}: {len(found.names)} images, {counts[split]['boxes']} boxes, "
-            f"{len(found.classes)} classes{left_out}"
+            f"{split}: {counted(len(found.names), 'image')}, "
+            f"{counted(counts[split]['boxes'], 'box')}, "
+            f"{counted(len(found.classes), 'class')}{left_out}"
         )
     print(f"{options.to.upper()} data set in {options.output}")
     return {"output": options.output, "format": options.to, "splits": counts}

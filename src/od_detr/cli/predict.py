@@ -77,6 +77,7 @@ class PredictOptions:
 
 def predict(options: PredictOptions) -> dict[str, Any]:
     """Predicts, draws and writes."""
+    from od_detr.data.counts import counted
     from od_detr.inference.files import Wanted, predict_files
     from od_detr.inference.predictor import Predictor
 
@@ -94,7 +95,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     found = predict_files(predictor, options.sources, Path(options.output), wanted)
     threshold = predictor.chosen(options.threshold)
     print(
-        f"{found['detections']} detections in {found['images']} images (scores of at least "
-        f"{threshold:g}), drawn in {options.output}"
+        f"{counted(found['detections'], 'detection')} in {counted(found['images'], 'image')} "
+        f"(scores of at least {threshold:g}), drawn in {options.output}"
     )
     return found | {"threshold": threshold}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
+from od_detr.data.counts import counted
 from od_detr.data.findings import Finding
 
 # COCO rounds coordinates to a hundredth of a pixel, so a box may overshoot its image by that much.
@@ -79,8 +80,8 @@ class Dropped:
 
     def __str__(self) -> str:
         return (
-            f"{self.crowd} crowd boxes and {self.degenerate} boxes without area dropped, "
-            f"{self.clipped} boxes clipped to their image"
+            f"{counted(self.crowd, 'crowd box')} and {counted(self.degenerate, 'box')} without "
+            f"area dropped, {counted(self.clipped, 'box')} clipped to the image"
         )
 
 

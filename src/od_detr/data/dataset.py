@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from od_detr.boxes import xyxy_to_cxcywh
 from od_detr.data.annotations import Annotations, Dropped
+from od_detr.data.counts import counted
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import Split, open_split
 from od_detr.data.formats.choices import Choices
@@ -140,8 +141,9 @@ class CocoDataset(Dataset[Sample]):
         found = self.annotations
         names = ", ".join(self.classes[:8]) + (", …" if len(self.classes) > 8 else "")
         lines = [
-            f"{split}: {found.format.upper()} data in {found.file}: {len(self)} images, "
-            f"{len(found.labels)} boxes, {len(self.classes)} classes ({names})"
+            f"{split}: {found.format.upper()} data in {found.file}: "
+            f"{counted(len(self), 'image')}, {counted(len(found.labels), 'box')}, "
+            f"{counted(len(self.classes), 'class')} ({names})"
         ]
         if self.dropped != Dropped():
             lines.append(f"{found.file}: {self.dropped}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from od_detr.data.counts import counted
 from od_detr.data.scenes import render_scenes
 from od_detr.errors import InputError, Interrupted
 from od_detr.options import EvalOptions, OptimizerOptions, TrainOptions
@@ -79,7 +80,7 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     curves({"od": run.rows}, output / "curves.png")
 
     last = run.rows[-1]
-    table = Table(title=f"Unseen scenes, after {last['epoch']} epochs", box=None)
+    table = Table(title=f"Unseen scenes, after {counted(last['epoch'], 'epoch')}", box=None)
     for name in ("weights", "AP", "AP50", "AP75", "instability"):
         table.add_column(name, justify="right")
     for name, prefix in (("online", ""), ("teacher", "teacher_")):

@@ -10,6 +10,7 @@ from itertools import islice
 import torch
 
 from od_detr import ranks
+from od_detr.data.counts import counted
 from od_detr.detectors import DetectionTransformer
 from od_detr.structures import Batch
 from od_detr.training.display.advice import NEAR_ZERO, advice, facts_of
@@ -73,9 +74,9 @@ class Loop:
                     raise self.stop.interruption
             if self.state.epoch < self.options.total_epochs:
                 self.display.say(
-                    f"stopped after epoch {self.state.epoch}: {self.state.without_gain} "
-                    f"validations without a higher AP than {100 * self.state.best_ap:.1f}, which "
-                    "best/ has (--patience)"
+                    f"stopped after epoch {self.state.epoch}: "
+                    f"{counted(self.state.without_gain, 'validation')} without a higher AP than "
+                    f"{100 * self.state.best_ap:.1f}, which best/ has (--patience)"
                 )
 
     def train_epoch(self) -> None:

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from od_detr.data.counts import counted
 from od_detr.devices import described_arithmetic
 from od_detr.training.cost.estimate import Estimate
 from od_detr.training.display.pace import duration
@@ -21,21 +22,22 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
     device = parts.fabric.device
     arithmetic = described_arithmetic(options.precision, options.matmul, device.type)
     total = parts.state.steps_per_epoch * options.total_epochs
+    epochs = counted(options.total_epochs, "epoch")
     accumulated = f" x {options.accumulate} accumulated" if options.accumulate > 1 else ""
     processes = f" x {place.world_size} processes" if place.world_size > 1 else ""
     start = f"from epoch {parts.epoch + 1}, " if 0 < parts.epoch < options.total_epochs else ""
     drop = f", divided by 10 after epoch {options.drop_epoch}" if options.drops else ""
     return [
         f"device:   {described_device(device)}{processes}, {arithmetic}",
-        f"data:     {len(parts.train)} training and {len(parts.val)} validation images, "
-        f"{len(parts.train.classes)} classes, short side {options.short_side} px",
+        f"data:     {len(parts.train)} training and {counted(len(parts.val), 'validation image')}, "
+        f"{counted(len(parts.train.classes), 'class')}, short side {options.short_side} px",
         f"network:  {options.model} with {options.backbone}, {sum(sizes) / 1e6:.1f} M parameters, "
         f"{sum(trained) / 1e6:.1f} M of them trained",
-        f"training: {options.recipe}, {start}{options.total_epochs} epochs x "
-        f"{parts.state.steps_per_epoch} steps = {total} steps of {options.device_batch} "
-        f"images{accumulated}{processes}",
+        f"training: {options.recipe}, {start}{epochs} x "
+        f"{counted(parts.state.steps_per_epoch, 'step')} = {counted(total, 'step')} of "
+        f"{counted(options.device_batch, 'image')}{accumulated}{processes}",
         f"rate:     {options.opt.lr:g}{drop}",
-        f"done:     all {options.total_epochs} epochs are trained; give more with --epochs"
+        f"done:     nothing is left to train after {epochs}; give more with --epochs"
         if parts.is_finished
         else f"cost:     {described_cost(estimate, device)}",
         f"output:   {files.directory} ({files.config.name}, {files.metrics.name}, "
@@ -48,7 +50,7 @@ def described_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     return str(device)
 
 

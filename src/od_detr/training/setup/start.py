@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from od_detr import ranks
+from od_detr.data.counts import counted
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.detectors.classes import transfer_classes
 from od_detr.errors import InputError
@@ -73,7 +74,7 @@ def with_start(options: TrainOptions, start: Start | None) -> TrainOptions:
     if start.classes is not None:
         say(
             f"{start.source}: a {settings['model']} with {settings['backbone']} and "
-            f"{len(start.classes)} classes"
+            f"{counted(len(start.classes), 'class')}"
             + (f", trained at {trained_at} pixels" if trained_at else "")
             + (f"; --image-size is now {size}" if size != trained_at else "")
         )
