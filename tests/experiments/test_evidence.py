@@ -102,7 +102,7 @@ def test_the_tables_of_the_evidence_are_its_records() -> None:
 
 def test_leads_and_their_p_values_are_those_of_the_records() -> None:
     ((_, rows),) = tables_of("(paired)")
-    assert len(rows) == 14
+    assert len(rows) == 24
     for row in rows:
         ours, others = (
             {number: {"AP": 100 * run["last"]["val/AP"]} for number, run in enumerate(runs)}
@@ -113,6 +113,21 @@ def test_leads_and_their_p_values_are_those_of_the_records() -> None:
             f"{found['difference']:+.1f}",
             f"{found['p']:.2g}",
         ), row
+
+
+def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
+    ((_, rows),) = tables_of("(duplicates)")
+    assert len(rows) == 10
+    for row in rows:
+        runs = [run["last"] for run in records("scenes-tables", row["row"])]
+        runs = [run for run in runs if "val/AP_nms" in run]
+        assert len(runs) >= 2, row
+        for column, key in (
+            ("AP", "val/AP"),
+            ("AP after NMS at 0.7", "val/AP_nms"),
+            ("duplicates %", "val/duplicates"),
+        ):
+            assert row[column] == f"{fmean(100 * run[key] for run in runs):.1f}", row
 
 
 def test_averages_of_weights_are_those_of_the_records() -> None:
