@@ -179,15 +179,6 @@ def summed_over_ranks(value: Tensor) -> Tensor:
     return total
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """A tensor's mean over all processes, on its own device."""
-    if not is_distributed():
-        return value
-    import torch.distributed as dist
-
-    return summed_over_ranks(value) / dist.get_world_size()
-
-
 def _before_own_launch(devices: int, nodes: int, variables: Mapping[str, str]) -> Ranks:
     if nodes == 1:
         launcher = ALONE if devices == 1 else OWN

@@ -179,7 +179,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
     options = plan.options
     choose_arithmetic(options.device, options.precision, options.matmul)
     seed_everything(options.seed, verbose=False)
-    train, val = open_data(options)
+    train, val = open_data(options, plan.place)
     data = fingerprint(train, val)
     if plan.checkpoint is not None and not options.resume_with_other_data:
         check_same_data(plan.checkpoint, data)

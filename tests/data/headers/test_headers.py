@@ -18,6 +18,7 @@ from od_detr.data.headers.checks import with_header_findings
 from od_detr.data.headers.header import read_header
 from od_detr.data.headers.scan import read_headers
 from od_detr.errors import InputError
+from od_detr.ranks import Ranks
 from od_detr.training.setup.opening import open_data
 
 SUFFIXES = ("jpg", "jfif", "png", "webp", "bmp", "tif", "gif", "ppm", "avif", "heic")
@@ -188,7 +189,7 @@ def test_all_broken_images_of_both_sets_are_reported_before_anything_is_written(
         path.write_bytes(b"no image")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(InputError) as error:
-        open_data(options(data=str(data)))
+        open_data(options(data=str(data)), Ranks())
     assert len(str(error.value).splitlines()) == 1
     text = "\n".join(error.value.details)
     assert all(str(path) in text for path in broken)

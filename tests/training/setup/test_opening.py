@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from od_detr import ranks
 from od_detr.data.scenes import render_scenes
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
+from od_detr.ranks import Ranks
+from od_detr.training.plan import assembled, planned
 from od_detr.training.setup.opening import SKIPPED_SHOWN, open_data
 
 Options = Callable[..., TrainOptions]
@@ -35,14 +36,14 @@ def test_an_unreadable_image_stops_a_training_and_the_line_names_the_way_out(
     options: Options, damaged: Path
 ) -> None:
     with pytest.raises(InputError, match="; or give --on-unreadable skip") as refused:
-        open_data(options(data=str(damaged)))
+        open_data(options(data=str(damaged)), Ranks())
     assert "\n" not in str(refused.value)
 
 
 def test_unreadable_images_are_left_out_and_said(
     options: Options, damaged: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    train, val = open_data(options(data=str(damaged), on_unreadable="skip"))
+    train, val = open_data(options(data=str(damaged), on_unreadable="skip"), Ranks())
     assert (len(train), len(val)) == (9, 3)
     assert all(train[image].image.shape[0] == 3 for image in range(9))
     said = [line for line in capsys.readouterr().out.splitlines() if "skipped: " in line]
@@ -63,28 +64,25 @@ def forty(tmp_path: Path) -> Path:
 def test_a_few_unusable_images_of_many_are_left_out_unasked_and_named(
     options: Options, forty: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    train, val = open_data(options(data=str(forty)))
+    train, val = open_data(options(data=str(forty)), Ranks())
     assert (len(train), len(val)) == (38, 4)
     said = [line for line in capsys.readouterr().out.splitlines() if "skipped: " in line]
     assert len(said) == 2
     assert "its entry says width 64" in said[1]
     with pytest.raises(InputError, match="; or give --on-unreadable skip"):
-        open_data(options(data=str(forty), on_unreadable="stop"))
+        open_data(options(data=str(forty), on_unreadable="stop"), Ranks())
 
 
 def test_more_than_a_few_stop_the_run(options: Options, forty: Path) -> None:
     next((forty / "images" / "train").iterdir()).unlink()
     with pytest.raises(InputError, match="; or give --on-unreadable skip"):
-        open_data(options(data=str(forty)))
+        open_data(options(data=str(forty)), Ranks())
 
 
-def test_several_processes_leave_nothing_out_unasked(
-    options: Options, forty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_leave_nothing_out_unasked(options: Options, forty: Path) -> None:
     """They need not read all headers again to agree on what is left out."""
-    monkeypatch.setattr(ranks, "current", lambda: ranks.Ranks(world_size=2))
     with pytest.raises(InputError, match="; or give --on-unreadable skip"):
-        open_data(options(data=str(forty)))
+        assembled(planned(options(data=str(forty), devices=2)))
 
 
 def test_many_skipped_images_are_counted_and_none_left_is_refused(
@@ -93,7 +91,7 @@ def test_many_skipped_images_are_counted_and_none_left_is_refused(
     for file in damaged.rglob("*.png"):
         file.write_text("no image")
     with pytest.raises(InputError, match="no image can be used"):
-        open_data(options(data=str(damaged), on_unreadable="skip"))
+        open_data(options(data=str(damaged), on_unreadable="skip"), Ranks())
     said = capsys.readouterr().out
     assert said.count("skipped: ") == SKIPPED_SHOWN + 1
     assert f"skipped: {12 - SKIPPED_SHOWN} more images of" in said

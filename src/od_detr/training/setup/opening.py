@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from od_detr import ranks
 from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.findings import raise_errors
@@ -22,18 +21,23 @@ from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.options import SIZES, TrainOptions
 from od_detr.options.train import DEFAULT_MODEL
+from od_detr.ranks import Ranks
 from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
 
 SKIPPED_SHOWN = 10  # images, one line each
 
 
-def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
+def open_data(options: TrainOptions, place: Ranks) -> tuple[CocoDataset, CocoDataset]:
     """Training and validation sets, checked; validation uses the training set's classes.
 
     The headers of all images are read, so that a broken image is reported or left out before the
     first step. The first process of each node does it for the others, which find what it read in
     the cache.
+
+    Args:
+        options: the run's options.
+        place: which process this is; several leave out no image unasked.
 
     Raises:
         InputError: the data is wrong; `details` is a table of all problems of both sets.
@@ -43,7 +47,7 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     if not train.classes:  # without them, each category of the validation set would be unknown
         raise_errors(train.findings)
     val = open_split(data, "val", choices, train.classes)
-    train, val = (_images_checked(split, options) for split in (train, val))
+    train, val = (_images_checked(split, options.on_unreadable, place) for split in (train, val))
     raise_unless_usable([*train.findings, *val.findings])
     augmented = Transform(options.short_side, augment=options.augment)
     unchanged = Transform(options.short_side, augment="none")
@@ -54,14 +58,12 @@ def open_data(options: TrainOptions) -> tuple[CocoDataset, CocoDataset]:
     return train_set, val_set
 
 
-def _images_checked(split: Annotations, options: TrainOptions) -> Annotations:
+def _images_checked(split: Annotations, policy: str, place: Ranks) -> Annotations:
     """A split without those images that are to be skipped, or with what is wrong about them.
 
     Raises:
         InputError: all images are to be skipped.
     """
-    place = ranks.current()
-    policy = options.on_unreadable
     if policy == "stop" or (policy == "few" and place.world_size > 1):
         # The other processes of a node need not look at the same files again.
         return with_header_findings(split) if place.local_rank == 0 else split
