@@ -21,7 +21,7 @@ from PIL import Image
 from od_detr import Detector
 from od_detr.architectures import ARCHITECTURES
 from od_detr.cli.commands import COMMANDS
-from od_detr.cli.parser import parse
+from od_detr.cli.parsing.parser import parse
 from od_detr.cli.reference import page
 from od_detr.cli.train import TrainCommand
 from od_detr.data.scenes import CLASSES

@@ -20,7 +20,7 @@ from tests.docs.conftest import IMAGES, SHARED, real_data
 import od_detr
 from od_detr.cli import main
 from od_detr.cli.commands import COMMANDS
-from od_detr.cli.parser import parse
+from od_detr.cli.parsing.parser import parse
 from od_detr.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
@@ -154,6 +154,9 @@ def test_every_example_in_a_docstring_runs(
     monkeypatch.setattr("od_detr.training.fit.fit", trained)
     monkeypatch.setattr(
         "od_detr.integrations.weights.publishing.publish.push", lambda *_, **__: "address"
+    )
+    monkeypatch.setattr(
+        "od_detr.inference.export.export_onnx", lambda _, file: SimpleNamespace(file=file)
     )
     codes = [code for _, thing in interface() if (code := examples(thing))]
     assert len(codes) >= 4

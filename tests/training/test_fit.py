@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tests.training.backbone import backbone_file
 
 from od_detr.architectures import ARCHITECTURES, ModelName
-from od_detr.cli.parser import parse
+from od_detr.cli.parsing.parser import parse
 from od_detr.cli.train import TrainCommand
 from od_detr.data.scenes import CLASSES
 from od_detr.detectors import build_detector, compile_backbone, load_detector

@@ -205,6 +205,29 @@ class Detector:
             commit_message=commit_message,
         )
 
+    def export(self, file: str | Path = "model.onnx") -> Path:
+        """Writes the detector as an ONNX file, which needs neither PyTorch nor this package.
+
+        It takes RGB pixels of any size, resized as in training, and returns boxes from 0 to 1,
+        scores and labels. See `od_detr.inference.export.export_onnx`.
+
+        Args:
+            file: the file to write. An older one is replaced.
+
+        Returns:
+            The file.
+
+        Example:
+            Detector.from_pretrained("runs/x").export("detector.onnx")
+
+        Raises:
+            InputError: the packages for the export are not installed, or the file cannot be
+                written.
+        """
+        from od_detr.inference.export import export_onnx
+
+        return export_onnx(self.predictor, Path(file)).file
+
     @property
     def classes(self) -> Sequence[str]:
         """Names of the classes, by class id."""

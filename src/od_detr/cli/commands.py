@@ -10,6 +10,7 @@ from od_detr.cli.demo import DemoOptions, demo
 from od_detr.cli.doctor import DoctorOptions, doctor
 from od_detr.cli.env import EnvOptions, env
 from od_detr.cli.evaluate import EvaluateOptions, evaluate
+from od_detr.cli.export import ExportOptions, export
 from od_detr.cli.predict import PredictOptions, predict
 from od_detr.cli.reproduce import ReproduceOptions, reproduce
 from od_detr.cli.train import TrainCommand, train
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(DoctorOptions, doctor, known_as=("check", "checkup", "analyze", "lint")),
     "convert": Command(ConvertOptions, convert),
     "convert-data": Command(ConvertDataOptions, convert_data),
+    "export": Command(ExportOptions, export),
     "benchmark": Command(BenchmarkOptions, benchmark),
     "reproduce": Command(ReproduceOptions, reproduce),
     "env": Command(EnvOptions, env, known_as=("checks", "info", "version")),
@@ -29,8 +31,6 @@ COMMANDS: dict[str, Command] = {
 
 # What people look for and this package does not have.
 ABSENT = {
-    "export": "export to ONNX, TensorRT or OpenVINO is not there yet; 'od-detr convert RUN --to "
-    "huggingface' writes a folder for transformers",
     "track": "tracking is not there; supervision's trackers take the result of Detector.predict",
     "tune": "there is no search for settings; 'od-detr train --help' shows what can be set",
     "app": "there is no web page; 'od-detr predict' writes drawn copies",

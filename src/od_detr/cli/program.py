@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from od_detr.cli.commands import ABSENT, COMMANDS, overview
-from od_detr.cli.help import help_page
-from od_detr.cli.parser import parse
+from od_detr.cli.parsing.help import help_page
+from od_detr.cli.parsing.parser import parse
 from od_detr.errors import InputError, Interrupted, LaunchError, ProcessLostError
 from od_detr.options.names import nearest
 from od_detr.ranks import is_chief

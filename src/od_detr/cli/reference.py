@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
 
 from od_detr.cli.commands import COMMANDS
-from od_detr.cli.help import as_typed, usage
+from od_detr.cli.parsing.help import as_typed, usage
 from od_detr.options.fields import Option, options_of
 
 HEAD = """# Options

@@ -9,6 +9,7 @@ from od_detr.detectors.saved import build_detector, load_detector, load_weights,
 from od_detr.detectors.transformer import (
     Detections,
     DetectionTransformer,
+    best_pairs,
     select_detections,
 )
 
@@ -17,6 +18,7 @@ __all__ = [
     "Detections",
     "Encoded",
     "QueryDetector",
+    "best_pairs",
     "build_detector",
     "check_compiles",
     "compile_backbone",

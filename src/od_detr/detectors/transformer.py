@@ -196,9 +196,17 @@ def select_detections(
 
     `sizes` are (height, width) in pixels.
     """
+    corners, scores, labels = best_pairs(predictions, top_k)
+    scale = to_device_of([[width, height, width, height] for height, width in sizes], corners)
+    return Detections(corners * scale[:, None], scores, labels)
+
+
+def best_pairs(
+    predictions: Predictions, top_k: int
+) -> tuple[Float[Tensor, "B X 4"], Float[Tensor, "B X"], Int[Tensor, "B X"]]:
+    """Like `select_detections`, with boxes from 0 to 1: boxes (x1, y1, x2, y2), scores, labels."""
     scores, boxes = predictions.logits[-1].sigmoid(), predictions.boxes[-1]
     classes = scores.shape[-1]
     best, index = scores.flatten(1).topk(min(top_k, scores.shape[1] * classes), dim=1)
     corners = cxcywh_to_xyxy(boxes).gather(1, (index // classes)[..., None].expand(-1, -1, 4))
-    scale = to_device_of([[width, height, width, height] for height, width in sizes], boxes)
-    return Detections(corners * scale[:, None], best, index % classes)
+    return corners, best, index % classes

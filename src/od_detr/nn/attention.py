@@ -157,7 +157,7 @@ class SelfAttention(nn.Module):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, part: _Part
     ) -> Float[Tensor, "B q D"]:
-        images = len(query)
+        images = query.shape[0]
 
         def fold(tokens: Tensor, spans: tuple[slice, ...]) -> Tensor:
             chosen = [tokens[:, span] for span in spans]

@@ -32,8 +32,8 @@ class Memory:
         device, centres = self.tokens.device, []
         for level, (height, width) in enumerate(self.shapes):
             y, x = torch.meshgrid(
-                torch.arange(0.5, height, device=device),
-                torch.arange(0.5, width, device=device),
+                torch.arange(height, dtype=torch.float32, device=device) + 0.5,
+                torch.arange(width, dtype=torch.float32, device=device) + 0.5,
                 indexing="ij",
             )
             extent = self.ratios[:, None, level] * to_device_of([width, height], self.ratios)
@@ -101,7 +101,7 @@ class Encoder(nn.Module):
             encoded = [encode_cells(*shape, *encoding, tokens.device) for shape in shapes]
             hidden, ratios = (
                 None,
-                padding.new_ones(len(padding), len(shapes), 2, dtype=torch.float32),
+                padding.new_ones(padding.shape[0], len(shapes), 2, dtype=torch.float32),
             )
         else:
             masks = [
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         position = torch.cat(
             [each + mark for each, mark in zip(encoded, self.level_embed, strict=True)], 1
         )
-        return Memory(tokens, hidden, shapes, ratios), position.expand(len(tokens), -1, -1)
+        return Memory(tokens, hidden, shapes, ratios), position.expand(tokens.shape[0], -1, -1)
 
     def forward(
         self, pyramid: list[Float[Tensor, "B D _h _w"]], padding: Bool[Tensor, "B H W"]

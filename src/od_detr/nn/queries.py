@@ -26,7 +26,8 @@ class PositionedQueries(nn.Module):
 
     def forward(self, memory: Memory) -> QuerySet:
         """The same queries for every image."""
-        position, content = self.embedding.weight.expand(len(memory.tokens), -1, -1).chunk(2, -1)
+        images = memory.tokens.shape[0]
+        position, content = self.embedding.weight.expand(images, -1, -1).chunk(2, -1)
         # In half precision anchors would be off by pixels.
         with torch.autocast(position.device.type, enabled=False):
             centres = self.reference_points(position).sigmoid()
@@ -43,7 +44,7 @@ class AnchoredQueries(nn.Module):
 
     def forward(self, memory: Memory) -> QuerySet:
         """The same queries for every image."""
-        images = len(memory.tokens)
+        images = memory.tokens.shape[0]
         anchors = self.anchors.weight.sigmoid()
         return QuerySet(self.content.weight.expand(images, -1, -1), anchors.expand(images, -1, -1))
 
@@ -70,7 +71,7 @@ class SelectedQueries(nn.Module):
             memory.tokens.new_full((h * w,), 0.05 * 2.0**level)
             for level, (h, w) in enumerate(memory.shapes)
         ]
-        size = torch.cat(sizes)[None, :, None].expand(len(memory.tokens), -1, 2).float()
+        size = torch.cat(sizes)[None, :, None].expand(memory.tokens.shape[0], -1, 2).float()
         boxes = torch.cat([memory.cell_centres(), size], -1)
         inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1)
         if memory.padding is not None:
@@ -104,7 +105,7 @@ class SelectedQueries(nn.Module):
 
         deltas = self.heads.box_deltas(gather(described), 0)
         boxes = (deltas + gather(proposals)).sigmoid()
-        content = self.content.weight[: tokens.shape[1]].expand(len(boxes), -1, -1)
+        content = self.content.weight[: tokens.shape[1]].expand(boxes.shape[0], -1, -1)
         queries = QuerySet(content, boxes.detach())
         predictions = Predictions(gather(scores)[None], boxes[None])
         group = QueryGroup("encoder", queries, own=True)

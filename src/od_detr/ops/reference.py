@@ -23,13 +23,14 @@ def reference_attention(
     """
     batch, _, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape
-    maps = value.split([height * width for height, width in shapes], dim=1)
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # grid_sample counts from -1 to 1
-    sampled = []
+    sampled, start = [], 0
     for level, (height, width) in enumerate(shapes):
-        image = (
-            maps[level].flatten(2).transpose(1, 2).reshape(batch * heads, channels, height, width)
-        )
+        # Sliced: exported, a split of unknown lengths is a sequence, which few runtimes have.
+        end = start + height * width
+        tokens = value[:, start:end].flatten(2).transpose(1, 2)
+        image = tokens.reshape(batch * heads, channels, height, width)
+        start = end
         sampled.append(F.grid_sample(image, grids[:, :, level], align_corners=False))
     weights = weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
     output = (torch.stack(sampled, dim=-2).flatten(-2) * weights).sum(-1)

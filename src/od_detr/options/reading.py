@@ -18,7 +18,7 @@ from od_detr.options.names import (
     nearest,
     no_such_option,
 )
-from od_detr.options.peers.words import MEANT
+from od_detr.options.peers.words import MEANT, VALUES_ELSEWHERE
 
 Options = TypeVar("Options")
 
@@ -154,8 +154,9 @@ def _choice(choices: tuple[str, ...], value: Any, name: str) -> str:
         return word
     meant = MEANT.get(word)
     near = meant if meant in choices else nearest(word, choices)
-    hint = f"; did you mean {near}?" if near else ""
-    raise InputError(f"{name} must be one of {', '.join(choices)} (got {str(value)!r}){hint}")
+    hint = f"; did you mean {near}?" if near else VALUES_ELSEWHERE.get(word, "")
+    wanted = f"one of {', '.join(choices)}" if choices[1:] else choices[0]
+    raise InputError(f"{name} must be {wanted} (got {str(value)!r}){hint}")
 
 
 def _whole(value: Any) -> int:

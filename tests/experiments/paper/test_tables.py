@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.cli.parser import parse
+from od_detr.cli.parsing.parser import parse
 from od_detr.cli.train import TrainCommand
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError

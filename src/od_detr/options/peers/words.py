@@ -31,10 +31,18 @@ ELSEWHERE = {
     "max_det": "`od-detr predict` returns all that is above its --threshold",
     "vid_stride": "`od-detr predict` reads every frame of a video",
     "stream": "`od-detr predict` reads videos and folders piece by piece anyway",
+    "dynamic": "an exported file takes images of any size, and any number of them",
+    "simplify": "`od-detr export` always folds constants",
+    "half": "`od-detr predict` has --precision bf16; an exported file computes in float32",
     "fraction": "training always takes all images; --classes and another --data leave some out",
 }
+# Values that belong to another command.
+VALUES_ELSEWHERE = {"onnx": "; `od-detr export` writes ONNX files"}
 # Words of other packages for values of ours.
 MEANT = {
+    "engine": "onnx",
+    "tensorrt": "onnx",
+    "openvino": "onnx",
     "mosaic": "strong",
     "gpu": "cuda",
     "0": "cuda",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from od_detr.cli.help import usage
+from od_detr.cli.parsing.help import usage
 from od_detr.errors import InputError
 from od_detr.options.fields import Option, options_of, renamed
 from od_detr.options.names import as_flag, known_name, no_such_option

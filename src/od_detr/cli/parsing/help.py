@@ -111,7 +111,7 @@ def as_typed(value: Any) -> str:
 
 
 def _choices(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}" if words else ""
+    return " or ".join([", ".join(words[:-1]), *words[-1:]] if words[1:] else words)
 
 
 def _sections(options: list[Option]) -> list[str]:

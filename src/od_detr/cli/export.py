@@ -1,0 +1,43 @@
+"""`od-detr export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from od_detr.cli.command import WeightsName, json_option, run_option, weights_option
+from od_detr.options.fields import option
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Export a detector to an ONNX file, which needs neither PyTorch nor this package."""
+
+    run: str = run_option()
+    output: str = option("model.onnx", "File to write.", metavar="FILE", known_as=("out", "file"))
+    format: Literal["onnx"] = option(
+        "onnx", "Format to write. OpenVINO and TensorRT read ONNX files.", known_as=("to",)
+    )
+    weights: WeightsName = weights_option()
+    json: bool = json_option()
+
+
+def export(options: ExportOptions) -> dict[str, Any]:
+    """Writes the file, runs it, and tells how far it is from PyTorch."""
+    from od_detr.inference.export import export_onnx
+    from od_detr.inference.predictor import Predictor
+    from od_detr.integrations.weights.hub import as_source
+
+    predictor = Predictor.from_run(as_source(options.run), options.weights, "cpu", "32")
+    print("recording the network for images of any size; this takes some minutes", flush=True)
+    done = export_onnx(predictor, Path(options.output))
+    print(
+        f"saved in {done.file}; differs from PyTorch by at most {done.score_difference:.1e} in a "
+        f"score and {done.box_difference:.1e} of the image's side in a box"
+    )
+    return {
+        "output": options.output,
+        "score_difference": done.score_difference,
+        "box_difference": done.box_difference,
+    }

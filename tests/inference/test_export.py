@@ -1,0 +1,146 @@
+"""An exported file gives what the detector gives, for images of any size, without this package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.docs.test_examples import ROOT, blocks
+
+from od_detr import Detector
+from od_detr.cli import main
+from od_detr.detectors import build_detector, save_detector
+from od_detr.errors import InputError
+from od_detr.inference import export
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+SMALL: dict[str, Any] = {
+    "backbone": "resnet18",
+    "backbone_options": {"channels": (8, 8, 8, 8), "layers": (1, 1, 1, 1)},
+    "hidden_dim": 16,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "queries": 60,
+    "feedforward": 16,
+}
+CLASSES = ["Fußgänger", "car"]
+SIZES = {"threshold": 0.0, "image_size": 72}
+
+
+def saved(model: str, folder: Path) -> Path:
+    torch.manual_seed(1)
+    levels: dict[str, Any] = (
+        {} if model.startswith("dino") else {"num_levels": 2, "strides": (16, 32)}
+    )
+    detector = build_detector(model, len(CLASSES), **SMALL, **levels)
+    for parameter in detector.parameters():  # scores and boxes that differ from query to query
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_detector(detector, folder, CLASSES, **SIZES)
+    return folder
+
+
+@pytest.fixture(
+    scope="module", params=["deformable-detr-plus", "dab-deformable-detr", "dino-4scale"]
+)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved detector, and its exported file `mine.onnx`."""
+    folder = saved(request.param, tmp_path_factory.mktemp("exported"))
+    # In a process of its own: the shapes that tests check are symbols while a graph is recorded.
+    command = [sys.executable, "-m", "od_detr", "export", folder, "--output", folder / "mine.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "differs from PyTorch by at most" in done.stdout
+    assert done.stderr == ""
+    return folder
+
+
+@pytest.mark.slow
+def test_the_example_finds_what_predict_finds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image sizes: wider than the recorded one, taller, and long beyond the limit."""
+    monkeypatch.chdir(folder)
+    detector = Detector.from_pretrained(folder, device="cpu")
+    example = next(each for each in blocks(ROOT / "docs/export.md") if each[0] == "import json")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    for size in [(96, 72), (72, 110), (400, 60)]:
+        Image.fromarray(pixels).resize(size).save("street.png")
+        names: dict[str, Any] = {}
+        exec("\n".join(example).replace("street.jpg", "street.png"), names)
+        expected = detector.predict("street.png")
+        np.testing.assert_allclose(names["scores"][0], expected.confidence, atol=5e-3)
+        same = np.array(names["names"]) == expected.data["class_name"]
+        near = np.abs(names["boxes"].clip(0, np.tile(size, 2)) - expected.xyxy).max(1) < 1
+        assert np.mean(same & near) > 0.8, size
+
+
+@pytest.mark.slow
+def test_the_file_is_whole_standard_onnx(folder: Path) -> None:
+    model = onnx.load(folder / "mine.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not {"SplitToSequence", "SequenceAt", "Loop"} & {
+        each.op_type for each in model.graph.node
+    }
+    about = {each.key: json.loads(each.value) for each in model.metadata_props}
+    assert about == {"classes": CLASSES, "longest_side": 120} | SIZES
+    assert str(ROOT).encode() not in (folder / "mine.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_batch_of_another_size_gives_what_pytorch_gives(folder: Path) -> None:
+    detector = Detector.from_pretrained(folder, device="cpu").predictor.detector
+    network = export.PixelsToDetections(detector)
+    for shape in [(1, 3, 50, 200), (3, 3, 131, 77), (1, 3, 20, 20)]:
+        score, box = export._differences(network, folder / "mine.onnx", shape)
+        assert score < 1e-5
+        assert box < 1e-5
+
+
+def test_a_file_that_gives_other_results_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector.from_pretrained(saved("deformable-detr-plus", tmp_path), device="cpu")
+
+    def save(file: Path, external_data: bool) -> None:
+        file.write_bytes(b"new")
+
+    wrong = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=save)
+    monkeypatch.setattr(export, "_recorded", lambda network: wrong)
+    monkeypatch.setattr(export, "_differences", lambda *_: (0.0, 0.5))
+    file = tmp_path / "new.onnx"
+    file.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match=r"boxes by 0\.5"):
+        detector.export(file)
+    assert file.read_bytes() == b"old"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_without_the_packages_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector.from_pretrained(saved("deformable-detr-plus", tmp_path), device="cpu")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"onnxscript is not installed; pip install 'od-detr\[ex"):
+        detector.export(tmp_path / "new.onnx")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = saved("deformable-detr-plus", tmp_path / "saved")
+    (tmp_path / "file").touch()
+    assert main(["export", str(source), "--output", str(tmp_path / "file" / "x.onnx")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
