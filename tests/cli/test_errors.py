@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from od_detr.cli import command
+from od_detr.cli import command, program
 from od_detr.cli.commands import COMMANDS
 from od_detr.cli.demo import DemoOptions
 from od_detr.errors import InputError, Interrupted, NonFiniteError
@@ -578,3 +578,8 @@ def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:
     os.close(write)
     assert done.returncode == 128 + 13
     assert done.stderr == "stopped: nothing reads the output any more\n"
+
+
+def test_another_broken_pipe_is_not_taken_for_it() -> None:
+    with pytest.raises(BrokenPipeError), program.files_explained():
+        raise BrokenPipeError("of a process that loads images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     command = [sys.executable, "-m", "od_detr", "export", folder, "--output", folder / "mine.onnx"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "differs from PyTorch by at most" in done.stdout
+    assert re.search(r"within \d\.\de-0[678] of PyTorch's and 100%", done.stdout), done.stdout
     assert done.stderr == ""
     return folder
 
@@ -104,9 +105,9 @@ def test_a_batch_of_another_size_gives_what_pytorch_gives(folder: Path) -> None:
     detector = Detector.from_pretrained(folder, device="cpu").predictor.detector
     network = export.PixelsToDetections(detector)
     for shape in [(1, 3, 50, 200), (3, 3, 131, 77), (1, 3, 20, 20)]:
-        score, box = export._differences(network, folder / "mine.onnx", shape)
-        assert score < 1e-5
-        assert box < 1e-5
+        found = export.compared(network, folder / "mine.onnx", shape)
+        assert found.score_difference < 1e-5
+        assert found.agreeing > 0.99
 
 
 def test_a_file_that_gives_other_results_is_not_left(
@@ -119,10 +120,10 @@ def test_a_file_that_gives_other_results_is_not_left(
 
     wrong = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=save)
     monkeypatch.setattr(export, "_recorded", lambda network: wrong)
-    monkeypatch.setattr(export, "_differences", lambda *_: (0.0, 0.5))
+    monkeypatch.setattr(export, "compared", lambda *_: export.Comparison(0.5, agreeing=1.0))
     file = tmp_path / "new.onnx"
     file.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match=r"boxes by 0\.5"):
+    with pytest.raises(RuntimeError, match=r"wrong by 0\.5"):
         detector.export(file)
     assert file.read_bytes() == b"old"
     assert not list(tmp_path.glob("*.part"))

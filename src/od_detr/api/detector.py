@@ -226,7 +226,8 @@ class Detector:
         """
         from od_detr.inference.export import export_onnx
 
-        return export_onnx(self.predictor, Path(file)).file
+        export_onnx(self.predictor, Path(file))
+        return Path(file)
 
     @property
     def classes(self) -> Sequence[str]:

@@ -102,6 +102,7 @@ def _verdict(found: Diagnosis) -> dict[str, Any]:
 
 def _fixed(found: Diagnosis, options: DoctorOptions) -> dict[str, Any]:
     """Writes the cleaned set and examines it."""
+    from od_detr.data.counts import counted
     from od_detr.doctor.cleaning.fix import QUARANTINE, cleaned, write_cleaned
     from od_detr.doctor.diagnosis import diagnosed
 
@@ -109,8 +110,9 @@ def _fixed(found: Diagnosis, options: DoctorOptions) -> dict[str, Any]:
     write_cleaned(made, output)
     for split in made.splits:
         left = split.annotations
-        print(f"{split.name}: {len(left.image_ids)} images and {len(left.labels)} boxes written")
-    print(f"{len(made.rejected)} records left out, see {output / QUARANTINE}")
+        images, boxes = counted(len(left.image_ids), "image"), counted(len(left.labels), "box")
+        print(f"{split.name}: {images} and {boxes} written")
+    print(f"{counted(len(made.rejected), 'record')} left out, see {output / QUARANTINE}")
     after = diagnosed(output, replace(_examination(options), decode=False))
     skipped = [asdict(each) for each in made.rejected]
     return {"fixed": str(output), "skipped": skipped} | _verdict(after)

@@ -84,6 +84,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Evaluates, prints the results and writes what was asked for."""
     from rich.console import Console
 
+    from od_detr.data.counts import counted
     from od_detr.evaluation.coco import format_metrics
     from od_detr.inference.evaluate import evaluate_run
     from od_detr.reporting.evaluation import described
@@ -107,7 +108,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     console = Console()
     console.print(format_metrics(results, title), "", described(results))
     if results["skipped"]:
-        console.print(f"{len(results['skipped'])} images cannot be read and were left out.")
+        console.print(f"Left out as unusable: {counted(len(results['skipped']), 'image')}.")
     if results["AP"] < 0:
         console.print(f"The {options.split} split has no objects, so AP cannot be measured.")
     if figure is not None:

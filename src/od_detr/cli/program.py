@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,12 +90,21 @@ def files_explained() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
+        if not _nobody_reads_output():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python prints when it ends
         raise Interrupted("stopped: nothing reads the output any more", 128 + 13) from error
     except OSError as error:
         if error.filename is None:
             raise
         raise InputError(f"{error.filename}: {error.strerror}; give another path") from error
+
+
+def _nobody_reads_output() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    asking = select.poll()
+    asking.register(1, 0)
+    return any(event & select.POLLERR for _, event in asking.poll(0))
 
 
 def run(words: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.folders import find_readers
 from od_detr.data.formats.choices import Choices
 from od_detr.data.headers.checks import are_few
-from od_detr.data.headers.header import OF_FILES
+from od_detr.data.headers.header import OF_FILES, OF_SIZES
 from od_detr.data.preparation.classes import given_classes, own_classes
 from od_detr.doctor.catalogue import KINDS
 from od_detr.doctor.checks.boxes import box_problems
@@ -30,7 +30,7 @@ Advance = Callable[[int], None]
 Progress = Callable[[int], AbstractContextManager[Advance]]
 ORDER = {"error": 0, "warning": 1, "note": 2}
 # What training finds before it begins, and leaves out if it is little.
-LEFT_OUT = OF_FILES - {"image-unreadable"} | {"image-exif-size", "image-wrong-size"}
+LEFT_OUT = OF_FILES - {"image-unreadable"} | OF_SIZES
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,17 @@ def test_a_few_unusable_images_of_many_are_left_out_unasked_and_named(
         open_data(options(data=str(forty), on_unreadable="stop"), Ranks())
 
 
+def test_the_way_out_is_named_for_an_image_of_another_size_too(
+    options: Options, forty: Path
+) -> None:
+    (missing,) = {f"{number:06d}.png" for number in range(40)} - {
+        file.name for file in (forty / "images" / "train").iterdir()
+    }
+    Image.new("RGB", (64, 64)).save(forty / "images" / "train" / missing)
+    with pytest.raises(InputError, match=r"says width 64.*; or give --on-unreadable skip"):
+        open_data(options(data=str(forty), on_unreadable="stop"), Ranks())
+
+
 def test_more_than_a_few_stop_the_run(options: Options, forty: Path) -> None:
     next((forty / "images" / "train").iterdir()).unlink()
     with pytest.raises(InputError, match="; or give --on-unreadable skip"):

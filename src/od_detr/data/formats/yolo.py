@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from od_detr.data.annotations import Annotations, Categories
+from od_detr.data.counts import counted
 from od_detr.data.findings import Finding, error, note, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
 from od_detr.data.formats.choices import files_in
@@ -90,7 +91,7 @@ def read_yolo(split: YoloSplit) -> Annotations:
     found += _unknown_classes(images, names, split)
     found += _loose_labels(split, used)
     if unlabelled:
-        problem = f"{unlabelled} images have no label file and count as images without objects"
+        problem = f"{counted(unlabelled, 'image')} without a label file, taken to show no object"
         found.append(note("no-label-file", split.file, problem, "nothing to do", unlabelled))
     categories = Categories(tuple(range(len(names))), tuple(names), ("",) * len(names))
     return assembled(split.file, "yolo", images, categories, found)

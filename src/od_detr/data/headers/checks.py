@@ -9,7 +9,7 @@ import numpy as np
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.findings import Finding, error, limited, raise_errors
-from od_detr.data.headers.header import OF_FILES, Header
+from od_detr.data.headers.header import OF_FILES, OF_SIZES, Header
 from od_detr.data.headers.scan import read_headers
 
 FEW, FEW_SHARE = 20, 0.05  # images of a split that a training leaves out unasked, at most
@@ -50,13 +50,14 @@ def usable(annotations: Annotations) -> tuple[Annotations, list[str]]:
 
 
 def raise_unless_usable(findings: Sequence[Finding]) -> None:
-    """Raises the first error; where an image's file is wrong, it names the option to do without.
+    """Raises the first error; where an image cannot be used, it names the option to do without.
 
     Raises:
         InputError: there is an error among the findings.
     """
-    files = any(each.code in OF_FILES for each in findings if each.severity == "error")
-    raise_errors(findings, "; or give --on-unreadable skip" if files else "")
+    codes = {each.code for each in findings if each.severity == "error"}
+    unusable = codes & (OF_FILES | OF_SIZES)
+    raise_errors(findings, "; or give --on-unreadable skip" if unusable else "")
 
 
 def header_findings(annotations: Annotations, headers: Sequence[Header]) -> list[Finding]:

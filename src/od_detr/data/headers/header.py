@@ -29,6 +29,9 @@ OF_FILES = frozenset(
     )
 )
 
+# Findings about an image whose size is not the one that is written.
+OF_SIZES = frozenset(("image-exif-size", "image-wrong-size"))
+
 
 class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the first bytes of an image file say, and the last ones of a JPEG or PNG.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from od_detr.data.annotations import Annotations, Categories
+from od_detr.data.counts import counted
 from od_detr.data.findings import Finding, error, note
 from od_detr.errors import InputError
 
@@ -77,7 +78,8 @@ def given_classes(
             "category-unknown",
             split.file,
             f"category {categories.ids[label]}",
-            f"name {name!r} has {counts[label]} boxes but is not a class of the training set",
+            f"name {name!r} has {counted(int(counts[label]), 'box')} but is not a class of the "
+            "training set",
             f"use the class names {', '.join(classes)}",
         )
         for label, name in enumerate(categories.names)
@@ -137,7 +139,7 @@ def subset(annotations: Annotations, names: Sequence[str]) -> Annotations:
     left = len(annotations.labels)
     chosen = _relabelled(annotations, [annotations.classes.index(name) for name in names])
     left -= len(chosen.labels)
-    problem = f"--classes leaves out {left} boxes of other classes"
+    problem = f"--classes leaves out {counted(int(left), 'box')} of other classes"
     return chosen.with_findings([note("classes", annotations.file, problem, "nothing to do", left)])
 
 

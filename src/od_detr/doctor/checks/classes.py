@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from od_detr.data.annotations import Annotations
+from od_detr.data.counts import counted
 from od_detr.doctor.problem import Problem, Split, of_boxes, of_classes, of_split
 
 RARE = 10
@@ -99,9 +100,11 @@ def split_problems(splits: Sequence[Split]) -> list[Problem]:
         objects = np.bincount(found.owners[~found.crowd], minlength=len(found.image_ids))
         without = int((objects == 0).sum())
         if split.name == "val" and len(objects) < FEW_IMAGES:
-            problems.append(of_split("split-small", split, f"{len(objects)} images"))
+            problems.append(of_split("split-small", split, counted(len(objects), "image")))
         if not objects.sum():
-            problems.append(of_split("split-empty", split, f"{len(objects)} images, no objects"))
+            problems.append(
+                of_split("split-empty", split, f"{counted(len(objects), 'image')}, no objects")
+            )
         elif without > len(objects) / 2:
             words = f"{without} of {len(objects)} images"
             problems.append(of_split("split-background", split, words))

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 
 from od_detr.architectures import ARCHITECTURES
 from od_detr.data.annotations import Annotations
+from od_detr.data.counts import counted
 from od_detr.data.transforms import Transform, fitted
 from od_detr.detectors.sizes import DinoSizes, Sizes
 from od_detr.doctor.checks.boxes import in_other_unit
@@ -45,7 +46,8 @@ def fit_problems(split: Split, image_size: int, model: Model | None) -> list[Pro
     if model is not None:
 
         def detail(image: int) -> str:
-            return f"{objects[image]} objects, {model.queries} queries of {model.name}"
+            shown = counted(int(objects[image]), "object")
+            return f"{shown}, {model.queries} queries of {model.name}"
 
         many = objects > model.queries
         few = (objects > CROWDED * model.queries) & ~many

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from od_detr.data.counts import counted
 from od_detr.doctor.diagnosis import Diagnosis
 from od_detr.doctor.problem import Problem
 
@@ -24,9 +25,10 @@ def summary(diagnosis: Diagnosis) -> list[str]:
     """What was examined, a line for each split."""
     looked = "decoded" if diagnosis.examination.decode else "headers read"
     return [
-        f"{split.name}: {split.annotations.format.upper()}, {len(split.annotations.image_ids)} "
-        f"images ({looked}), {len(split.annotations.labels)} boxes, "
-        f"{len(split.annotations.classes)} classes, in {split.annotations.file}"
+        f"{split.name}: {split.annotations.format.upper()}, "
+        f"{counted(len(split.annotations.image_ids), 'image')} ({looked}), "
+        f"{counted(len(split.annotations.labels), 'box')}, "
+        f"{counted(len(split.annotations.classes), 'class')}, in {split.annotations.file}"
         for split in diagnosis.splits
     ]
 
