@@ -10,6 +10,7 @@ import pytest
 import od_detr
 from od_detr import Detector
 from od_detr.errors import InputError, Interrupted
+from od_detr.inference.predictor import Predictor
 from od_detr.options import OptimizerOptions, TrainOptions
 
 
@@ -86,6 +87,13 @@ def test_evaluate_names_the_argument_that_was_meant() -> None:
     detector = Detector.__new__(Detector)
     with pytest.raises(InputError, match=r"^batch: no such argument; did you mean batch_size\?$"):
         detector.evaluate("data", batch=3)
+
+
+def test_predict_names_the_arguments_there_are() -> None:
+    detector = Detector.__new__(Detector)
+    detector.predictor = Predictor.__new__(Predictor)
+    with pytest.raises(InputError, match=r"^conf: no such argument; there are source, threshold,"):
+        detector.predict("street.jpg", conf=0.5)
 
 
 def test_what_trains_nothing_returns_no_detector(seen: list[TrainOptions]) -> None:

@@ -101,6 +101,11 @@ def mixed(untrained: Path, tmp_path: Path) -> tuple[Path, list[dict]]:
     return folder, results
 
 
+def test_a_detector_outside_a_run_does_not_know_its_data(untrained: Path) -> None:
+    with pytest.raises(InputError, match="does not say which data it was trained on; give --data"):
+        evaluate_run(untrained, device="cpu")
+
+
 @pytest.mark.slow
 def test_ap_is_what_predict_attains_at_every_batch_size(
     untrained: Path, mixed: tuple[Path, list[dict]]

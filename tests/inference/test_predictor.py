@@ -77,6 +77,19 @@ def test_an_array_an_image_and_a_tensor_are_detected_like_their_file(
         same(predictor.predict(source, 0.0), expected)
 
 
+def test_only_the_classes_asked_for_are_returned(predictor: Predictor, folder: Path) -> None:
+    whole, green = predictor.predict(folder / "1.png", 0.0), ["green"]
+    expected = whole[whole.class_id == 1]
+    assert 0 < len(expected) < len(whole)
+    same(predictor.predict(folder / "1.png", 0.0, classes=green), expected)
+    same(predictor.predict([folder / "1.png"], 0.0, classes=green)[0], expected)
+    found = dict(enumerate(predictor.predict(folder, 0.0, classes=green)))
+    same(found[1], expected)
+    assert found[1].metadata["path"] == str(folder / "1.png")
+    with pytest.raises(InputError, match=r"classes gren: .* did you mean green\?"):
+        predictor.predict(folder / "1.png", classes=["gren"])
+
+
 def test_lists_give_lists_and_folders_and_globs_generators_in_order(
     predictor: Predictor, folder: Path
 ) -> None:

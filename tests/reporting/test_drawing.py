@@ -105,6 +105,12 @@ def test_a_contact_sheet_shows_every_image_in_reading_order() -> None:
         (0, 0, 255),
         (255, 255, 255),
     ]
+    titled = contact_sheet([Image.new("RGB", (200, 90))] * 2, columns=2, titles=("a", "b"))
+    above = np.asarray(titled.convert("L"))[: titled.height - 90 - 8]
+    left, right = np.array_split(above, 2, axis=1)
+    assert left.min() < 128
+    assert right.min() < 128
+    assert (above[:4] == 255).all()
     assert contact_sheet([Image.new("L", (9, 9))], columns=4, gap=0).size == (9, 9)
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([])

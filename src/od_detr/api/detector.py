@@ -235,7 +235,12 @@ class Detector:
         return self.predictor.classes
 
     def predict(
-        self, source: Any, threshold: float | Literal["auto"] | None = None, batch_size: int = 4
+        self,
+        source: Any,
+        threshold: float | Literal["auto"] | None = None,
+        batch_size: int = 4,
+        classes: Sequence[str] | None = None,
+        **others: Any,
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
         """Detects objects in whatever shows something.
 
@@ -247,6 +252,8 @@ class Detector:
             threshold: lowest score that is returned, from 0 to 1. "auto" or None takes the one with
                 the highest F1 on the validation set of the run, or 0.3 if none was measured.
             batch_size: most images that are computed together.
+            classes: names of the classes to return; None returns all.
+            **others: refused, with the nearest name that is known.
 
         Returns:
             supervision.Detections, best first: pixel xyxy inside the image, scores, class ids,
@@ -254,19 +261,25 @@ class Detector:
             folder, a glob, or the frames of a video or camera.
 
         Raises:
-            InputError: an image that cannot be read, an address, or a threshold out of range.
+            InputError: an image that cannot be read, an address, a threshold out of range, a class
+                that the detector does not know, or an unknown argument.
         """
-        return self.predictor.predict(source, threshold, batch_size)
+        _check_names(others, self.predictor.predict)
+        return self.predictor.predict(source, threshold, batch_size, classes)
 
     def evaluate(
-        self, data: str | Path, split: Literal["train", "val", "test"] = "val", **options: Any
+        self,
+        data: str | Path | None = None,
+        split: Literal["train", "val", "test"] = "val",
+        **options: Any,
     ) -> dict[str, Any]:
         """The 12 COCO metrics by name, `per_class` AP, and what a threshold gives.
 
         See `od_detr.evaluation.analysis.analysed` for all keys. It adds the `confusion` matrix.
 
         Args:
-            data: folder of labelled images in COCO, YOLO or Pascal VOC layout.
+            data: folder of labelled images in COCO, YOLO or Pascal VOC layout; None takes the one
+                that the run was trained on.
             split: part of the data.
             **options: `threshold`, `batch_size`, `image_size`, `device` and the other arguments of
                 `od_detr.inference.evaluate.evaluate_run`.
@@ -279,7 +292,8 @@ class Detector:
         from od_detr.integrations.weights.hub import as_source
 
         _check_names(options, evaluate_run)
-        return evaluate_run(Path(as_source(self.source)), Path(data), split, **options)
+        folder = None if data is None else Path(data)
+        return evaluate_run(Path(as_source(self.source)), folder, split, **options)
 
 
 def _check_names(given: Mapping[str, Any], function: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from od_detr.cli.command import (
     weights_option,
 )
 from od_detr.errors import InputError
-from od_detr.options.fields import REQUIRED, option
+from od_detr.options.fields import option
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
@@ -24,8 +24,11 @@ class EvaluateOptions:
     """Compute the COCO metrics, precision and recall, and the kinds of error on labelled data."""
 
     run: str = run_option()
-    data: str = option(
-        REQUIRED, "Folder of labelled images: COCO, YOLO or Pascal VOC.", metavar="DIR"
+    data: str | None = option(
+        None,
+        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
+        metavar="DIR",
+        shown="that of the run",
     )
     split: Literal["train", "val", "test"] = option(
         "val", "Part of the data to evaluate on.", known_as=("task", "set", "subset")
@@ -92,7 +95,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     figure = _picture(options.figure)
     results = evaluate_run(
         Path(options.run),
-        Path(options.data),
+        None if options.data is None else Path(options.data),
         options.split,
         weights=options.weights,
         image_size=options.image_size,

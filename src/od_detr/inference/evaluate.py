@@ -33,7 +33,7 @@ from od_detr.run_files import RunFiles
 
 def evaluate_run(
     run: Path,
-    data: Path,
+    data: Path | None = None,
     split: Literal["train", "val", "test"] = "val",
     *,
     weights: str = "best",
@@ -58,7 +58,7 @@ def evaluate_run(
 
     Args:
         run: folder of a run or of a saved detector.
-        data: the data set's folder.
+        data: the data set's folder; None takes the one that the run was trained on.
         split: the part of it.
         weights: which of the run's weights, as in `od-detr evaluate --weights`.
         image_size: short side of the images in pixels; None for that of training.
@@ -77,6 +77,7 @@ def evaluate_run(
         InputError: the run or the data cannot be used, or `output` cannot be written.
     """
     detector, config = open_run(run, weights)
+    data = data_of(run) if data is None else data
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
     reading = Reading(open_split(data, split, run_choices(run, data)), on_unreadable)
     dataset = CocoDataset(reading.annotations, transform)
@@ -111,6 +112,18 @@ def write_results(evaluator: CocoEvaluator, output: Path) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"--output {output}: cannot be written ({reason})") from error
+
+
+def data_of(run: Path) -> Path:
+    """The folder that a run was trained on, as its `config.yaml` says.
+
+    Raises:
+        InputError: it is no run, or its `config.yaml` has an unknown option or a wrong value.
+    """
+    files = RunFiles.of(run)
+    if not files.is_run:
+        raise InputError(f"{run}: does not say which data it was trained on; give --data DIR")
+    return Path(from_values(TrainOptions, read_config(TrainOptions, files.config)).data)
 
 
 def run_choices(run: Path, data: Path) -> Choices:

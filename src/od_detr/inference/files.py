@@ -20,7 +20,7 @@ from od_detr.inference.outputs.output import Found, Output
 from od_detr.inference.outputs.pictures import Pictures
 from od_detr.inference.outputs.table import Table
 from od_detr.inference.outputs.videos import Videos, video_name
-from od_detr.inference.predictor import Predictor
+from od_detr.inference.predictor import Predictor, labels_of, of_classes
 from od_detr.inference.progress import with_bar
 from od_detr.inference.sources import find_media, pixels_of, unique_stems
 from od_detr.inference.videos import (
@@ -31,7 +31,6 @@ from od_detr.inference.videos import (
     is_video,
     number_of_frames,
 )
-from od_detr.options.names import nearest
 
 DETECTIONS = "detections.json"
 PARENTS = 3  # a data set's folder is at most this far above its images
@@ -101,31 +100,11 @@ def predict_files(
             found = predictor.predict_all([each.pixels for each in chunk], threshold)
             images += len(chunk)
             for seen, detections in zip(chunk, found, strict=True):
-                kept = _of_classes(detections, labels)
+                kept = of_classes(detections, labels)
                 for each in outputs:
                     each.add(replace(seen, detections=kept))
     done = {"images": images, "detections": results.count, "output": str(output)}
     return done | {"skipped": skipped}
-
-
-def labels_of(names: Sequence[str] | None, classes: Sequence[str]) -> list[int] | None:
-    """The class ids of some class names; None for None.
-
-    Raises:
-        InputError: a name that the detector does not know.
-    """
-    for name in names or ():
-        if name not in classes:
-            near = nearest(name, classes)
-            hint = f"did you mean {near}?" if near else f"known are {', '.join(classes[:20])}"
-            raise InputError(f"--classes {name}: the detector has no such class; {hint}")
-    return None if names is None else [classes.index(name) for name in names]
-
-
-def _of_classes(detections: Any, labels: list[int] | None) -> Any:
-    import numpy as np
-
-    return detections if labels is None else detections[np.isin(detections.class_id, labels)]
 
 
 def _outputs(folder: Path, classes: Sequence[str], wanted: Wanted) -> Iterator[Output]:

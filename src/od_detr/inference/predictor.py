@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from jaxtyping import UInt8
@@ -37,6 +37,7 @@ from od_detr.inference.videos import (
     number_of_frames,
 )
 from od_detr.integrations.weights.opening import open_weights
+from od_detr.options.names import nearest
 from od_detr.run_files import RunFiles
 from od_detr.structures import Batch
 
@@ -123,7 +124,11 @@ class Predictor:
             return self.detector.detect(batch.to(self.device))
 
     def predict(
-        self, source: Any, threshold: float | Literal["auto"] | None = None, batch_size: int = 4
+        self,
+        source: Any,
+        threshold: float | Literal["auto"] | None = None,
+        batch_size: int = 4,
+        classes: Sequence[str] | None = None,
     ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
         """Detections, best first, with scores, class ids, and class names in `.data`.
 
@@ -139,6 +144,7 @@ class Predictor:
             threshold: lowest score that is returned, from 0 to 1; "auto" or None takes the
                 detector's own.
             batch_size: most images that are computed together.
+            classes: names of the classes to return; None returns all.
 
         Returns:
             Detections of an image, a list of them for a list or a batch, and a generator for the
@@ -147,9 +153,21 @@ class Predictor:
             standard error and has none.
 
         Raises:
-            InputError: an image that cannot be read, an address, or a threshold out of range.
+            InputError: an image that cannot be read, an address, a threshold out of range, or a
+                class that the detector does not know.
         """
-        threshold = self.chosen(threshold)
+        labels = labels_of(classes, self.classes)
+        found = self._found(source, self.chosen(threshold), batch_size)
+        if isinstance(found, Iterator):
+            return (of_classes(each, labels) for each in found)
+        if isinstance(found, list):
+            return [of_classes(each, labels) for each in found]
+        return of_classes(found, labels)
+
+    def _found(
+        self, source: Any, threshold: float, batch_size: int
+    ) -> supervision.Detections | list[supervision.Detections] | Iterator[supervision.Detections]:
+        """What `predict` returns, of all classes."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number from 1 on (got {batch_size!r})")
         if is_video(source):
@@ -251,6 +269,31 @@ class Predictor:
             class_id=labels,
             data={"class_name": np.array([self.classes[label] for label in labels], dtype=str)},
         )
+
+
+def labels_of(names: Sequence[str] | None, classes: Sequence[str]) -> list[int] | None:
+    """The class ids of some class names; None for None.
+
+    Raises:
+        InputError: a name that the detector does not know.
+    """
+    for name in names or ():
+        if name not in classes:
+            near = nearest(name, classes)
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(classes[:20])}"
+            raise InputError(f"classes {name}: the detector has no such class; {hint}")
+    return None if names is None else [classes.index(name) for name in names]
+
+
+def of_classes(
+    detections: supervision.Detections, labels: Sequence[int] | None
+) -> supervision.Detections:
+    """The detections of these class ids; None keeps all."""
+    import numpy as np
+
+    if labels is None or detections.class_id is None:
+        return detections
+    return cast("supervision.Detections", detections[np.isin(detections.class_id, labels)])
 
 
 def _pixels_or_none(file: Path) -> UInt8[Tensor, "3 H W"] | None:

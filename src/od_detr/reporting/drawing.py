@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import supervision
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 # An image whose longer side is shorter than this is enlarged, so that its labels can be read.
 SMALLEST_SIDE = 512
@@ -80,13 +80,16 @@ def draw(
     return texts.annotate(boxes.annotate(picture, found), found, labels=labels)
 
 
-def contact_sheet(images: Sequence[Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
+def contact_sheet(
+    images: Sequence[Image.Image], columns: int = 4, gap: int = 8, titles: Sequence[str] = ()
+) -> Image.Image:
     """The images row by row on white, each centred in a cell as large as the largest image.
 
     Args:
         images: at least one.
         columns: most images in a row.
         gap: pixels between two cells.
+        titles: one for each column, written above it.
 
     Raises:
         ValueError: there are no images.
@@ -96,10 +99,15 @@ def contact_sheet(images: Sequence[Image.Image], columns: int = 4, gap: int = 8)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     width, height = max(image.width for image in images), max(image.height for image in images)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    head = round(width / 20) + gap if titles else 0
+    size = (columns * (width + gap) + gap, rows * (height + gap) + gap + head)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, max(8, round(width / 24)))
+    for column, title in enumerate(titles):
+        pen.text((gap + column * (width + gap) + width / 2, gap), title, "black", font, "ma")
     for number, image in enumerate(images):
         row, column = divmod(number, columns)
         left = gap + column * (width + gap) + (width - image.width) // 2
-        top = gap + row * (height + gap) + (height - image.height) // 2
+        top = head + gap + row * (height + gap) + (height - image.height) // 2
         sheet.paste(image.convert("RGB"), (left, top))
     return sheet

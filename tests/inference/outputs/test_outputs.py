@@ -173,7 +173,7 @@ def test_only_the_chosen_classes_are_written(finder: Finder, image: Path, tmp_pa
     wanted = Wanted(classes=["a/b"], yolo=True)
     assert predict_files(finder, [str(image)], tmp_path / "out", wanted)["detections"] == 1
     assert (tmp_path / "out" / "labels" / "ramp.txt").read_text().startswith("1 ")
-    with pytest.raises(InputError, match=r"--classes rad: .*did you mean red"):
+    with pytest.raises(InputError, match=r"classes rad: .*did you mean red"):
         predict_files(finder, [str(image)], tmp_path / "out", Wanted(classes=["rad"]))
 
 

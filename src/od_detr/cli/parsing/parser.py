@@ -61,6 +61,7 @@ def parse(name: str, options: type, arguments: Sequence[str], reads_config: bool
     given = _read(name, options, arguments, reads_config)
     configs = [*_configs_of_runs(options, given), *given.configs]
     values = _from_files(options, configs) | given.values | _positional(options, given)
+    _check_assignments(options, given)
     values = with_continued(options, values)
     absent = missing(options, values)
     if absent:
@@ -138,6 +139,20 @@ def _positional(options: type, given: Given) -> dict[str, Any]:
     if left:
         raise _stray(options, left[0], given.values)
     return values
+
+
+def _check_assignments(options: type, given: Given) -> None:
+    """Refuses `model=x` as the value of an option without a name, unless there is such a file.
+
+    Raises:
+        InputError: how the option is written.
+    """
+    known = {name for each in options_of(options).values() for name in each.about.known_as}
+    for word in given.bare:
+        key, equals, _ = word.partition("=")
+        is_option = known_name(options, key) is not None or key in known
+        if equals and is_option and not Path(word).exists():
+            raise _stray(options, word, given.values)
 
 
 def _stray(options: type, word: str, given: Mapping[str, Any]) -> InputError:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from od_detr.errors import InputError
 from od_detr.files import read_json
-from od_detr.run_files import DETECTOR_CONFIG, WEIGHTS
+from od_detr.run_files import DETECTOR_CONFIG, WEIGHTS, RunFiles
 from od_detr.weight_files import check_finite, read_pickled, read_safetensors
 
 # Keys under which training scripts store weights. Trained weights come before their moving average.
@@ -78,6 +78,10 @@ def read_foreign_checkpoint(source: Path) -> Checkpoint:
 
 
 def _read_directory(directory: Path) -> Checkpoint:
+    if RunFiles.of(directory).is_run:
+        raise InputError(
+            f"{directory}: is a run of this package; give --to huggingface, or use it as it is"
+        )
     config = _read_json(directory / DETECTOR_CONFIG)
     for name in SINGLE_FILES:
         index = directory / f"{name}.index.json"

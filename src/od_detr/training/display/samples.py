@@ -62,4 +62,5 @@ def draw_samples(
         )
         pictures += [draw(pixels, objects, val.classes), draw(pixels, best, truth.names)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(pictures, columns=2).save(output, compress_level=1)
+    sheet = contact_sheet(pictures, columns=2, titles=("labels", "detections"))
+    sheet.save(output, compress_level=1)

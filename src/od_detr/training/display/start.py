@@ -27,8 +27,9 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
     processes = f" x {place.world_size} processes" if place.world_size > 1 else ""
     start = f"from epoch {parts.epoch + 1}, " if 0 < parts.epoch < options.total_epochs else ""
     drop = f", divided by 10 after epoch {options.drop_epoch}" if options.drops else ""
+    absent = ", no GPU was found" if (options.device, device.type) == ("auto", "cpu") else ""
     return [
-        f"device:   {described_device(device)}{processes}, {arithmetic}",
+        f"device:   {described_device(device)}{processes}, {arithmetic}{absent}",
         f"data:     {len(parts.train)} training and {counted(len(parts.val), 'validation image')}, "
         f"{counted(len(parts.train.classes), 'class')}, short side {options.short_side} px",
         f"network:  {options.model} with {options.backbone}, {sum(sizes) / 1e6:.1f} M parameters, "
