@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from od_detr.device_memory import advice, memory_explained
 from od_detr.errors import InputError
-from od_detr.options import TrainOptions
+from od_detr.options import MAY_CHANGE_ON_RESUME, TrainOptions, flag_name
 
 OPTIONS = TrainOptions(data="data", output="nowhere", batch_size=6, accumulate=2, image_size=800)
 
@@ -31,6 +33,15 @@ def test_the_smaller_batch_is_made_up_for(batch_size: int) -> None:
     size, steps = map(int, re.findall(r"give --batch-size (\d+) --accumulate (\d+)", text)[0])
     assert size < batch_size
     assert size * steps == 2 * batch_size
+
+
+def test_a_run_that_was_saved_is_told_only_what_may_change(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").touch()
+    line = advice(replace(OPTIONS, output=str(tmp_path)))
+    assert line.endswith(f"; with --resume the run continues from {tmp_path / 'last.ckpt'}")
+    shares = {"--batch-size", "--accumulate"}
+    free = {f"--{flag_name(name)}" for name in MAY_CHANGE_ON_RESUME}
+    assert set(re.findall(r"--[\w-]+", line)) <= shares | free
 
 
 def test_a_batch_of_one_cannot_be_smaller() -> None:

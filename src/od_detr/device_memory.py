@@ -27,8 +27,8 @@ def memory_explained(options: TrainOptions) -> Iterator[None]:
 
 def advice(options: TrainOptions) -> str:
     """One line: what was too large, `remedies`, and what is saved."""
-    last = RunFiles.of(options.output).last
-    end = f"; {last} holds what was trained before" if last.exists() else ""
+    files = RunFiles.of(options.output)
+    end = f"; with --resume the run continues from {files.last}" if files.is_saved else ""
     full = f"--batch-size {options.device_batch}: the device's memory is full"
     return f"{full}; give {remedies(options)}{end}"
 
@@ -37,13 +37,14 @@ def remedies(options: TrainOptions) -> str:
     """Options that about halve the memory of a step.
 
     A smaller batch is made up for by accumulation. A step's memory grows with the pixels, so that
-    images of 0.7 times the side need half of it.
+    images of 0.7 times the side need half of it. A run that is continued keeps its image size.
     """
     ways = []
     smaller = largest_divisor(options.device_batch)
     if (times := options.device_batch // smaller) > 1:
         ways.append(f"--batch-size {smaller} --accumulate {times * options.accumulate}")
-    ways.append(f"--image-size {max(32, round(options.short_side * 0.7 / 32) * 32)}")
+    if not RunFiles.of(options.output).is_saved:
+        ways.append(f"--image-size {max(32, round(options.short_side * 0.7 / 32) * 32)}")
     if not options.checkpoint_encoder:
         ways.append("--checkpoint-encoder")
     if options.precision == "32":

@@ -125,8 +125,9 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
         if len(folders) != 1:
             break
         folder = folders[0]
+    names = ", ".join(coco_patterns("train")[:5:2])
     raise InputError(
-        f"{data}: no annotations found; looked for COCO ({', '.join(coco_patterns('train'))}, a "
-        "single JSON file), YOLO (data.yaml, images and labels folders) and Pascal VOC "
-        "(Annotations/*.xml); give the data set's folder"
+        f"{data}: no annotations found; looked for COCO ({names}, ...), YOLO (data.yaml, or images "
+        "and labels folders) and Pascal VOC (Annotations/*.xml); give the data set's folder, in a "
+        "layout of docs/data.md"
     )
