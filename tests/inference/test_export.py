@@ -15,12 +15,14 @@ import pytest
 import torch
 from PIL import Image
 from tests.docs.test_examples import ROOT, blocks
+from torch import nn
 
 from od_detr import Detector
 from od_detr.cli import main
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.inference import export
+from od_detr.inference.predictor import Predictor
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -113,13 +115,17 @@ def test_a_batch_of_another_size_gives_what_pytorch_gives(folder: Path) -> None:
 def test_a_file_that_gives_other_results_is_not_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = Detector.from_pretrained(saved("deformable-detr-plus", tmp_path), device="cpu")
+    source = saved("deformable-detr-plus", tmp_path)
+    detector = Detector(source, Predictor.from_run(source, device="cpu", precision="bf16"))
+
+    def recorded(network: nn.Module) -> SimpleNamespace:
+        assert {each.dtype for each in network.parameters()} == {torch.float32}
+        return SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=save)
 
     def save(file: Path, external_data: bool) -> None:
         file.write_bytes(b"new")
 
-    wrong = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=save)
-    monkeypatch.setattr(export, "_recorded", lambda network: wrong)
+    monkeypatch.setattr(export, "_recorded", recorded)
     monkeypatch.setattr(export, "compared", lambda *_: export.Comparison(0.5, agreeing=1.0))
     file = tmp_path / "new.onnx"
     file.write_bytes(b"old")

@@ -225,8 +225,12 @@ class Detector:
                 written.
         """
         from od_detr.inference.export import export_onnx
+        from od_detr.inference.predictor import Predictor
+        from od_detr.integrations.weights.hub import as_source
 
-        export_onnx(self.predictor, Path(file))
+        # The predictor at hand may be on a GPU, or in bfloat16.
+        exact = Predictor.from_run(as_source(self.source), device="cpu", precision="32")
+        export_onnx(exact, Path(file))
         return Path(file)
 
     @property

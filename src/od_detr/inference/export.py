@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from od_detr.detectors import DetectionTransformer, best_pairs
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, make_directory, writing
-from od_detr.inference.precision import prepare
 from od_detr.inference.predictor import Predictor
 from od_detr.structures import Batch, Targets
 
@@ -23,6 +22,7 @@ OPSET = 18
 TRACED = (2, 3, 256, 320)
 """Shape of the pixels that the network is recorded with; the file takes any other."""
 MOST_DIFFERENT = 1e-2
+"""A file whose scores differ by more is wrong: rounding moves them by about 1e-7."""
 OUTPUTS = ("boxes", "scores", "labels")
 
 
@@ -69,7 +69,7 @@ def export_onnx(predictor: Predictor, file: Path) -> Comparison:
     holds the class names, the image size and the threshold.
 
     Args:
-        predictor: the detector.
+        predictor: the detector, on the CPU and in float32.
         file: the file to write. An older one is replaced.
 
     Raises:
@@ -77,7 +77,7 @@ def export_onnx(predictor: Predictor, file: Path) -> Comparison:
         RuntimeError: the file gives other scores than the detector. It is removed.
     """
     _check_installed()
-    network = PixelsToDetections(prepare(predictor.detector, "32").cpu()).eval()
+    network = PixelsToDetections(predictor.detector).eval()
     size = predictor.transform.image_size
     # The place is tried before the network is recorded, which takes minutes.
     with writing(file):
