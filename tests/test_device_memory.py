@@ -27,6 +27,14 @@ def test_running_out_of_memory_is_one_line_with_options_that_need_less() -> None
     )
 
 
+def test_a_full_host_is_told_like_a_full_gpu() -> None:
+    with pytest.raises(InputError, match="memory is full; give --batch-size 3"):  # noqa: SIM117
+        with memory_explained(OPTIONS):
+            torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(InputError, match="memory is full"), memory_explained(OPTIONS):
+        raise MemoryError
+
+
 @pytest.mark.parametrize("batch_size", [2, 6, 9, 16])
 def test_the_smaller_batch_is_made_up_for(batch_size: int) -> None:
     text = advice(TrainOptions(data="", output="nowhere", batch_size=batch_size, accumulate=2))

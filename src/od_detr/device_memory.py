@@ -21,8 +21,16 @@ def memory_explained(options: TrainOptions) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_full(error):
+            raise
         raise InputError(advice(options)) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error reports that memory is full, of a GPU or of the host."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def advice(options: TrainOptions) -> str:
@@ -39,8 +47,7 @@ def remedies(options: TrainOptions) -> str:
     A smaller batch is made up for by accumulation. A step's memory grows with the pixels, so that
     images of 0.7 times the side need half of it. A run that is continued keeps its image size.
     """
-    ways = []
-    smaller = largest_divisor(options.device_batch)
+    ways, smaller = [], largest_divisor(options.device_batch)
     if (times := options.device_batch // smaller) > 1:
         ways.append(f"--batch-size {smaller} --accumulate {times * options.accumulate}")
     if not RunFiles.of(options.output).is_saved:

@@ -66,6 +66,10 @@ def test_a_process_does_not_search_for_cycles_before_it_ends() -> None:
     assert result.stdout.splitlines()[-1] == "True"
 
 
+def test_help_of_a_command_is_its_own(od_detr: Command) -> None:
+    assert od_detr("help", "predict").out == od_detr("predict", "--help").out
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_option_of_a_command_is_explained_as_it_is_typed(name: str, od_detr: Command) -> None:
     for flag in ("--help", "-h", "--help-all"):

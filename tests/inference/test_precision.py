@@ -135,3 +135,11 @@ def test_knowing_that_nothing_is_padded_changes_no_prediction(
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="--precision 8"):
         choose_precision("8", CPU)
+
+
+def test_full_memory_is_one_line_and_other_errors_pass() -> None:
+    with pytest.raises(InputError, match="memory is full; give a smaller --batch-size"):  # noqa: SIM117
+        with computing("32", torch.device("cpu")):
+            torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shapes"), computing("32", torch.device("cpu")):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)

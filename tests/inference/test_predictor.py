@@ -114,6 +114,8 @@ def test_a_folder_tells_its_files_and_goes_on_after_a_broken_one(
     found = list(predictor.predict(tmp_path, 0.0, batch_size=2))
     assert [Path(each.metadata["path"]).name for each in found] == [f"{n}.png" for n in range(4)]
     assert len(found[2]) == 0
+    assert "2.png" in found[2].metadata["error"]
+    assert ["error" in each.metadata for each in found] == [False, False, True, False]
     for name, each in ((0, found[0]), (1, found[1]), (3, found[3])):
         same(each, predictor.predict(folder / f"{name}.png", 0.0))
     said = capsys.readouterr().err

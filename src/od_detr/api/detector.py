@@ -97,6 +97,9 @@ class Detector:
             )
         self.source, self.predictor = source, predictor
 
+    def __repr__(self) -> str:
+        return f"Detector({str(self.source)!r}, {len(self.classes)} classes)"
+
     @staticmethod
     def create(model: str = "deformable-detr-plus", **options: Any) -> NewDetector:
         """A new detector, to be trained with `fit`.

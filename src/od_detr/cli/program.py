@@ -114,6 +114,8 @@ def run(words: Sequence[str]) -> int:
         InputError: the command or an option is unknown or wrong.
     """
     name, arguments = (words[0], words[1:]) if words else ("--help", [])
+    if name == "help" and arguments and arguments[0] in COMMANDS:
+        return _run_command(arguments[0], ["--help"])
     if name in ("--help", "-h", "help"):
         print(overview())
     elif name == "--version":

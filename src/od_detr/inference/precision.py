@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.detectors import DetectionTransformer
+from od_detr.device_memory import is_full
 from od_detr.errors import InputError
 from od_detr.nn.backbone import FrozenNorm
 
@@ -39,12 +42,22 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "bf16" if native else "32"
 
 
-def computing(precision: str, device: torch.device) -> torch.autocast:
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
     """The context to run a prepared detector in.
 
     Boxes, scores and sampling places are float32 in any.
+
+    Raises:
+        InputError: the memory does not suffice.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_full(error):
+            raise
+        raise InputError("the device's memory is full; give a smaller --batch-size") from error
 
 
 def prepare(detector: DetectionTransformer, precision: str) -> DetectionTransformer:

@@ -150,7 +150,7 @@ class Predictor:
             Detections of an image, a list of them for a list or a batch, and a generator for the
             frames of a video or camera, or for a folder or a glob in the order of file names. Those
             of a folder have the file in `.metadata["path"]`; a file that cannot be read is named on
-            standard error and has none.
+            standard error, and its empty result has the reason in `.metadata["error"]`.
 
         Raises:
             InputError: an image that cannot be read, an address, a threshold out of range, or a
@@ -229,12 +229,15 @@ class Predictor:
 
         remaining = iter(with_bar(files, len(files)) if len(files) > batch_size else files)
         while chunk := list(islice(remaining, batch_size)):
-            images = [_pixels_or_none(file) for file in chunk]
-            read = (image for image in images if image is not None)
-            found = iter(self.predict_all(list(read), threshold))
+            images = [_pixels_or_error(file) for file in chunk]
+            read = [image for image in images if not isinstance(image, InputError)]
+            found = iter(self.predict_all(read, threshold))
             for file, image in zip(chunk, images, strict=True):
-                detections = supervision.Detections.empty() if image is None else next(found)
+                broken = isinstance(image, InputError)
+                detections = supervision.Detections.empty() if broken else next(found)
                 detections.metadata["path"] = str(file)
+                if broken:
+                    detections.metadata["error"] = str(image)
                 yield detections
 
     def _sample(self, pixels: UInt8[Tensor, "3 H W"]) -> Sample:
@@ -296,12 +299,12 @@ def of_classes(
     return cast("supervision.Detections", detections[np.isin(detections.class_id, labels)])
 
 
-def _pixels_or_none(file: Path) -> UInt8[Tensor, "3 H W"] | None:
+def _pixels_or_error(file: Path) -> UInt8[Tensor, "3 H W"] | InputError:
     try:
         return pixels_of(file)
     except InputError as error:
         print(f"skipped: {error}", file=sys.stderr)
-        return None
+        return error
 
 
 def check_threshold(threshold: float) -> None:

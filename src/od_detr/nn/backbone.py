@@ -307,11 +307,19 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--backbone-weights imagenet: the weights of {name} cannot be fetched "
-            f"({type(error).__name__}); connect to the hub once, or give --backbone-weights FILE "
-            "or none"
+            f"({type(error).__name__}); connect to the hub once, or download them elsewhere from "
+            f"{_page(name)} and give --backbone-weights FILE, or none"
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def _page(name: str) -> str:
+    """Where the weights of a timm model can be downloaded."""
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not (known.hf_hub_id or known.url):
+        return "where timm's documentation says"
+    return f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else f"{known.url}"
 
 
 class _OfflineUnlessReachable:

@@ -60,11 +60,18 @@ def test_a_run_a_saved_detector_and_a_hugging_face_folder_are_the_same_detector(
     facts = {"category_ids": [2, 5], "image_size": 96}
     save_detector(detector, run / "best", ["green", "red"], **facts)
     convert_to_huggingface(run, tmp_path / "theirs")
-    for source in (run, run / "best", tmp_path / "theirs", str(tmp_path / "theirs")):
+    weights = run / "best" / "model.safetensors"
+    for source in (run, run / "best", weights, tmp_path / "theirs", str(tmp_path / "theirs")):
         opened, config = open_weights(source)
         assert same(opened, detector)
         assert {name: config[name] for name in facts} == facts
         assert config["classes"] == ["green", "red"]
+
+
+def test_a_checkpoint_for_continuing_names_its_run(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(InputError, match=r"last\.ckpt: is for continuing.*; give its run, "):
+        open_weights(tmp_path / "last.ckpt")
 
 
 @pytest.mark.slow

@@ -56,8 +56,9 @@ def test_pretrained_weights_that_cannot_be_had_are_said_as_training_says_it(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"^--backbone-weights imagenet: .*cannot be fetched"):
+    with pytest.raises(InputError, match=r"^--backbone-weights imagenet: .*from https://") as said:
         dry_run(options(backbone="resnet18", backbone_options={}, backbone_weights="imagenet"))
+    assert "https://huggingface.co/timm/resnet18.tv_in1k and give --backbone-w" in str(said.value)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,3 +162,6 @@ def test_the_opening_names_device_data_network_schedule_cost_and_output(
     assert "0:00" in text
     assert str(parts.plan.files.directory) in text
     assert max(map(len, text.splitlines())) < 200
+    assert "does not suffice" not in text
+    too_large = replace(cost, bytes=10**15)
+    assert "does not suffice: give --batch-size 2" in "\n".join(opening_lines(parts, too_large))

@@ -10,7 +10,13 @@ from od_detr.errors import InputError
 from od_detr.files import read_json
 from od_detr.integrations.weights.convert import converted
 from od_detr.integrations.weights.hub import ON_COCO, as_source, downloaded, is_hub_name
-from od_detr.run_files import DETECTOR_CONFIG, saved_detector
+from od_detr.run_files import (
+    DETECTOR_CONFIG,
+    WEIGHTS,
+    RunFiles,
+    is_saved_detector,
+    saved_detector,
+)
 
 
 def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, Any]]:
@@ -35,6 +41,13 @@ def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, An
         raise InputError(
             f"{source}: no such file or directory; give a run, a saved detector, a checkpoint, or "
             f"for a Hugging Face repository {hub}"
+        )
+    if path.name == WEIGHTS and is_saved_detector(path.parent):
+        path = path.parent
+    if path == RunFiles(path.parent).last:
+        raise InputError(
+            f"{path}: is for continuing a training; give its run, {path.parent}, with --weights "
+            "online or teacher for the last weights"
         )
     if path.is_dir() and not _is_hugging_face(path):
         return load_detector(saved_detector(path))

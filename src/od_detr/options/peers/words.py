@@ -37,12 +37,15 @@ ELSEWHERE = {
     "fraction": "training always takes all images; --classes and another --data leave some out",
 }
 # Values that belong to another command.
-VALUES_ELSEWHERE = {"onnx": "; `od-detr export` writes ONNX files"}
+READ_ONNX = "; it reads ONNX files, see docs/export.md"
+VALUES_ELSEWHERE = {
+    "onnx": "; `od-detr export` writes ONNX files",
+    "openvino": READ_ONNX,
+    "tensorrt": READ_ONNX,
+    "engine": f"{READ_ONNX} (trtexec --onnx)",
+}
 # Words of other packages for values of ours.
 MEANT = {
-    "engine": "onnx",
-    "tensorrt": "onnx",
-    "openvino": "onnx",
     "mosaic": "strong",
     "gpu": "cuda",
     "0": "cuda",

@@ -62,15 +62,11 @@ def with_batch_size(plan: Plan, frozen: bool | None = None) -> Plan:
     images, share, held = by_trial(alone, lambda trial: shared(trial, place.world_size), frozen)
     batch = max(1, held)
     accumulate = options.accumulate * share // batch
-    few = (
-        f" (an epoch of {counted(images, 'image')} should have {STEPS} steps)"
-        if images < TOTAL * STEPS
-        else ""
-    )
+    few = f"an epoch has only {counted(images, 'image')}, so " if images < TOTAL * STEPS else ""
+    holds = "at once" if held == share else f"of which its memory holds {held} at once"
     say(
-        f"--batch-size auto: each device gets {counted(share, 'image')} for a step{few}, and its "
-        f"memory holds {held} of {share} at once, so --batch-size is {batch} and --accumulate "
-        f"{accumulate}"
+        f"--batch-size auto: {few}each device gets {counted(share, 'image')} for a step, {holds}: "
+        f"--batch-size is {batch} and --accumulate {accumulate}"
     )
     return replace(plan, options=replace(options, batch_size=batch, accumulate=accumulate))
 

@@ -7,6 +7,7 @@ import os
 import torch
 
 from od_detr.data.counts import counted
+from od_detr.device_memory import remedies
 from od_detr.devices import described_arithmetic
 from od_detr.training.cost.estimate import Estimate
 from od_detr.training.display.pace import duration
@@ -40,7 +41,7 @@ def opening_lines(parts: Parts, estimate: Estimate | None) -> list[str]:
         f"rate:     {options.opt.lr:g}{drop}",
         f"done:     nothing is left to train after {epochs}; give more with --epochs"
         if parts.is_finished
-        else f"cost:     {described_cost(estimate, device)}",
+        else f"cost:     {described_cost(estimate, device)}{shortage(parts, estimate)}",
         f"output:   {files.directory} ({files.config.name}, {files.metrics.name}, "
         f"{files.best.name}/, {files.last.name})",
     ]
@@ -66,6 +67,15 @@ def described_cost(estimate: Estimate | None, device: torch.device) -> str:
         f"{time} (h:mm:ss) without loading images, "
         f"{memory_used(estimate, device) / 1e9:.1f} GB{limit} memory"
     )
+
+
+def shortage(parts: Parts, estimate: Estimate | None) -> str:
+    """What to give where a run takes more memory than the device has."""
+    device = parts.fabric.device
+    present = memory_of(device)
+    if estimate is None or present is None or memory_used(estimate, device) <= present:
+        return ""
+    return f", which does not suffice: give {remedies(parts.options)}"
 
 
 def memory_used(estimate: Estimate, device: torch.device) -> int:
