@@ -78,6 +78,17 @@ def cut(format_name: str) -> Callable[[Plants, dict[str, Any]], None]:
     return spoil
 
 
+def spoiled_inside(plants: Plants, entry: dict[str, Any]) -> None:
+    """A PNG whose ends are whole, with other bytes in the middle."""
+    buffer = io.BytesIO()
+    with Image.open(plants.path(entry)) as image:
+        image.save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    plants.path(entry).write_bytes(data)
+
+
 def resized(width: int, height: int) -> Callable[[Plants, dict[str, Any]], None]:
     """An image of another size, and an entry that says so."""
 
@@ -106,6 +117,7 @@ file_fault("file missing", "image-file", lambda plants, entry: plants.path(entry
 file_fault("file empty", "image-format", content(b""))
 file_fault("file cut short, JPEG", "image-unreadable", cut("JPEG"))
 file_fault("file cut short, PNG", "image-unreadable", cut("PNG"))
+file_fault("pixels spoiled, PNG", "image-undecodable", spoiled_inside)
 file_fault("file is a text", "image-format", content(b"version https://git-lfs\noid 12"))
 file_fault("file is a web page", "image-format", content(b"<!doctype html><p>404</p>"))
 file_fault("file is zeros", "image-format", content(bytes(4096)))

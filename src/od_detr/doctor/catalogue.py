@@ -148,7 +148,13 @@ IMAGES: dict[str, Kind] = {
         "images", "an image has too many pixels", "make the image smaller", LEAVES_IMAGE
     ),
     "image-unreadable": stops(
-        "images", "an image cannot be decoded", "replace or remove the file", LEAVES_IMAGE
+        "images", "a file cannot be read as an image", "replace or remove the file", LEAVES_IMAGE
+    ),
+    "image-undecodable": stops(
+        "images",
+        "the pixels of an image cannot be decoded",
+        "replace or remove the file",
+        LEAVES_IMAGE,
     ),
     "image-exif-size": stops(
         "images",

@@ -30,7 +30,7 @@ Advance = Callable[[int], None]
 Progress = Callable[[int], AbstractContextManager[Advance]]
 ORDER = {"error": 0, "warning": 1, "note": 2}
 # What training finds before it begins, and leaves out if it is little.
-LEFT_OUT = OF_FILES - {"image-unreadable"} | OF_SIZES
+LEFT_OUT = OF_FILES | OF_SIZES
 
 
 @dataclass(frozen=True)

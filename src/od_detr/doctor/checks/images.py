@@ -92,10 +92,6 @@ def _header(code: str) -> Callable[[Seen], str]:
     return test
 
 
-def _unreadable(seen: Seen) -> str:
-    return _header("image-unreadable")(seen) or seen.look.problem
-
-
 def _no_size(seen: Seen) -> str:
     return "its entry has no size" if seen.entry == (0, 0) else ""
 
@@ -173,7 +169,8 @@ TESTS: dict[str, Callable[[Seen], str]] = {
     "image-format": _header("image-format"),
     "image-pixels": _header("image-pixels"),
     "image-too-large": _header("image-too-large"),
-    "image-unreadable": _unreadable,
+    "image-unreadable": _header("image-unreadable"),
+    "image-undecodable": lambda seen: seen.look.problem,
     "image-size": _no_size,
     "image-exif-size": _turned,
     "image-wrong-size": _wrong_size,
