@@ -61,6 +61,8 @@ def test_a_new_detector_is_trained_with_every_option_by_its_name(
         (lambda: Detector.create().fit("data", epoch=1), "epochs"),
         (lambda: od_detr.train("data", opt={"lrr": 1}), "did you mean opt_lr"),
         (lambda: od_detr.train("data", lr=1), r"did you mean opt_lr\?"),
+        (lambda: od_detr.train("data", opt={"learning_rate": 1}), r"did you mean opt_lr\?"),
+        (lambda: od_detr.train("data", opt_learning_rate=1), r"did you mean opt_lr\?"),
         (lambda: od_detr.train("data", device="cuda:0"), "cuda"),
         (lambda: Detector.from_pretrained("nowhere.pth"), "nowhere.pth"),
     ],

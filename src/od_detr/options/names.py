@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from od_detr.errors import InputError
@@ -78,7 +79,9 @@ def _shown(option: Option, naming: Naming) -> str:
 
 def _meant(known: Mapping[str, Option], name: str) -> list[str]:
     """The options that a wrong name may mean: a synonym, the last part of a name, or a typo."""
-    synonyms = [each.name for each in known.values() if name in each.about.known_as]
+    groups = {each.partition(".")[0] for each in known if "." in each}
+    tails = {re.sub(rf"^{group}[._]", "", name) for group in groups} | {name}
+    synonyms = [each.name for each in known.values() if tails & set(each.about.known_as)]
     if name in ELSEWHERE and not synonyms:
         return []
     members = [each for each in known if each.rpartition(".")[2] == name]
