@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +72,11 @@ def test_an_array_an_image_and_a_tensor_are_detected_like_their_file(
     file = folder / "1.png"
     expected, image = predictor.predict(file, 0.0), Image.open(file)
     array = np.array(image)
+    fixed = np.asarray(image)
+    assert not fixed.flags.writeable
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(predictor.predict(fixed, 0.0), expected)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
     rgba = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
     for source in (str(file), image, image.convert("RGBA"), array, rgba, tensor, tensor / 255):

@@ -57,7 +57,8 @@ def _pixels_of_array(array: np.ndarray) -> UInt8[Tensor, "3 H W"]:
         raise InputError(
             f"an array of shape {array.shape} is not an image; give (height, width, 3), RGB"
         )
-    return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1)
+    # PyTorch warns of arrays that may not be written, such as those of `np.asarray(image)`.
+    return torch.from_numpy(np.require(array[..., :3], requirements="CW")).permute(2, 0, 1)
 
 
 def _pixels_of_tensor(tensor: Tensor) -> UInt8[Tensor, "3 H W"]:

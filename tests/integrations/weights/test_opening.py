@@ -68,6 +68,11 @@ def test_a_run_a_saved_detector_and_a_hugging_face_folder_are_the_same_detector(
         assert config["classes"] == ["green", "red"]
 
 
+def test_an_address_is_told_to_be_downloaded() -> None:
+    with pytest.raises(InputError, match="addresses are not opened; download the file"):
+        open_weights("https://example.com/dino.pth")
+
+
 def test_a_checkpoint_for_continuing_names_its_run(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").touch()
     with pytest.raises(InputError, match=r"last\.ckpt: is for continuing.*; give its run, "):

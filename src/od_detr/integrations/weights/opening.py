@@ -36,6 +36,8 @@ def open_weights(source: str | Path) -> tuple[DetectionTransformer, dict[str, An
     """
     path = downloaded(str(source)) if is_hub_name(str(source)) else Path(source)
     if not path.exists():
+        if "://" in str(source):
+            raise InputError(f"{source}: addresses are not opened; download the file and give it")
         named = as_source(source)
         hub = named if is_hub_name(named) else f"one such as {ON_COCO} (trained on COCO)"
         raise InputError(
