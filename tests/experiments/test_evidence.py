@@ -88,7 +88,7 @@ def tables_of(mark: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
 
 def test_the_tables_of_the_evidence_are_its_records() -> None:
     tables = list(tables_of(r"records: (\S+)"))
-    assert len(tables) == 8
+    assert len(tables) == 9
     for folder, rows in tables:
         for row in rows:
             runs = records(folder, row["row"])
@@ -102,7 +102,7 @@ def test_the_tables_of_the_evidence_are_its_records() -> None:
 
 def test_leads_and_their_p_values_are_those_of_the_records() -> None:
     ((_, rows),) = tables_of("(paired)")
-    assert len(rows) == 24
+    assert len(rows) == 26
     for row in rows:
         ours, others = (
             {number: {"AP": 100 * run["last"]["val/AP"]} for number, run in enumerate(runs)}
@@ -116,12 +116,16 @@ def test_leads_and_their_p_values_are_those_of_the_records() -> None:
 
 
 def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
-    ((_, rows),) = tables_of("(duplicates)")
-    assert len(rows) == 10
-    for row in rows:
-        runs = [run["last"] for run in records("scenes-tables", row["row"])]
+    tables = dict(tables_of(r"duplicates: (\S+)"))
+    assert {folder: len(rows) for folder, rows in tables.items()} == {
+        "scenes-tables": 10,
+        "bccd-equal-time": 4,
+    }
+    for folder, row in ((folder, row) for folder, rows in tables.items() for row in rows):
+        runs = [run["last"] for run in records(folder, row["row"])]
         runs = [run for run in runs if "val/AP_nms" in run]
-        assert len(runs) >= 2, row
+        assert len(runs) >= 1 + (row["row"] != "od"), row
+        assert {run["epoch"] for run in runs} == {int(row.get("epochs", 4))}
         for column, key in (
             ("AP", "val/AP"),
             ("AP after NMS at 0.7", "val/AP_nms"),
