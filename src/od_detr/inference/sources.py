@@ -58,7 +58,7 @@ def _pixels_of_array(array: np.ndarray) -> UInt8[Tensor, "3 H W"]:
             f"an array of shape {array.shape} is not an image; give (height, width, 3), RGB"
         )
     # PyTorch warns of arrays that may not be written, such as those of `np.asarray(image)`.
-    return torch.from_numpy(np.require(array[..., :3], requirements="CW")).permute(2, 0, 1)
+    return torch.from_numpy(np.require(array[..., :3], requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def _pixels_of_tensor(tensor: Tensor) -> UInt8[Tensor, "3 H W"]:
