@@ -110,3 +110,11 @@ def _has_tf32() -> bool:
     import torch
 
     return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an error reports that memory is full, of a GPU or of the host."""
+    import torch
+
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.detectors import DetectionTransformer
-from od_detr.device_memory import is_full
+from od_detr.devices import memory_is_full
 from od_detr.errors import InputError
 from od_detr.nn.backbone import FrozenNorm
 
@@ -55,7 +55,7 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             yield
     except (RuntimeError, MemoryError) as error:
-        if not is_full(error):
+        if not memory_is_full(error):
             raise
         raise InputError("the device's memory is full; give a smaller --batch-size") from error
 

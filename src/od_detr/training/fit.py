@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from od_detr.device_memory import memory_explained
 from od_detr.dotted import flat
 from od_detr.options import TrainOptions
 from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import estimate
+from od_detr.training.cost.memory import memory_explained
 from od_detr.training.display.start import opening_lines
 from od_detr.training.loop import Loop
 from od_detr.training.module import Training

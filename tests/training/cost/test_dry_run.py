@@ -28,7 +28,7 @@ def test_device_steps_time_and_memory_are_named(
     assert found["memory_suffices"] is True
     for fact in ("cpu", "9 steps", "0:00", "GFLOPs", "with the longest images: suffices"):
         assert fact in text
-    monkeypatch.setattr(module, "memory_of", lambda device: 1000)
+    monkeypatch.setattr(module, "memory_of", lambda device: round(costs.memory / 1.5))
     assert costs.as_result()["memory_suffices"] is False
     assert "does not suffice; give --batch-size 2 --accumulate 2 or " in costs.described()[-1]
 

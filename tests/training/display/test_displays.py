@@ -15,7 +15,7 @@ from od_detr.options import TrainOptions
 from od_detr.training.cost.estimate import estimate
 from od_detr.training.display.displays import Bar, Display, Lines, display_of
 from od_detr.training.display.pace import Pace, duration
-from od_detr.training.display.start import opening_lines
+from od_detr.training.display.start import memory_of, opening_lines
 from od_detr.training.display.table import table_header, table_row
 from od_detr.training.plan import assembled, planned
 
@@ -163,5 +163,5 @@ def test_the_opening_names_device_data_network_schedule_cost_and_output(
     assert str(parts.plan.files.directory) in text
     assert max(map(len, text.splitlines())) < 200
     assert "does not suffice" not in text
-    too_large = replace(cost, bytes=10**15)
+    too_large = replace(cost, bytes=round(1.5 * (memory_of(parts.fabric.device) or 0)))
     assert "does not suffice: give --batch-size 2" in "\n".join(opening_lines(parts, too_large))

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from od_detr.device_memory import memory_explained
 from od_detr.dotted import with_values
 from od_detr.errors import InputError
 from od_detr.structures import Batch
+from od_detr.training.cost.memory import memory_explained
 from od_detr.training.cost.trial import ALWAYS, Trial, by_trial
 from od_detr.training.display.pace import duration
 from od_detr.training.loop import in_steps

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from od_detr.device_memory import remedies
 from od_detr.nn.backbone import create_features
 from od_detr.options import TrainOptions
 from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import Estimate, estimate
+from od_detr.training.cost.memory import remedies
 from od_detr.training.cost.passes import ASPECT, extrapolated, flops
 from od_detr.training.display.start import memory_of, memory_used, opening_lines
 from od_detr.training.plan import Parts, assembled, planned
@@ -52,13 +52,14 @@ class Costs:
         present, fits = memory_of(self.parts.fabric.device), self.fits
         limit = "" if present is None else f" of {present / 1e9:.1f} GB"
         verdict = {None: "", True: ": suffices", False: ": does not suffice"}[fits]
+        if present is not None and not fits:
+            verdict += f"; give {remedies(options, self.memory / present)}"
         return [
             *opening_lines(self.parts, self.estimate),
             f"image:    {self.flops / 1e9:.1f} GFLOPs to detect in one of {options.short_side} px "
             "(4:3)",
             f"memory:   about {self.memory / 1e9:.1f}{limit or ' GB'} with the longest images"
-            + verdict
-            + (f"; give {remedies(options)}" if fits is False else ""),
+            + verdict,
         ]
 
     def as_result(self) -> dict[str, Any]:

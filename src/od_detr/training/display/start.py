@@ -7,9 +7,9 @@ import os
 import torch
 
 from od_detr.data.counts import counted
-from od_detr.device_memory import remedies
 from od_detr.devices import described_arithmetic
 from od_detr.training.cost.estimate import Estimate
+from od_detr.training.cost.memory import remedies
 from od_detr.training.display.pace import duration
 from od_detr.training.main_memory import resident
 from od_detr.training.plan import Parts
@@ -75,7 +75,8 @@ def shortage(parts: Parts, estimate: Estimate | None) -> str:
     present = memory_of(device)
     if estimate is None or present is None or memory_used(estimate, device) <= present:
         return ""
-    return f", which does not suffice: give {remedies(parts.options)}"
+    excess = memory_used(estimate, device) / present
+    return f", which does not suffice: give {remedies(parts.options, excess)}"
 
 
 def memory_used(estimate: Estimate, device: torch.device) -> int:

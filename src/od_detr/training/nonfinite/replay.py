@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from od_detr.device_memory import memory_explained
 from od_detr.errors import InputError, NonFiniteError
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch
+from od_detr.training.cost.memory import memory_explained
 from od_detr.training.loop import in_steps
 from od_detr.training.module import Training
 from od_detr.training.nonfinite.dump import Dump, read_dump

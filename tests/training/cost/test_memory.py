@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.device_memory import advice, memory_explained
 from od_detr.errors import InputError
 from od_detr.options import MAY_CHANGE_ON_RESUME, TrainOptions, flag_name
+from od_detr.training.cost.memory import advice, memory_explained, remedies
 
 OPTIONS = TrainOptions(data="data", output="nowhere", batch_size=6, accumulate=2, image_size=800)
 
@@ -50,6 +50,20 @@ def test_a_run_that_was_saved_is_told_only_what_may_change(tmp_path: Path) -> No
     shares = {"--batch-size", "--accumulate"}
     free = {f"--{flag_name(name)}" for name in MAY_CHANGE_ON_RESUME}
     assert set(re.findall(r"--[\w-]+", line)) <= shares | free
+
+
+@pytest.mark.parametrize("excess", [1.1, 2.0, 3.5, 6.1, 40.0])
+def test_each_way_suffices_by_itself(excess: float) -> None:
+    options = TrainOptions(data="", output="nowhere", batch_size=16, image_size=3000)
+    text = remedies(options, excess)
+    shares = re.findall(r"--batch-size (\d+) --accumulate (\d+)", text)
+    assert len(shares) == (excess <= 16)
+    for size, steps in ((int(size), int(steps)) for size, steps in shares):
+        assert size * steps == 16
+        assert size <= 16 / excess
+    (side,) = map(int, re.findall(r"--image-size (\d+)", text))
+    assert (side / 3000) ** 2 <= 1 / excess
+    assert ("--checkpoint-encoder" in text) == (excess <= 2)
 
 
 def test_a_batch_of_one_cannot_be_smaller() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from od_detr.devices import memory_is_full
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
+
+HALF = 2  # to which the other options reduce the memory of a step, about
 
 
 @contextmanager
@@ -22,15 +23,9 @@ def memory_explained(options: TrainOptions) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_full(error):
+        if not memory_is_full(error):
             raise
         raise InputError(advice(options)) from error
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error reports that memory is full, of a GPU or of the host."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def advice(options: TrainOptions) -> str:
@@ -41,24 +36,26 @@ def advice(options: TrainOptions) -> str:
     return f"{full}; give {remedies(options)}{end}"
 
 
-def remedies(options: TrainOptions) -> str:
-    """Options that about halve the memory of a step.
+def remedies(options: TrainOptions, excess: float = 2.0) -> str:
+    """Options that suffice where a step takes about `excess` times the memory that there is.
 
     A smaller batch is made up for by accumulation. A step's memory grows with the pixels, so that
     images of 0.7 times the side need half of it. A run that is continued keeps its image size.
     """
-    ways, smaller = [], largest_divisor(options.device_batch)
-    if (times := options.device_batch // smaller) > 1:
+    ways = []
+    smaller = largest_divisor(options.device_batch, options.device_batch / excess)
+    times = options.device_batch // smaller
+    if times >= max(HALF, excess):
         ways.append(f"--batch-size {smaller} --accumulate {times * options.accumulate}")
     if not RunFiles.of(options.output).is_saved:
-        ways.append(f"--image-size {max(32, round(options.short_side * 0.7 / 32) * 32)}")
-    if not options.checkpoint_encoder:
+        ways.append(f"--image-size {max(32, int(options.short_side * excess**-0.5 / 32) * 32)}")
+    if not options.checkpoint_encoder and excess <= HALF:
         ways.append("--checkpoint-encoder")
-    if options.precision == "32":
+    if options.precision == "32" and excess <= HALF:
         ways.append("--precision bf16")
-    return " or ".join(ways)
+    return " or ".join(ways) or "a smaller --model or --backbone"
 
 
-def largest_divisor(number: int) -> int:
-    """The largest divisor below the number; 1 has none but itself."""
-    return next((number // part for part in range(2, number + 1) if number % part == 0), number)
+def largest_divisor(number: int, most: float) -> int:
+    """The largest divisor of a number that is at most `most`, or 1."""
+    return max(part for part in range(1, number + 1) if number % part == 0 and part <= max(1, most))
