@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from od_detr.errors import InputError
@@ -112,9 +114,22 @@ def _has_tf32() -> bool:
     return torch.cuda.get_device_capability() >= (8, 0)
 
 
-def memory_is_full(error: BaseException) -> bool:
-    """Whether an error reports that memory is full, of a GPU or of the host."""
+@contextmanager
+def full_memory_explained(advice: Callable[[], str]) -> Iterator[None]:
+    """Turns PyTorch's or Python's report of full memory, of a GPU or of the host, into one line.
+
+    Args:
+        advice: the line; asked for only then.
+
+    Raises:
+        InputError: the memory does not suffice.
+    """
     import torch
 
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        kinds = (torch.OutOfMemoryError, MemoryError)
+        if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
+            raise
+        raise InputError(advice()) from error

@@ -138,8 +138,8 @@ def test_an_unknown_precision_is_refused() -> None:
 
 
 def test_full_memory_is_one_line_and_other_errors_pass() -> None:
-    with pytest.raises(InputError, match="memory is full; give a smaller --batch-size"):  # noqa: SIM117
-        with computing("32", torch.device("cpu")):
-            torch.empty(2**60, dtype=torch.uint8)
+    refused = pytest.raises(InputError, match="memory is full; give a smaller --batch-size")
+    with refused, computing("32", torch.device("cpu")):
+        torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="shapes"), computing("32", torch.device("cpu")):
         torch.zeros(2, 3) @ torch.zeros(2, 3)

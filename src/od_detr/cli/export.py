@@ -24,7 +24,7 @@ class ExportOptions:
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
-    """Writes the file, runs it, and tells how far it is from PyTorch."""
+    """Writes the file, runs it, and prints how far it is from PyTorch."""
     from od_detr.inference.export import export_onnx
     from od_detr.inference.predictor import Predictor
     from od_detr.integrations.weights.hub import as_source

@@ -15,10 +15,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.detectors import DetectionTransformer
-from od_detr.devices import memory_is_full
+from od_detr.devices import full_memory_explained
 from od_detr.errors import InputError
 from od_detr.nn.backbone import FrozenNorm
 
+FULL = "the device's memory is full; give a smaller --batch-size"
 PRECISIONS = ("auto", "32", "bf16")
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d, FrozenNorm)
 
@@ -51,13 +52,9 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     Raises:
         InputError: the memory does not suffice.
     """
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            yield
-    except (RuntimeError, MemoryError) as error:
-        if not memory_is_full(error):
-            raise
-        raise InputError("the device's memory is full; give a smaller --batch-size") from error
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with full_memory_explained(lambda: FULL), autocast:
+        yield
 
 
 def prepare(detector: DetectionTransformer, precision: str) -> DetectionTransformer:

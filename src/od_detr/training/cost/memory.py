@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from od_detr.devices import memory_is_full
-from od_detr.errors import InputError
+from od_detr.devices import full_memory_explained
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
 
 HALF = 2  # to which the other options reduce the memory of a step, about
 
 
-@contextmanager
-def memory_explained(options: TrainOptions) -> Iterator[None]:
+def memory_explained(options: TrainOptions) -> AbstractContextManager[None]:
     """Turns PyTorch's report of a full device into one line with options that need less.
 
     Raises:
         InputError: the device's memory did not suffice for a step.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not memory_is_full(error):
-            raise
-        raise InputError(advice(options)) from error
+    return full_memory_explained(lambda: advice(options))
 
 
 def advice(options: TrainOptions) -> str:
