@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from od_detr.errors import InputError
+from od_detr.errors import FullMemoryError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ def full_memory_explained(advice: Callable[[], str]) -> Iterator[None]:
         advice: the line; asked for only then.
 
     Raises:
-        InputError: the memory does not suffice.
+        FullMemoryError: the memory does not suffice.
     """
     import torch
 
@@ -132,4 +132,4 @@ def full_memory_explained(advice: Callable[[], str]) -> Iterator[None]:
         kinds = (torch.OutOfMemoryError, MemoryError)
         if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
             raise
-        raise InputError(advice()) from error
+        raise FullMemoryError(advice()) from error

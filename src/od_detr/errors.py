@@ -24,6 +24,10 @@ class InputError(ValueError):
         self.details = tuple(details)
 
 
+class FullMemoryError(InputError):
+    """The memory of a device did not suffice; the message names options that need less."""
+
+
 class LaunchError(InputError):
     """The processes that a launcher started do not fit the options.
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.conftest import TINY as OF_ALL_TESTS
+from tests.subset import first_images
 
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.scenes import render_scenes
@@ -36,15 +37,11 @@ def real_data(name: str, folder: Path) -> Path:
         render_scenes(folder, IMAGES["train"], IMAGES["val"], 64, seed=0)
         return folder
     for split, number in IMAGES.items():
-        content = json.loads((source / f"instances_{split}.json").read_text())
-        images = content["images"][:number]
-        ids = {each["id"] for each in images}
-        objects = [each for each in content["annotations"] if each["image_id"] in ids]
-        for each in images:
+        chosen = first_images(source / f"instances_{split}.json", number)
+        for each in chosen["images"]:
             place = folder / each["file_name"]
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / each["file_name"], place)
-        chosen = content | {"images": images, "annotations": objects}
         (folder / f"instances_{split}.json").write_text(json.dumps(chosen))
     return folder
 

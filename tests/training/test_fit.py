@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.subset import first_images
 from tests.training.backbone import backbone_file
 
 from od_detr.architectures import ARCHITECTURES, ModelName
@@ -223,13 +224,7 @@ def test_a_resumed_run_refuses_data_of_another_number_of_steps(
     fit(options(epochs=1))
     less = tmp_path / "less"
     shutil.copytree(scenes, less)
-    content = json.loads((less / "train.json").read_text())
-    content["images"] = content["images"][:4]
-    kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [
-        entry for entry in content["annotations"] if entry["image_id"] in kept
-    ]
-    (less / "train.json").write_text(json.dumps(content))
+    (less / "train.json").write_text(json.dumps(first_images(scenes / "train.json", 4)))
     with pytest.raises(
         InputError,
         match=r"last\.ckpt: an epoch had 3 steps and would now have 1; give the training",
@@ -417,10 +412,7 @@ def test_accumulating_two_batches_of_4_equals_a_batch_of_8(
     data.mkdir()
     (data / "images").symlink_to(scenes / "images")
     for split, images in (("train", 8), ("val", 4)):
-        content = json.loads((scenes / f"{split}.json").read_text())
-        content["images"] = content["images"][:images]
-        kept = {image["id"] for image in content["images"]}
-        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+        content = first_images(scenes / f"{split}.json", images)
         (data / f"{split}.json").write_text(json.dumps(content))
     file = backbone_file(tmp_path)
     gradients = []

@@ -5,16 +5,23 @@ from __future__ import annotations
 import atexit
 import dataclasses
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from od_detr.devices import choose_device
 from od_detr.dotted import flat
+from od_detr.errors import FullMemoryError
 from od_detr.options import TrainOptions
 from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import estimate
-from od_detr.training.cost.memory import memory_explained
+from od_detr.training.cost.memory import (
+    described_shares,
+    free_memory,
+    memory_explained,
+    with_smaller_batch,
+)
 from od_detr.training.display.start import opening_lines
 from od_detr.training.loop import Loop
 from od_detr.training.module import Training
@@ -25,6 +32,7 @@ from od_detr.training.processes.signals import StopSignal
 from od_detr.training.record.contents import restore
 from od_detr.training.record.run_config import plain, write_config
 from od_detr.training.record.run_directory import RunDirectory
+from od_detr.training.setup.start import say
 
 
 @dataclass(frozen=True)
@@ -48,18 +56,34 @@ class Run:
 def fit(options: TrainOptions) -> Run:
     """Trains a detector and returns the finished run.
 
+    If a step does not fit into the memory of a single device, the run continues with half of the
+    images at once and as many a step, from where it was saved last.
+
     Raises:
         InputError: data, options or a checkpoint to resume are wrong.
+        FullMemoryError: a step does not fit into memory, and no smaller batch can be tried.
         NonFiniteError: losses, gradients or weights stayed infinite or NaN.
         Interrupted: the user stopped the run; everything is saved.
     """
-    return trained(assembled(within_budget(with_batch_size(planned(options)))))
+    plan = within_budget(with_batch_size(planned(options)))
+    while True:
+        try:
+            return trained(assembled(plan))
+        except FullMemoryError:
+            smaller = with_smaller_batch(plan.options)
+            if smaller is None or plan.place.world_size > 1:
+                raise
+        # Only here, where the error is gone, does nothing hold the tensors of its step.
+        free_memory(choose_device(smaller.device))
+        say(f"The device's memory is full. Continuing with {described_shares(smaller)}.")
+        plan = planned(replace(smaller, resume=True))
 
 
 def trained(parts: Parts) -> Run:
     """Trains what is left of a run, and keeps its directory up to date.
 
     Raises:
+        FullMemoryError: a step does not fit into memory.
         NonFiniteError: losses, gradients or weights stayed infinite or NaN.
         Interrupted: the user stopped the run; everything is saved.
     """

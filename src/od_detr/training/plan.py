@@ -192,6 +192,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         options.device_batch,
         seed=options.seed,
         drop_last=True,
+        accumulate=options.accumulate,
         **place,
     )
     val_sampler = AlikeBatches(val.input_sizes(), options.device_batch, **place)

@@ -106,6 +106,20 @@ def test_dropping_the_last_step_leaves_full_batches_without_repeats(
 
 
 @settings(deadline=None)
+@given(SPLITS, st.integers(1, 4))
+def test_an_epoch_has_as_many_steps_however_its_images_are_shared(
+    split: tuple[int, int, int, int], times: int
+) -> None:
+    length, batch_size, world_size, _ = split
+    rank, rest = {"world_size": world_size, "drop_last": True}, {"accumulate": times}
+    whole = BatchSampler(length, batch_size * times, **rank)
+    shared = BatchSampler(length, batch_size, **rank, **rest)
+    assert -(-len(shared) // times) == len(whole)
+    full = length >= batch_size * times * world_size
+    assert not full or len(shared) == times * len(whole)
+
+
+@settings(deadline=None)
 @given(SPLITS, st.integers(0, 60), st.booleans())
 def test_an_epoch_resumed_at_a_batch_is_the_rest_of_that_epoch(
     split: tuple[int, int, int, int], start: int, drop_last: bool

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.forked import start
+from tests.subset import first_images
 
 from od_detr.data.loading.batching import BatchSampler
 from od_detr.inference.evaluate import evaluate_run
@@ -128,12 +129,7 @@ def trained_by_two(
     data, run = tmp_path_factory.mktemp("odd") / "data", tmp_path_factory.mktemp("two") / "run"
     data.mkdir()
     (data / "images").symlink_to(scenes / "images" / "train")
-    content = json.loads((scenes / "train.json").read_text())
-    content["images"] = content["images"][:7]
-    kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [
-        entry for entry in content["annotations"] if entry["image_id"] in kept
-    ]
+    content = first_images(scenes / "train.json", 7)
     for split in ("train", "val"):
         (data / f"{split}.json").write_text(json.dumps(content))
     command = [

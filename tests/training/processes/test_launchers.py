@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.forked import start
+from tests.subset import first_images
 
 from od_detr.inference.evaluate import evaluate_run
 
@@ -121,10 +122,7 @@ def data_of_7(scenes: Path, tmp_path: Path) -> Path:
     data = tmp_path / "data"
     data.mkdir()
     (data / "images").symlink_to(scenes / "images" / "train")
-    content = json.loads((scenes / "train.json").read_text())
-    content["images"] = content["images"][:7]
-    kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [box for box in content["annotations"] if box["image_id"] in kept]
+    content = first_images(scenes / "train.json", 7)
     for split in ("train", "val"):
         (data / f"{split}.json").write_text(json.dumps(content))
     return data

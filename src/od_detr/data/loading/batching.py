@@ -44,8 +44,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class BatchSampler(Sampler[list[Draw]]):
     """The batches of images that one rank trains on, a pure function of seed and epoch.
 
-    An epoch is one order of its images, cut into steps of ``world_size * batch_size``, and each
-    step into one batch a rank, so that all ranks take equally many steps. The last step is shared
+    An epoch is one order of its images, cut into pieces of ``world_size * batch_size``, and each
+    piece into one batch a rank, so that all ranks take equally many steps. The last piece is shared
     as evenly as it can be, or left out with `drop_last`, as DETR does in training. Only where it
     has fewer images than there are ranks do some of them repeat an image.
 
@@ -59,6 +59,8 @@ class BatchSampler(Sampler[list[Draw]]):
         seed: any integer, the same on all ranks.
         rank: this process among the `world_size` that train together.
         drop_last: leaves out a last step that is not full, unless it is the only one.
+        accumulate: batches a step. An epoch then has as many steps as with batches that are as
+            many times larger.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class BatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        accumulate: int = 1,
     ) -> None:
         self.images = Composition.each_once(images) if isinstance(images, int) else images
         if not len(self.images) or batch_size < 1 or not 0 <= rank < world_size:
@@ -84,6 +87,7 @@ class BatchSampler(Sampler[list[Draw]]):
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
+        self.accumulate = accumulate
         self.epoch = 0
         self.start = 0
 
@@ -98,17 +102,19 @@ class BatchSampler(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever in it the next iteration begins."""
-        step = self.batch_size * self.world_size
-        length = len(self.images)
-        return max(1, length // step) if self.drop_last else -(-length // step)
+        length, together = len(self.images), self.batch_size * self.world_size
+        if not self.drop_last:
+            return -(-length // together)
+        steps = length // (together * self.accumulate)
+        return steps * self.accumulate or max(1, length // together)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self.images.draws(self.seed, self.epoch)
         if self.shuffle:
             Random(f"{self.seed} {self.epoch}").shuffle(order)
-        step = self.batch_size * self.world_size
+        together = self.batch_size * self.world_size
         for batch in range(self.start, len(self)):
-            draws = order[batch * step : (batch + 1) * step]
+            draws = order[batch * together : (batch + 1) * together]
             yield draws[self.rank :: self.world_size] or [draws[self.rank % len(draws)]]
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
 
 from od_detr.devices import full_memory_explained
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
+from od_detr.training.main_memory import give_back
 
 HALF = 2  # to which the other options reduce the memory of a step, about
 
@@ -15,7 +20,7 @@ def memory_explained(options: TrainOptions) -> AbstractContextManager[None]:
     """Turns PyTorch's report of a full device into one line with options that need less.
 
     Raises:
-        InputError: the device's memory did not suffice for a step.
+        FullMemoryError: the device's memory did not suffice for a step.
     """
     return full_memory_explained(lambda: advice(options))
 
@@ -35,10 +40,9 @@ def remedies(options: TrainOptions, excess: float = 2.0) -> str:
     images of 0.7 times the side need half of it. A run that is continued keeps its image size.
     """
     ways = []
-    smaller = largest_divisor(options.device_batch, options.device_batch / excess)
-    times = options.device_batch // smaller
-    if times >= max(HALF, excess):
-        ways.append(f"--batch-size {smaller} --accumulate {times * options.accumulate}")
+    smaller = with_smaller_batch(options, excess)
+    if smaller is not None:
+        ways.append(described_shares(smaller))
     if not RunFiles.of(options.output).is_saved:
         ways.append(f"--image-size {max(32, int(options.short_side * excess**-0.5 / 32) * 32)}")
     if not options.checkpoint_encoder and excess <= HALF:
@@ -46,6 +50,31 @@ def remedies(options: TrainOptions, excess: float = 2.0) -> str:
     if options.precision == "32" and excess <= HALF:
         ways.append("--precision bf16")
     return " or ".join(ways) or "a smaller --model or --backbone"
+
+
+def with_smaller_batch(options: TrainOptions, excess: float = 2.0) -> TrainOptions | None:
+    """The options with a batch that fits where this one takes `excess` times the memory, and with
+    as many images a step; None if not even a single image does.
+    """
+    smaller = largest_divisor(options.device_batch, options.device_batch / excess)
+    times = options.device_batch // smaller
+    if times < max(HALF, excess):
+        return None
+    return replace(options, batch_size=smaller, accumulate=times * options.accumulate)
+
+
+def described_shares(options: TrainOptions) -> str:
+    """How the images of a step are shared, as one gives it."""
+    return f"--batch-size {options.device_batch} --accumulate {options.accumulate}"
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what nothing uses any more, so that the next step finds all memory free."""
+    gc.collect()
+    give_back()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def largest_divisor(number: int, most: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
@@ -12,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from od_detr.structures import Batch
-from od_detr.training.main_memory import give_back
+from od_detr.training.cost.memory import free_memory
 from od_detr.training.module import Training
 from od_detr.training.plan import Plan, assembled
 
@@ -87,9 +86,5 @@ def by_trial(plan: Plan, measure: Callable[[Trial], Found], frozen: bool | None 
     with trial.parts.loading():
         found = measure(trial)
     del trial
-    gc.collect()
-    give_back()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    free_memory(device)
     return found
