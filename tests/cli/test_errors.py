@@ -248,7 +248,7 @@ def test_a_wrong_configuration_is_refused_with_its_place(
         (["track", "run"], r"track: .* supervision's trackers"),
         (
             ["export", "run", "--format", "engine"],
-            r"--format must be onnx .*reads ONNX files",
+            r"--format must be one of onnx, openvino .*TensorRT reads ONNX files",
         ),
         (["convert", "run", "--to", "onnx"], r"--to .*`od-detr export` writes ONNX"),
         (["export", "run", "--half"], r"--half: .* computes in float32"),

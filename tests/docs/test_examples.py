@@ -155,7 +155,7 @@ def test_every_example_in_a_docstring_runs(
     monkeypatch.setattr(
         "od_detr.integrations.weights.publishing.publish.push", lambda *_, **__: "address"
     )
-    monkeypatch.setattr("od_detr.inference.export.export_onnx", lambda *_: None)
+    monkeypatch.setattr("od_detr.inference.export.export", lambda *_: None)
     codes = [code for _, thing in interface() if (code := examples(thing))]
     assert len(codes) >= 4
     for code in codes:

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from torch import nn
 
 from od_detr import Detector
 from od_detr.cli import main
+from od_detr.cli.export import ExportOptions
+from od_detr.cli.parsing.parser import parse
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.inference import export
@@ -54,6 +55,13 @@ def saved(model: str, folder: Path) -> Path:
     return folder
 
 
+def recorded(folder: Path) -> export.PixelsToDetections:
+    """What the file of a saved detector computes; processors that can predict in bfloat16."""
+    return export.PixelsToDetections(
+        Predictor.from_run(folder, device="cpu", precision="32").detector
+    )
+
+
 @pytest.fixture(
     scope="module", params=["deformable-detr-plus", "dab-deformable-detr", "dino-4scale"]
 )
@@ -75,7 +83,7 @@ def test_the_example_finds_what_predict_finds(
 ) -> None:
     """Image sizes: wider than the recorded one, taller, and long beyond the limit."""
     monkeypatch.chdir(folder)
-    detector = Detector.from_pretrained(folder, device="cpu")
+    detector = Detector.from_pretrained(folder, device="cpu", precision="32")
     example = next(each for each in blocks(ROOT / "docs/export.md") if each[0] == "import json")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     for size in [(96, 72), (72, 110), (400, 60)]:
@@ -104,12 +112,52 @@ def test_the_file_is_whole_standard_onnx(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_batch_of_another_size_gives_what_pytorch_gives(folder: Path) -> None:
-    detector = Detector.from_pretrained(folder, device="cpu").predictor.detector
-    network = export.PixelsToDetections(detector)
+    network = recorded(folder)
     for shape in [(1, 3, 50, 200), (3, 3, 131, 77), (1, 3, 20, 20)]:
-        found = export.compared(network, folder / "mine.onnx", shape)
+        found = export.compared(network, export.running(folder / "mine.onnx"), shape)
         assert found.score_difference < 1e-5
         assert found.agreeing > 0.99
+
+
+@pytest.mark.slow
+def test_openvino_gives_what_pytorch_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.chdir(tmp_path)
+    folder = saved("deformable-detr-plus", tmp_path)
+    file = folder / "mine.xml"
+    command = [sys.executable, "-m", "od_detr", "export", folder, "--output", file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"within \d\.\de-0[678] of PyTorch's and 100%", done.stdout), done.stdout
+    assert sorted(each.suffix for each in folder.glob("mine.*")) == [".bin", ".xml"]
+    example = [each for each in blocks(ROOT / "docs/export.md") if each[0] == "import json"][1]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 90, 72), dtype=np.uint8)
+    names: dict[str, Any] = {"pixels": pixels}
+    exec("\n".join(example), names)
+    assert names["about"] == {"classes": CLASSES, "longest_side": 120} | SIZES
+    _, scores, _ = recorded(folder)(torch.from_numpy(pixels[None]))
+    np.testing.assert_allclose(names["scores"], scores.detach(), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        ([], "model.onnx"),
+        (["--format", "openvino"], "model.xml"),
+        (["--output", "a/b.xml"], "a/b.xml"),
+        (["--output", "b", "--format", "onnx"], "b"),
+    ],
+)
+def test_the_ending_of_the_file_is_the_format(arguments: list[str], file: str) -> None:
+    assert parse("export", ExportOptions, ["run", *arguments]).file == Path(file)
+
+
+@pytest.mark.parametrize(("file", "format"), [("a.onnx", "openvino"), ("a.xml", "onnx")])
+def test_an_ending_of_the_other_format_is_refused(
+    file: str, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "run", "--output", file, "--format", format]) == 2
+    assert "give it the ending" in capsys.readouterr().err
 
 
 def test_a_file_that_gives_other_results_is_not_left(
@@ -118,21 +166,26 @@ def test_a_file_that_gives_other_results_is_not_left(
     source = saved("deformable-detr-plus", tmp_path)
     detector = Detector(source, Predictor.from_run(source, device="cpu", precision="bf16"))
 
-    def recorded(network: nn.Module) -> SimpleNamespace:
+    def record(network: nn.Module) -> None:
         assert {each.dtype for each in network.parameters()} == {torch.float32}
-        return SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=save)
 
-    def save(file: Path, external_data: bool) -> None:
-        file.write_bytes(b"new")
+    def write(_: None, about: dict[str, str], files: list[Path]) -> None:
+        assert about.keys() == {"classes", "image_size", "longest_side", "threshold"}
+        for file in files:
+            file.write_bytes(b"new")
 
-    monkeypatch.setattr(export, "_recorded", recorded)
+    monkeypatch.setattr(export, "_recorded", record)
+    monkeypatch.setattr(export, "_check_installed", lambda _: None)
+    monkeypatch.setattr(export, "write_onnx", write)
+    monkeypatch.setattr(export, "write_openvino", write)
     monkeypatch.setattr(export, "compared", lambda *_: export.Comparison(0.5, agreeing=1.0))
-    file = tmp_path / "new.onnx"
-    file.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match=r"wrong by 0\.5"):
-        detector.export(file)
-    assert file.read_bytes() == b"old"
-    assert not list(tmp_path.glob("*.part"))
+    for name, files in (("new.onnx", ["new.onnx"]), ("new.xml", ["new.xml", "new.bin"])):
+        for file in files:
+            (tmp_path / file).write_bytes(b"old")
+        with pytest.raises(RuntimeError, match=r"wrong by 0\.5"):
+            detector.export(tmp_path / name)
+        assert {(tmp_path / file).read_bytes() for file in files} == {b"old"}
+        assert not list(tmp_path.glob("*.part"))
 
 
 def test_without_the_packages_the_error_says_what_to_install(
@@ -142,6 +195,11 @@ def test_without_the_packages_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"onnxscript is not installed; pip install 'od-detr\[ex"):
         detector.export(tmp_path / "new.onnx")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    missing = r"openvino is not installed; pip install 'od-detr\[export,openvino\]'"
+    with pytest.raises(InputError, match=missing):
+        detector.export(tmp_path / "new.xml")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(

@@ -121,7 +121,9 @@ class Detector:
         return NewDetector(chosen)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, device: str = "auto") -> Detector:
+    def from_pretrained(
+        cls, source: str | Path, device: str = "auto", precision: str = "auto"
+    ) -> Detector:
         """A trained detector.
 
         Args:
@@ -129,14 +131,18 @@ class Detector:
                 the official code or of detrex; or a repository of the Hugging Face hub, as
                 "owner/name" or "hf:owner/name".
             device: auto, cpu, cuda, cuda:0 or mps.
+            precision: "auto", "32" or "bf16"; auto is bf16 where the processor supports it.
 
         Raises:
-            InputError: there is no detector, or the device is not present.
+            InputError: there is no detector, the device is not present, or there is no such
+                precision.
         """
         from od_detr.inference.predictor import Predictor
         from od_detr.integrations.weights.hub import as_source
 
-        return cls(source, Predictor.from_run(as_source(source), device=device))
+        return cls(
+            source, Predictor.from_run(as_source(source), device=device, precision=precision)
+        )
 
     def fit(self, data: str | Path, **options: Any) -> Detector:
         """Fine-tunes the detector and returns the best one of the run.
@@ -209,13 +215,14 @@ class Detector:
         )
 
     def export(self, file: str | Path = "model.onnx") -> Path:
-        """Writes the detector as an ONNX file, which needs neither PyTorch nor this package.
+        """Writes the detector for ONNX or OpenVINO, which need neither PyTorch nor this package.
 
-        It takes RGB pixels of any size, resized as in training, and returns boxes from 0 to 1,
-        scores and labels. See `od_detr.inference.export.export_onnx`.
+        The file takes RGB pixels of any size, resized as in training, and returns boxes from 0 to
+        1, scores and labels. See `od_detr.inference.export`.
 
         Args:
-            file: the file to write. An older one is replaced.
+            file: the file to write; one that ends with `.xml` is for OpenVINO, with its weights in
+                a `.bin` file of the same name. Older files are replaced.
 
         Returns:
             The file.
@@ -227,13 +234,13 @@ class Detector:
             InputError: the packages for the export are not installed, or the file cannot be
                 written.
         """
-        from od_detr.inference.export import export_onnx
+        from od_detr.inference.export import export
         from od_detr.inference.predictor import Predictor
         from od_detr.integrations.weights.hub import as_source
 
         # The predictor at hand may be on a GPU, or in bfloat16.
         exact = Predictor.from_run(as_source(self.source), device="cpu", precision="32")
-        export_onnx(exact, Path(file))
+        export(exact, Path(file))
         return Path(file)
 
     @property

@@ -7,33 +7,61 @@ from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.cli.command import WeightsName, json_option, run_option, weights_option
+from od_detr.errors import InputError
 from od_detr.options.fields import option
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Export a detector to an ONNX file, which needs neither PyTorch nor this package."""
+    """Export a detector to ONNX or OpenVINO, which need neither PyTorch nor this package."""
 
     run: str = run_option()
-    output: str = option("model.onnx", "File to write.", metavar="FILE", known_as=("out", "file"))
-    format: Literal["onnx"] = option(
-        "onnx", "Format to write. OpenVINO and TensorRT read ONNX files.", known_as=("to",)
+    output: str | None = option(
+        None,
+        "File to write. OpenVINO's weights go to a .bin file of the same name.",
+        shown="model.onnx or model.xml",
+        metavar="FILE",
+        known_as=("out", "file"),
+    )
+    format: Literal["onnx", "openvino"] | None = option(
+        None,
+        "Format to write. TensorRT reads ONNX files.",
+        shown="openvino where --output ends with .xml, onnx elsewhere",
+        known_as=("to",),
     )
     weights: WeightsName = weights_option()
     json: bool = json_option()
 
+    @property
+    def file(self) -> Path:
+        """The file to write, whose ending says the format.
+
+        Raises:
+            InputError: it is that of the other format.
+        """
+        ending = FORMATS[self.format or "onnx"]
+        file = Path(self.output or f"model{ending}")
+        if self.format and (file.suffix == FORMATS["openvino"]) != (self.format == "openvino"):
+            raise InputError(
+                f"--output {file}: give it the ending {ending} for --format {self.format}"
+            )
+        return file
+
 
 def export(options: ExportOptions) -> dict[str, Any]:
     """Writes the file, runs it, and prints how far it is from PyTorch."""
-    from od_detr.inference.export import export_onnx
+    from od_detr.inference import export as exporting
     from od_detr.inference.predictor import Predictor
     from od_detr.integrations.weights.hub import as_source
 
+    file = options.file
     predictor = Predictor.from_run(as_source(options.run), options.weights, "cpu", "32")
     print("recording the network for images of any size; this takes some minutes", flush=True)
-    found = export_onnx(predictor, Path(options.output))
+    found = exporting.export(predictor, file)
     print(
-        f"saved in {options.output}; on noise, its scores are within "
+        f"saved in {file}; on noise, its scores are within "
         f"{found.score_difference:.1e} of PyTorch's and {found.agreeing:.0%} of its boxes agree"
     )
-    return {"output": options.output} | asdict(found)
+    return {"output": str(file)} | asdict(found)

@@ -1,13 +1,16 @@
-"""Export to ONNX: a detector in one file that needs neither PyTorch nor this package."""
+"""Export to ONNX or OpenVINO: a detector in files that need neither PyTorch nor this package."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from od_detr.detectors import DetectionTransformer, best_pairs
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, make_directory, writing
+from od_detr.inference.openvino_files import SUFFIX, weights_of, write_openvino
 from od_detr.inference.predictor import Predictor
 from od_detr.structures import Batch, Targets
 
@@ -24,6 +28,7 @@ TRACED = (2, 3, 256, 320)
 MOST_DIFFERENT = 1e-2
 """A file whose scores differ by more is wrong: rounding moves them by about 1e-7."""
 OUTPUTS = ("boxes", "scores", "labels")
+Run = Callable[[np.ndarray], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,34 +67,59 @@ class PixelsToDetections(nn.Module):
         return boxes, scores, labels.int()
 
 
-def export_onnx(predictor: Predictor, file: Path) -> Comparison:
-    """Writes a detector as an ONNX file and runs the file once.
+def export(predictor: Predictor, file: Path) -> Comparison:
+    """Writes a detector as an ONNX file, or as two files of OpenVINO, and runs what it wrote.
 
-    The file takes any number of RGB images of one size and of any height and width. Its metadata
+    The files take any number of RGB images of one size and of any height and width. Their metadata
     holds the class names, the image size and the threshold.
 
     Args:
         predictor: the detector, on the CPU and in float32.
-        file: the file to write. An older one is replaced.
+        file: the file to write. One that ends with `.xml` is for OpenVINO, and its weights go to
+            a `.bin` file of the same name. Older files are replaced.
 
     Raises:
         InputError: the packages for the export are not installed, or the file cannot be written.
         RuntimeError: the file gives other scores than the detector. It is removed.
     """
-    _check_installed()
+    is_openvino = file.suffix == SUFFIX
+    _check_installed("openvino" if is_openvino else "onnxruntime")
     network = PixelsToDetections(predictor.detector).eval()
     size = predictor.transform.image_size
     # The place is tried before the network is recorded, which takes minutes.
-    with writing(file):
+    with writing(file), ExitStack() as written:
         make_directory(file.parent)
-        with atomic_write(file) as partial:
-            program = _recorded(network)
-            program.model.metadata_props.update(_about(predictor))
-            program.save(partial, external_data=False)
-            found = compared(network, partial, (1, 3, size, size * 5 // 4))
-            if found.score_difference > MOST_DIFFERENT:
-                raise RuntimeError(f"the scores of the file are wrong by {found.score_difference}")
+        files = [file, weights_of(file)] if is_openvino else [file]
+        partial = [written.enter_context(atomic_write(each)) for each in files]
+        program = _recorded(network)
+        write = write_openvino if is_openvino else write_onnx
+        run = write(program, _about(predictor), partial)
+        found = compared(network, run, (1, 3, size, size * 5 // 4))
+        if found.score_difference > MOST_DIFFERENT:
+            raise RuntimeError(f"the scores of the file are wrong by {found.score_difference}")
     return found
+
+
+def write_onnx(
+    program: torch.onnx.ONNXProgram, about: Mapping[str, str], files: Sequence[Path]
+) -> Run:
+    """Writes the recorded network with these metadata to a single file, and reads it.
+
+    Returns:
+        A function that runs it on images of one size, (B, 3, H, W).
+    """
+    program.model.metadata_props.update(about)
+    (file,) = files
+    program.save(file, external_data=False)
+    return running(file)
+
+
+def running(file: Path) -> Run:
+    """Runs an ONNX file on a CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})
 
 
 def _recorded(network: PixelsToDetections) -> torch.onnx.ONNXProgram:
@@ -137,14 +167,11 @@ def _about(predictor: Predictor) -> Mapping[str, str]:
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def compared(network: PixelsToDetections, file: Path, shape: tuple[int, ...]) -> Comparison:
-    """Runs the file and the network on images of noise of a shape (B, 3, H, W)."""
-    import onnxruntime
-
+def compared(network: PixelsToDetections, run: Run, shape: tuple[int, ...]) -> Comparison:
+    """Runs the written file and the network on images of noise of a shape (B, 3, H, W)."""
     noise = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, shape, generator=noise, dtype=torch.uint8)
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    boxes, scores, _ = map(torch.from_numpy, session.run(None, {"images": pixels.numpy()}))
+    boxes, scores, _ = map(torch.from_numpy, run(pixels.numpy()))
     with torch.inference_mode():
         expected_boxes, expected_scores, _ = network(pixels)
     agreeing = (boxes - expected_boxes).abs().amax(-1) < 1e-3
@@ -152,9 +179,9 @@ def compared(network: PixelsToDetections, file: Path, shape: tuple[int, ...]) ->
     return Comparison(difference.item(), agreeing.float().mean().item())
 
 
-def _check_installed() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed; pip install 'od-detr[export]'") from error
+def _check_installed(runtime: str) -> None:
+    """Looks for what records the network, and for what runs the file."""
+    extra = "export,openvino" if runtime == "openvino" else "export"
+    for package in ("onnxscript", runtime):
+        if find_spec(package) is None:
+            raise InputError(f"{package} is not installed; pip install 'od-detr[{extra}]'")

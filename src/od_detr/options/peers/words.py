@@ -37,12 +37,12 @@ ELSEWHERE = {
     "fraction": "training always takes all images; --classes and another --data leave some out",
 }
 # Values that belong to another command.
-READ_ONNX = "; it reads ONNX files, see docs/export.md"
+TENSORRT = "; TensorRT reads ONNX files (trtexec --onnx), see docs/export.md"
 VALUES_ELSEWHERE = {
     "onnx": "; `od-detr export` writes ONNX files",
-    "openvino": READ_ONNX,
-    "tensorrt": READ_ONNX,
-    "engine": f"{READ_ONNX} (trtexec --onnx)",
+    "openvino": "; `od-detr export --format openvino` writes its files",
+    "tensorrt": TENSORRT,
+    "engine": TENSORRT,
 }
 # Words of other packages for values of ours.
 MEANT = {
