@@ -94,8 +94,14 @@ def test_evaluate_names_the_argument_that_was_meant() -> None:
 def test_predict_names_the_arguments_there_are() -> None:
     detector = Detector.__new__(Detector)
     detector.predictor = Predictor.__new__(Predictor)
-    with pytest.raises(InputError, match=r"^conf: no such argument; there are source, threshold,"):
-        detector.predict("street.jpg", conf=0.5)
+    for name, hint in {
+        "conf": r"did you mean threshold\?",
+        "thresold": r"did you mean threshold\?",
+        "iou": "these detectors need no NMS",
+        "colour": "there are source, threshold,",
+    }.items():
+        with pytest.raises(InputError, match=rf"^{name}: no such argument; {hint}"):
+            detector.predict("street.jpg", **{name: 0.5})
 
 
 def test_what_trains_nothing_returns_no_detector(seen: list[TrainOptions]) -> None:

@@ -318,10 +318,13 @@ def _check_names(given: Mapping[str, Any], function: Callable[..., Any]) -> None
     """
     from od_detr.errors import InputError
     from od_detr.options.names import nearest
+    from od_detr.options.peers.words import ELSEWHERE
 
     known = signature(function).parameters
     for name in given:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            elsewhere = ELSEWHERE.get(name, f"there are {', '.join(known)}")
+            synonyms = (each for each in known if elsewhere.endswith(f"--{each}"))
+            near = next(synonyms, None) or nearest(name, known)
+            hint = f"did you mean {near}?" if near else elsewhere
             raise InputError(f"{name}: no such argument; {hint}")

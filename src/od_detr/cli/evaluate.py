@@ -26,7 +26,7 @@ class EvaluateOptions:
     run: str = run_option()
     data: str | None = option(
         None,
-        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
+        "Folder of labelled images: COCO, YOLO (or its YAML file) or Pascal VOC.",
         metavar="DIR",
         shown="that of the run",
     )

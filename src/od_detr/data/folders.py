@@ -10,7 +10,7 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.formats.choices import ALL, HIDDEN, Choices, Readers
 from od_detr.data.formats.coco_layout import coco_patterns, coco_readers, lone_coco_readers
 from od_detr.data.formats.voc import voc_readers
-from od_detr.data.formats.yolo_layout import yolo_readers
+from od_detr.data.formats.yolo_layout import YAML, yaml_readers, yolo_readers
 from od_detr.data.headers.header import OF_FILES
 from od_detr.data.preparation.classes import given_classes, merged, own_classes, subset
 from od_detr.data.preparation.splitting import part_of
@@ -109,9 +109,15 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     A set without splits has one named `ALL`. A folder that holds nothing but the folder of a data
     set counts as that one.
 
+    Args:
+        data: the folder, or the YAML file of a data set in YOLO format.
+        choices: what the user chose about the data; None for the defaults.
+
     Raises:
-        InputError: `data` is not a folder, or holds no annotations in a known layout.
+        InputError: `data` is neither, or holds no annotations in a known layout.
     """
+    if data.is_file() and data.suffix.lower() in YAML:
+        return yaml_readers(data)
     if not data.is_dir():
         state = "is a file" if data.exists() else "no such folder"
         raise InputError(f"{data}: {state}; give the data set's folder")

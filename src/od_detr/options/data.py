@@ -16,7 +16,7 @@ class DataOptions:
 
     data: str = option(
         REQUIRED,
-        "Folder of labelled images: COCO, YOLO or Pascal VOC.",
+        "Folder of labelled images: COCO, YOLO (or its YAML file) or Pascal VOC.",
         metavar="DIR",
         everyday=True,
         may_change_on_resume=True,

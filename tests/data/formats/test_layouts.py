@@ -515,3 +515,20 @@ def test_another_folder_may_be_validated_on(tmp_path: Path) -> None:
     assert [
         Path(p).stem for p in open_split(tmp_path / "x", "val", chosen, train.classes).paths
     ] == ["d"]
+
+
+def test_the_yaml_file_of_a_data_set_stands_for_its_folder(tmp_path: Path) -> None:
+    LAYOUTS["yolo: data.yaml"](tmp_path)
+    (tmp_path / "other.yml").write_text("train: images/val\nval: images/val\nnames: [cat, dog]\n")
+    chosen = open_split(tmp_path / "data.yaml", "train")
+    assert list(chosen.paths) == list(open_split(tmp_path, "train").paths)
+    other = open_split(tmp_path / "other.yml", "train")
+    assert list(other.paths) == list(open_split(tmp_path, "val").paths)
+
+
+def test_a_yaml_file_that_describes_no_data_set_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("epochs: 3\n")
+    with pytest.raises(
+        InputError, match=r"run\.yaml: has no names of classes .* give the data set"
+    ):
+        find_readers(tmp_path / "run.yaml")

@@ -18,6 +18,7 @@ from od_detr.data.formats.yolo import (
 from od_detr.errors import InputError
 from od_detr.options.config_file import parse_yaml
 
+YAML = (".yaml", ".yml")
 LARGEST_TEXT = 1 << 20  # bytes of a YAML or .data file
 
 
@@ -34,23 +35,47 @@ def yolo_readers(data: Path, choices: Choices) -> Readers:
         InputError: the YAML file cannot be understood, or names a split that is not there.
     """
     del choices  # YOLO leaves nothing to choose
-    splits = _from_yaml(data) or _from_darknet(data) or _from_folders(data) or _undivided(data)
+    return _readers(
+        _from_a_yaml(data) or _from_darknet(data) or _from_folders(data) or _undivided(data)
+    )
+
+
+def yaml_readers(file: Path) -> Readers:
+    """The splits that a YAML file in YOLO format names, whatever else its folder holds.
+
+    Raises:
+        InputError: it describes no data set, or names a split that is not there.
+    """
+    if not (splits := _from_yaml(file)):
+        raise InputError(
+            f"{file}: has no names of classes and no train, val or test; give the data set's folder"
+        )
+    return _readers(splits)
+
+
+def _readers(splits: dict[str, YoloSplit]) -> Readers:
     return {name: partial(read_yolo, split) for name, split in splits.items()}
 
 
-def _from_yaml(data: Path) -> dict[str, YoloSplit]:
+def _from_a_yaml(data: Path) -> dict[str, YoloSplit]:
     ordinary = [data / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
-    for file in dict.fromkeys((*ordinary, *files_in(data, ".yaml", ".yml"))):
-        if not file.is_file() or (content := _yaml(file)) is None:
-            continue
-        names, splits = _class_names(content, file), {}
-        for split in NAMES:
-            entry = content.get(split, content.get("valid") if split == "val" else None)
-            if entry:
-                places = _places(entry, content.get("path"), file, split)
-                splits[split] = YoloSplit(file, data, places, names)
-        return splits
+    for file in dict.fromkeys((*ordinary, *files_in(data, *YAML))):
+        if file.is_file() and (splits := _from_yaml(file)) is not None:
+            return splits
     return {}
+
+
+def _from_yaml(file: Path) -> dict[str, YoloSplit] | None:
+    """The splits that a file names; None if it describes no data set."""
+    if (content := _yaml(file)) is None:
+        return None
+    names, splits = _class_names(content, file), {}
+    for split in NAMES:
+        entry = content.get(split, content.get("valid") if split == "val" else None)
+        if entry:
+            places = _places(entry, content.get("path"), file, split)
+            splits[split] = YoloSplit(file, file.parent, places, names)
+    return splits
 
 
 def _yaml(file: Path) -> dict[str, Any] | None:

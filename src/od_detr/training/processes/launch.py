@@ -157,7 +157,7 @@ class Team:
             self.witness(rank, cause)
         self._wait_for_others()
         causes = "; ".join(f"{self._named(rank)} {cause}" for rank, cause in lost.items())
-        return ProcessLostError(f"{causes}; continue with --resume from the last save")
+        return ProcessLostError(f"{causes}; continue from the last save with --resume --output RUN")
 
     def _reporter(self, lost: dict[int, str]) -> int:
         """Rank 0, unless it was lost without a word; then the first that is left."""

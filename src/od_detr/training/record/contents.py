@@ -44,6 +44,7 @@ def check_finite(contents: dict[str, Any]) -> None:
     guilty = [name for name, each in tensors.items() if not all_finite([each])]
     raise NonFiniteError(
         f"{guilty[0] if guilty else 'the state of the optimizer'} is not finite, so it is not "
-        "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume",
+        "saved; lower --opt.lr, or give --precision 32 or bf16, and continue with --resume "
+        "--output RUN",
         contents["global_step"],
     )
