@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 MOST_PROCESSES = 8  # that may train on the CPU whatever the number of its cores
 
+# How PyTorch's messages about full memory read: CUDA and MPS, cuBLAS, Linux, Windows.
+FULL = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+
 
 def available() -> dict[str, int]:
     """Number of devices of each accelerator type, the preferred type first; the CPU is left out."""
@@ -122,14 +125,17 @@ def full_memory_explained(advice: Callable[[], str]) -> Iterator[None]:
         advice: the line; asked for only then.
 
     Raises:
-        FullMemoryError: the memory does not suffice.
+        FullMemoryError: the memory does not suffice for tensors.
+        InputError: it does not suffice for something else, such as an image or a file.
     """
     import torch
 
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        kinds = (torch.OutOfMemoryError, MemoryError)
-        if not isinstance(error, kinds) and "can't allocate memory" not in str(error):
+    except MemoryError as error:
+        raise InputError(advice()) from error
+    except RuntimeError as error:
+        said = any(words in str(error).lower() for words in FULL)
+        if not said and not isinstance(error, torch.OutOfMemoryError):
             raise
         raise FullMemoryError(advice()) from error

@@ -98,6 +98,7 @@ def test_predict_names_the_arguments_there_are() -> None:
         "conf": r"did you mean threshold\?",
         "thresold": r"did you mean threshold\?",
         "iou": "these detectors need no NMS",
+        "max_det": "`od-detr predict` returns all",
         "colour": "there are source, threshold,",
     }.items():
         with pytest.raises(InputError, match=rf"^{name}: no such argument; {hint}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -175,7 +176,7 @@ def test_a_file_that_gives_other_results_is_not_left(
             file.write_bytes(b"new")
 
     monkeypatch.setattr(export, "_recorded", record)
-    monkeypatch.setattr(export, "_check_installed", lambda _: None)
+    monkeypatch.setattr(export, "check_installed", lambda _: None)
     monkeypatch.setattr(export, "write_onnx", write)
     monkeypatch.setattr(export, "write_openvino", write)
     monkeypatch.setattr(export, "compared", lambda *_: export.Comparison(0.5, agreeing=1.0))
@@ -200,6 +201,53 @@ def test_without_the_packages_the_error_says_what_to_install(
     missing = r"openvino is not installed; pip install 'od-detr\[export,openvino\]'"
     with pytest.raises(InputError, match=missing):
         detector.export(tmp_path / "new.xml")
+
+
+def test_a_folder_of_the_name_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector.from_pretrained(saved("deformable-detr-plus", tmp_path), device="cpu")
+    monkeypatch.setattr(export, "check_installed", lambda _: None)
+    (tmp_path / "new.bin").write_bytes(b"old")
+    (tmp_path / "new.xml").mkdir()
+    (tmp_path / "other.bin").mkdir()
+    for name in ("new.xml", "other.xml"):
+        with pytest.raises(InputError, match=r"(new\.xml|other\.bin): is a folder; give another"):
+            detector.export(tmp_path / name)
+    assert (tmp_path / "new.bin").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("fails", ["new.xml", "new.bin"])
+def test_a_graph_is_never_left_with_the_weights_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    detector = Detector.from_pretrained(saved("deformable-detr-plus", tmp_path), device="cpu")
+    files = {name: tmp_path / name for name in ("new.xml", "new.bin")}
+    for file in files.values():
+        file.write_text("old")
+    replace = os.replace
+
+    def stopped(source: Path, target: Path) -> None:
+        if Path(target).name == fails:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    def write(_: None, about: object, partial: list[Path]) -> None:
+        for file in partial:
+            file.write_text("new")
+
+    monkeypatch.setattr(export, "check_installed", lambda _: None)
+    monkeypatch.setattr(export, "_recorded", lambda _: None)
+    monkeypatch.setattr(export, "write_openvino", write)
+    monkeypatch.setattr(export, "compared", lambda *_: export.Comparison(0.0, agreeing=1.0))
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        detector.export(files["new.xml"])
+    left = {name: file.read_text() for name, file in files.items() if file.exists()}
+    assert "new.xml" not in left or len(set(left.values())) == 1
+    monkeypatch.setattr(os, "replace", replace)
+    detector.export(files["new.xml"])
+    assert {file.read_text() for file in files.values()} == {"new"}
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(

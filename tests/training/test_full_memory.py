@@ -6,6 +6,7 @@ A device that holds two images is simulated: training on more of them raises wha
 from __future__ import annotations
 
 import json
+import signal
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch
 import yaml
 from tests.subset import first_images
 
-from od_detr.errors import FullMemoryError
+from od_detr.detectors import DetectionTransformer
+from od_detr.errors import FullMemoryError, Interrupted
 from od_detr.options import TrainOptions
 from od_detr.structures import Batch
 from od_detr.training.fit import Run, fit
@@ -27,15 +29,15 @@ HELD = 2  # images
 
 def hold(
     monkeypatch: pytest.MonkeyPatch, images: int = HELD, after: int = 0
-) -> list[weakref.ref[Training]]:
-    """Lets the device hold so many images from this step on; the trainings that it refused."""
+) -> list[weakref.ref[DetectionTransformer]]:
+    """Lets the device hold so many images from this step on; the detectors that it refused."""
     original, refused = Training.backward, []
 
     def backward(self: Training, batch: Batch, *rest: object) -> object:
         if len(batch.images) > images and self.state.step >= after:
-            refused.append(weakref.ref(self))
+            refused.append(weakref.ref(self.network.detector))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        assert all(training() is None for training in refused)  # their memory is free
+        assert all(detector() is None for detector in refused)  # their memory is free
         return original(self, batch, *rest)
 
     monkeypatch.setattr(Training, "backward", backward)
@@ -89,6 +91,33 @@ def test_it_goes_on_from_where_it_was_saved(
     run = fit(options(data=data, epochs=2, batch_size=4))
     assert [row["step"] for row in run.rows] == [2, 4]
     assert measured(run)[0] == measured(first)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_run_that_starts_from_a_detector_goes_on(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    start = fit(options(epochs=1, batch_size=4, output=str(tmp_path / "start"), recipe="baseline"))
+    given = {"data", "output", "recipe", "image_size", "augment", "workers", "device"}
+    chosen = {name: value for name, value in vars(options()).items() if name in given}
+    refused = hold(monkeypatch, after=after)
+    run = fit(TrainOptions(**chosen, init=str(start.directory), epochs=2, batch_size=4))
+    assert [row["epoch"] for row in run.rows] == [1, 2]
+    assert len(refused) == 1
+
+
+def test_a_stop_that_was_asked_for_in_the_step_is_not_lost(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backward(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Training, "backward", backward)
+    with pytest.raises(Interrupted, match="stopped; nothing was saved yet") as stopped:
+        fit(options(epochs=1, batch_size=4))
+    assert stopped.value.status == 143
 
 
 def test_a_single_image_that_does_not_fit_is_one_line(

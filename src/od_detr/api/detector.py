@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from od_detr.inference.predictor import Predictor
 
 
+# Arguments of other packages that are ours under another name.
+SYNONYMS = {"conf": "threshold", "confidence": "threshold", "batch": "batch_size"}
+
+
 def train(data: str | Path, **options: Any) -> Detector:
     """Trains a new detector and returns the best one of the run.
 
@@ -122,7 +126,7 @@ class Detector:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, device: str = "auto", precision: str = "auto"
+        cls, source: str | Path, device: str = "auto", precision: str | int = "auto"
     ) -> Detector:
         """A trained detector.
 
@@ -141,7 +145,7 @@ class Detector:
         from od_detr.integrations.weights.hub import as_source
 
         return cls(
-            source, Predictor.from_run(as_source(source), device=device, precision=precision)
+            source, Predictor.from_run(as_source(source), device=device, precision=str(precision))
         )
 
     def fit(self, data: str | Path, **options: Any) -> Detector:
@@ -323,8 +327,9 @@ def _check_names(given: Mapping[str, Any], function: Callable[..., Any]) -> None
     known = signature(function).parameters
     for name in given:
         if name not in known:
-            elsewhere = ELSEWHERE.get(name, f"there are {', '.join(known)}")
-            synonyms = (each for each in known if elsewhere.endswith(f"--{each}"))
-            near = next(synonyms, None) or nearest(name, known)
-            hint = f"did you mean {near}?" if near else elsewhere
+            meant = SYNONYMS.get(name)
+            if meant not in known:
+                meant = None if name in ELSEWHERE else nearest(name, known)
+            hint = ELSEWHERE.get(name, f"there are {', '.join(known)}")
+            hint = f"did you mean {meant}?" if meant else hint
             raise InputError(f"{name}: no such argument; {hint}")

@@ -36,14 +36,15 @@ class ExportOptions:
 
     @property
     def file(self) -> Path:
-        """The file to write, whose ending says the format.
+        """The file to write, whose suffix decides the format.
 
         Raises:
             InputError: it is that of the other format.
         """
         ending = FORMATS[self.format or "onnx"]
         file = Path(self.output or f"model{ending}")
-        if self.format and (file.suffix == FORMATS["openvino"]) != (self.format == "openvino"):
+        is_openvino = file.suffix.lower() == FORMATS["openvino"]
+        if self.format and is_openvino != (self.format == "openvino"):
             raise InputError(
                 f"--output {file}: give it the ending {ending} for --format {self.format}"
             )
@@ -57,6 +58,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
     from od_detr.integrations.weights.hub import as_source
 
     file = options.file
+    exporting.check_installed(file)
     predictor = Predictor.from_run(as_source(options.run), options.weights, "cpu", "32")
     print("recording the network for images of any size; this takes some minutes", flush=True)
     found = exporting.export(predictor, file)
@@ -64,4 +66,4 @@ def export(options: ExportOptions) -> dict[str, Any]:
         f"saved in {file}; on noise, its scores are within "
         f"{found.score_difference:.1e} of PyTorch's and {found.agreeing:.0%} of its boxes agree"
     )
-    return {"output": str(file)} | asdict(found)
+    return {"output": [str(each) for each in exporting.files_of(file)]} | asdict(found)

@@ -33,7 +33,7 @@ def open_split(
     A set without a validation split is divided by a hash of the file names; see `Choices`.
 
     Args:
-        data: the data set's folder, in COCO, YOLO or Pascal VOC layout.
+        data: the data set's folder, in COCO, YOLO or Pascal VOC layout, or its YAML file.
         split: the part of it.
         choices: what the user chose about the data; None for the defaults.
         classes: the names that the labels stand for, where a training set or a detector gave them.
@@ -103,6 +103,11 @@ def _validation_folder(data: Path, choices: Choices) -> Annotations:
     raise InputError(f"{data}: holds no annotations; give another folder to --val-data")
 
 
+def folder_of(data: Path) -> Path:
+    """The folder of a data set that is given as a folder or as its YAML file."""
+    return data.parent if data.is_file() else data
+
+
 def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     """What reads each split of a data set; nothing is read yet.
 
@@ -120,7 +125,7 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
         return yaml_readers(data)
     if not data.is_dir():
         state = "is a file" if data.exists() else "no such folder"
-        raise InputError(f"{data}: {state}; give the data set's folder")
+        raise InputError(f"{data}: {state}; give the data set's folder, or its YAML file")
     chosen, folder = choices or Choices(), data
     for _ in range(1 + WRAPPERS):
         for readers_of in FORMATS:

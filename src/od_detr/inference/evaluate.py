@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.folders import choices_of, open_split
+from od_detr.data.folders import choices_of, folder_of, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
@@ -140,7 +140,7 @@ def run_choices(run: Path, data: Path) -> Choices:
         return Choices()
     options = from_values(TrainOptions, read_config(TrainOptions, files.config))
     choices = choices_of(options)
-    same = Path(options.data).resolve() == data.resolve()
+    same = folder_of(Path(options.data)).resolve() == folder_of(data).resolve()
     return choices if same else replace(choices, val_data=None)
 
 

@@ -82,22 +82,32 @@ def export(predictor: Predictor, file: Path) -> Comparison:
         InputError: the packages for the export are not installed, or the file cannot be written.
         RuntimeError: the file gives other scores than the detector. It is removed.
     """
-    is_openvino = file.suffix == SUFFIX
-    _check_installed("openvino" if is_openvino else "onnxruntime")
+    check_installed(file)
     network = PixelsToDetections(predictor.detector).eval()
     size = predictor.transform.image_size
+    files = files_of(file)
+    for each in files:
+        if each.is_dir():
+            raise InputError(f"{each}: is a folder; give another --output")
     # The place is tried before the network is recorded, which takes minutes.
     with writing(file), ExitStack() as written:
         make_directory(file.parent)
-        files = [file, weights_of(file)] if is_openvino else [file]
         partial = [written.enter_context(atomic_write(each)) for each in files]
         program = _recorded(network)
-        write = write_openvino if is_openvino else write_onnx
+        write = write_openvino if len(files) > 1 else write_onnx
         run = write(program, _about(predictor), partial)
         found = compared(network, run, (1, 3, size, size * 5 // 4))
         if found.score_difference > MOST_DIFFERENT:
             raise RuntimeError(f"the scores of the file are wrong by {found.score_difference}")
+        if len(files) > 1:
+            # It is renamed last. Until then no graph is there that reads the weights of another.
+            file.unlink(missing_ok=True)
     return found
+
+
+def files_of(file: Path) -> list[Path]:
+    """The files that an export writes: the file itself, and the weights of OpenVINO's graph."""
+    return [file, weights_of(file)] if file.suffix.lower() == SUFFIX else [file]
 
 
 def write_onnx(
@@ -179,9 +189,14 @@ def compared(network: PixelsToDetections, run: Run, shape: tuple[int, ...]) -> C
     return Comparison(difference.item(), agreeing.float().mean().item())
 
 
-def _check_installed(runtime: str) -> None:
-    """Looks for what records the network, and for what runs the file."""
-    extra = "export,openvino" if runtime == "openvino" else "export"
-    for package in ("onnxscript", runtime):
+def check_installed(file: Path) -> None:
+    """Looks for what records the network, and for what runs the file.
+
+    Raises:
+        InputError: naming what to install.
+    """
+    is_openvino = len(files_of(file)) > 1
+    extra = "export,openvino" if is_openvino else "export"
+    for package in ("onnxscript", "openvino" if is_openvino else "onnxruntime"):
         if find_spec(package) is None:
             raise InputError(f"{package} is not installed; pip install 'od-detr[{extra}]'")

@@ -37,7 +37,7 @@ def write_openvino(
     model = core.read_model(program.model_proto.SerializeToString())
     for name, value in about.items():
         model.set_rt_info(value, ["model_info", name])
-    with TemporaryDirectory(dir=files[0].parent) as folder:
+    with TemporaryDirectory(".part", files[0].name, files[0].parent) as folder:
         graph = Path(folder) / f"model{SUFFIX}"  # it accepts no other ending
         openvino.serialize(model, str(graph), str(weights_of(graph)))
         read = core.read_model(graph)

@@ -17,7 +17,7 @@ from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import estimate
 from od_detr.training.cost.memory import (
-    described_shares,
+    batch_flags,
     free_memory,
     memory_explained,
     with_smaller_batch,
@@ -56,8 +56,8 @@ class Run:
 def fit(options: TrainOptions) -> Run:
     """Trains a detector and returns the finished run.
 
-    If a step does not fit into the memory of a single device, the run continues with half of the
-    images at once and as many a step, from where it was saved last.
+    If a step does not fit into the memory of a single device, the run continues from where it was
+    saved last, with at most half of the images at once and the same number of images per step.
 
     Raises:
         InputError: data, options or a checkpoint to resume are wrong.
@@ -65,18 +65,19 @@ def fit(options: TrainOptions) -> Run:
         NonFiniteError: losses, gradients or weights stayed infinite or NaN.
         Interrupted: the user stopped the run; everything is saved.
     """
-    plan = within_budget(with_batch_size(planned(options)))
+    parts = assembled(within_budget(with_batch_size(planned(options))))
     while True:
         try:
-            return trained(assembled(plan))
+            return trained(parts)
         except FullMemoryError:
-            smaller = with_smaller_batch(plan.options)
-            if smaller is None or plan.place.world_size > 1:
+            smaller = with_smaller_batch(parts.options)
+            if smaller is None or parts.plan.place.world_size > 1:
                 raise
-        # Only here, where the error is gone, does nothing hold the tensors of its step.
+        # The error and the parts held the tensors of the step.
+        del parts
         free_memory(choose_device(smaller.device))
-        say(f"The device's memory is full. Continuing with {described_shares(smaller)}.")
-        plan = planned(replace(smaller, resume=True))
+        say(f"The device's memory is full. Continuing with {batch_flags(smaller)}.")
+        parts = assembled(planned(replace(smaller, resume=True)))
 
 
 def trained(parts: Parts) -> Run:
@@ -105,7 +106,7 @@ def trained(parts: Parts) -> Run:
                 print(line)
         team = start(plan.place)
         stop = held.enter_context(StopSignal(plan.files.directory).listening())
-        with team.reporting(), parts.loading(), memory_explained(options), directory:
+        with team.reporting(), parts.loading(), stop.kept(), memory_explained(options), directory:
             directory.logger.log_options(flat(plain(dataclasses.asdict(options))))
             parts.fabric.launch()
             team.connect()

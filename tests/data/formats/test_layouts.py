@@ -15,6 +15,8 @@ from PIL import Image
 from od_detr.data.folders import find_readers, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.errors import InputError
+from od_detr.run_files import RunFiles
+from od_detr.training.record.output import check_output
 
 SIZE = {"a": (30, 40), "b": (48, 32), "c": (20, 20), "d": (24, 36)}
 BOXES = {"a": [("cat", 2, 3, 20, 15)], "b": [("dog", 1, 1, 9, 40), ("cat", 10, 20, 16, 8)], "c": []}
@@ -524,11 +526,21 @@ def test_the_yaml_file_of_a_data_set_stands_for_its_folder(tmp_path: Path) -> No
     assert list(chosen.paths) == list(open_split(tmp_path, "train").paths)
     other = open_split(tmp_path / "other.yml", "train")
     assert list(other.paths) == list(open_split(tmp_path, "val").paths)
+    with pytest.raises(InputError, match="is the folder of --data"):
+        check_output(RunFiles(tmp_path), tmp_path / "data.yaml")
 
 
-def test_a_yaml_file_that_describes_no_data_set_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("epochs: 3\n")
-    with pytest.raises(
-        InputError, match=r"run\.yaml: has no names of classes .* give the data set"
-    ):
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("epochs: 3\n", r"needs names .* and at least one of train, val and test; correct it"),
+        ("names: [cat]\ntrain:\n", r"needs names .* and at least one of train, val and test"),
+        ("names: [cat\n", r"cannot be read \(.*\); correct the YAML"),
+    ],
+)
+def test_a_yaml_file_that_describes_no_data_set_is_one_line(
+    tmp_path: Path, text: str, pattern: str
+) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"run\.yaml: {pattern}"):
         find_readers(tmp_path / "run.yaml")

@@ -107,16 +107,29 @@ def test_dropping_the_last_step_leaves_full_batches_without_repeats(
 
 @settings(deadline=None)
 @given(SPLITS, st.integers(1, 4))
-def test_an_epoch_has_as_many_steps_however_its_images_are_shared(
+def test_a_step_has_the_same_images_however_they_are_shared(
     split: tuple[int, int, int, int], times: int
 ) -> None:
     length, batch_size, world_size, _ = split
-    rank, rest = {"world_size": world_size, "drop_last": True}, {"accumulate": times}
-    whole = BatchSampler(length, batch_size * times, **rank)
-    shared = BatchSampler(length, batch_size, **rank, **rest)
-    assert -(-len(shared) // times) == len(whole)
-    full = length >= batch_size * times * world_size
-    assert not full or len(shared) == times * len(whole)
+    rest = {"world_size": world_size, "drop_last": True}
+
+    def steps(batch_size: int, accumulate: int) -> list[set[int]]:
+        ranks = [
+            [[draw.place for draw in batch] for batch in sampler]
+            for rank in range(world_size)
+            if (
+                sampler := BatchSampler(
+                    length, batch_size, rank=rank, accumulate=accumulate, **rest
+                )
+            )
+        ]
+        together = [set(chain(*batches)) for batches in zip(*ranks, strict=True)]
+        return [
+            set().union(*together[first : first + accumulate])
+            for first in range(0, len(together), accumulate)
+        ]
+
+    assert steps(batch_size, times) == steps(batch_size * times, 1)
 
 
 @settings(deadline=None)

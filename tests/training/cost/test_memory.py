@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from od_detr.errors import InputError
+from od_detr.errors import FullMemoryError, InputError
 from od_detr.options import MAY_CHANGE_ON_RESUME, TrainOptions, flag_name
 from od_detr.training.cost.memory import advice, memory_explained, remedies
 
@@ -68,6 +68,21 @@ def test_each_way_suffices_by_itself(excess: float) -> None:
 
 def test_a_batch_of_one_cannot_be_smaller() -> None:
     assert "--accumulate" not in advice(TrainOptions(data="", output="nowhere", batch_size=1))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "MPS backend out of memory (MPS allocated: 8 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 4096 bytes.",
+    ],
+)
+def test_every_device_says_it_in_its_own_words(words: str) -> None:
+    with pytest.raises(FullMemoryError), memory_explained(OPTIONS):
+        raise RuntimeError(words)
 
 
 def test_other_errors_pass() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
+from od_detr.data.folders import open_split
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.options import SIZES, TrainOptions, from_values
+from od_detr.training.cost.trial import Trial, by_trial
 from od_detr.training.fit import fit
+from od_detr.training.loop import in_steps
 from od_detr.training.plan import assembled, planned
 
 SMALL = {
@@ -47,6 +51,23 @@ def test_architecture_sizes_and_image_size_come_from_there(
     assert parts.options.queries == 12
     assert parts.network.detector.settings["temperature"] == 10000.0
     assert f"{start}: a dino-4scale with resnet18 and 3 classes" in capsys.readouterr().out
+
+
+def test_a_trial_leaves_the_weights_as_they_were(
+    scenes: Path, options: Callable[..., TrainOptions], tmp_path: Path
+) -> None:
+    classes = open_split(scenes, "train").classes
+    detector = build_detector("dino-4scale", len(classes), **SMALL)
+    save_detector(detector, tmp_path / "init", classes, image_size=64)
+    plan = planned(options(init=str(tmp_path / "init"), epochs=1, **OPEN))
+
+    def train(trial: Trial) -> None:
+        trial.step_seconds(islice(in_steps(trial.parts.train_batches, 1), 1))
+
+    by_trial(plan, train)
+    begun = assembled(plan).network.detector.state_dict()
+    for name, value in detector.state_dict().items():
+        torch.testing.assert_close(begun[name], value, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def yolo_readers(data: Path, choices: Choices) -> Readers:
     """
     del choices  # YOLO leaves nothing to choose
     return _readers(
-        _from_a_yaml(data) or _from_darknet(data) or _from_folders(data) or _undivided(data)
+        _splits_of_folder(data) or _from_darknet(data) or _from_folders(data) or _undivided(data)
     )
 
 
@@ -46,9 +46,10 @@ def yaml_readers(file: Path) -> Readers:
     Raises:
         InputError: it describes no data set, or names a split that is not there.
     """
-    if not (splits := _from_yaml(file)):
+    if not (splits := _splits_of_yaml(file, named=True)):
         raise InputError(
-            f"{file}: has no names of classes and no train, val or test; give the data set's folder"
+            f"{file}: needs names (of the classes) and at least one of train, val and test; "
+            "correct it, or give the data set's folder"
         )
     return _readers(splits)
 
@@ -57,17 +58,17 @@ def _readers(splits: dict[str, YoloSplit]) -> Readers:
     return {name: partial(read_yolo, split) for name, split in splits.items()}
 
 
-def _from_a_yaml(data: Path) -> dict[str, YoloSplit]:
+def _splits_of_folder(data: Path) -> dict[str, YoloSplit]:
     ordinary = [data / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
     for file in dict.fromkeys((*ordinary, *files_in(data, *YAML))):
-        if file.is_file() and (splits := _from_yaml(file)) is not None:
+        if file.is_file() and (splits := _splits_of_yaml(file)) is not None:
             return splits
     return {}
 
 
-def _from_yaml(file: Path) -> dict[str, YoloSplit] | None:
-    """The splits that a file names; None if it describes no data set."""
-    if (content := _yaml(file)) is None:
+def _splits_of_yaml(file: Path, named: bool = False) -> dict[str, YoloSplit] | None:
+    """The splits that a file names, which the user may have; None if it describes no data set."""
+    if (content := _yaml(file, named)) is None:
         return None
     names, splits = _class_names(content, file), {}
     for split in NAMES:
@@ -78,19 +79,21 @@ def _from_yaml(file: Path) -> dict[str, YoloSplit] | None:
     return splits
 
 
-def _yaml(file: Path) -> dict[str, Any] | None:
+def _yaml(file: Path, named: bool) -> dict[str, Any] | None:
     """The content of a YAML file that describes a data set."""
     if file.stat().st_size > LARGEST_TEXT:
+        if named:
+            raise InputError(f"{file}: is larger than 1 MB; give the data set's folder")
         return None
     try:
         content = parse_yaml(file.read_text(encoding="utf-8-sig"))
     except (RecursionError, ValueError) as problem:
-        if file.stem == "data":
+        if named or file.stem == "data":
             reason = " ".join(str(problem).split())
             raise InputError(f"{file}: cannot be read ({reason}); correct the YAML") from problem
         return None
     described = isinstance(content, dict) and "names" in content
-    return content if described and content.keys() & {"train", "val", "test"} else None
+    return content if described and content.keys() & {"train", "val", "valid", "test"} else None
 
 
 def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:

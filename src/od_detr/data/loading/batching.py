@@ -106,7 +106,7 @@ class BatchSampler(Sampler[list[Draw]]):
         if not self.drop_last:
             return -(-length // together)
         steps = length // (together * self.accumulate)
-        return steps * self.accumulate or max(1, length // together)
+        return steps * self.accumulate or -(-length // together)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self.images.draws(self.seed, self.epoch)

@@ -42,7 +42,7 @@ def remedies(options: TrainOptions, excess: float = 2.0) -> str:
     ways = []
     smaller = with_smaller_batch(options, excess)
     if smaller is not None:
-        ways.append(described_shares(smaller))
+        ways.append(batch_flags(smaller))
     if not RunFiles.of(options.output).is_saved:
         ways.append(f"--image-size {max(32, int(options.short_side * excess**-0.5 / 32) * 32)}")
     if not options.checkpoint_encoder and excess <= HALF:
@@ -53,8 +53,10 @@ def remedies(options: TrainOptions, excess: float = 2.0) -> str:
 
 
 def with_smaller_batch(options: TrainOptions, excess: float = 2.0) -> TrainOptions | None:
-    """The options with a batch that fits where this one takes `excess` times the memory, and with
-    as many images a step; None if not even a single image does.
+    """The options with a batch that fits where this one takes `excess` times the memory.
+
+    The batch is the largest divisor that fits, so that the images per step stay the same. None if
+    not even a single image fits.
     """
     smaller = largest_divisor(options.device_batch, options.device_batch / excess)
     times = options.device_batch // smaller
@@ -63,13 +65,13 @@ def with_smaller_batch(options: TrainOptions, excess: float = 2.0) -> TrainOptio
     return replace(options, batch_size=smaller, accumulate=times * options.accumulate)
 
 
-def described_shares(options: TrainOptions) -> str:
-    """How the images of a step are shared, as one gives it."""
+def batch_flags(options: TrainOptions) -> str:
+    """The flags that say how the images of a step are shared."""
     return f"--batch-size {options.device_batch} --accumulate {options.accumulate}"
 
 
 def free_memory(device: torch.device) -> None:
-    """Gives back what nothing uses any more, so that the next step finds all memory free."""
+    """Releases unused memory, so that the next step finds all of it free."""
     gc.collect()
     give_back()
     if device.type == "cuda":

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from od_detr.errors import Interrupted
+from od_detr.errors import FullMemoryError, Interrupted
 from od_detr.signals import handled, known
 
 SIGNALS = known("SIGINT", "SIGTERM", "SIGHUP")
@@ -68,6 +68,20 @@ class StopSignal:
             yield
         finally:
             self._at_once = False
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Lets no full memory replace a stop: the run would continue with a smaller batch.
+
+        Raises:
+            Interrupted: the user asked to stop, and the step that did not fit was the last one.
+        """
+        try:
+            yield
+        except FullMemoryError as error:
+            if self.asked:
+                raise self.interruption from error
+            raise
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         again, self.number = self.number == number, number

@@ -58,11 +58,11 @@ class MetricsLogger:
         elif self.name == "mlflow":
             self._logger.experiment.log_artifact(self._logger.run_id, str(picture), title)
 
-    def close(self) -> None:
-        """Writes what is left."""
+    def close(self, failed: bool = False) -> None:
+        """Writes what is left, and whether the run failed."""
         if self._logger is not None:
             with writing(self._place):
-                self._logger.finalize("success")
+                self._logger.finalize("failed" if failed else "success")
             self._logger = None
             self.name = "csv"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from od_detr.data.folders import folder_of
 from od_detr.errors import InputError
 from od_detr.run_files import RunFiles
 
@@ -19,7 +20,7 @@ def check_output(files: RunFiles, data: Path) -> None:
     if not there.is_dir():
         which = "is" if there == where else f"{there} is"
         raise InputError(f"--output {where}: {which} a file; give a folder")
-    if files.directory.resolve() == data.resolve():
+    if files.directory.resolve() == folder_of(data).resolve():
         raise InputError(
             f"--output {files.directory}: is the folder of --data; give a folder of its own"
         )

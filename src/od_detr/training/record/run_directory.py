@@ -114,6 +114,6 @@ class RunDirectory:
                 print(f"metrics: {self.files.metrics} only; {WITHOUT_TENSORBOARD}", flush=True)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Writes what the logger still holds."""
-        self.logger.close()
+        self.logger.close(failed=kind is not None and issubclass(kind, Exception))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,7 +37,7 @@ class Start:
     def detector_for(self, classes: Sequence[str]) -> DetectionTransformer:
         """The detector for these classes: those that it knows keep their weights."""
         if self.classes is None or list(classes) == list(self.classes):
-            return self.detector.train()
+            return copy.deepcopy(self.detector).train()  # a trial trains it
         detector, new = transfer_classes(self.detector, list(self.classes), classes)
         known = f"{len(classes) - len(new)} of {len(classes)} classes keep their weights"
         say(f"{self.source}: {known}" + (f"; new are {', '.join(new)}" if new else ""))
