@@ -105,6 +105,14 @@ def test_predict_names_the_arguments_there_are() -> None:
             detector.predict("street.jpg", **{name: 0.5})
 
 
+def test_methods_of_other_packages_are_named() -> None:
+    detector = Detector.__new__(Detector)
+    for name, hint in {"train": "fit", "val": "evaluate"}.items():
+        with pytest.raises(AttributeError, match=rf"{name}'; did you mean {hint}\?"):
+            getattr(detector, name)
+    assert not hasattr(detector, "colour")
+
+
 def test_what_trains_nothing_returns_no_detector(seen: list[TrainOptions]) -> None:
     with pytest.raises(InputError, match=r"^dry_run: .*od-detr train --dry-run"):
         od_detr.train("data", dry_run=True)

@@ -19,8 +19,6 @@ from torch import nn
 
 from od_detr import Detector
 from od_detr.cli import main
-from od_detr.cli.export import ExportOptions
-from od_detr.cli.parsing.parser import parse
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.inference import export
@@ -141,24 +139,27 @@ def test_openvino_gives_what_pytorch_gives(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("arguments", "file"),
+    ("output", "format", "file"),
     [
-        ([], "model.onnx"),
-        (["--format", "openvino"], "model.xml"),
-        (["--output", "a/b.xml"], "a/b.xml"),
-        (["--output", "b", "--format", "onnx"], "b"),
+        (None, None, "model.onnx"),
+        (None, "openvino", "model.xml"),
+        ("a/b.XML", None, "a/b.XML"),
+        ("b.onnx", "onnx", "b.onnx"),
     ],
 )
-def test_the_ending_of_the_file_is_the_format(arguments: list[str], file: str) -> None:
-    assert parse("export", ExportOptions, ["run", *arguments]).file == Path(file)
-
-
-@pytest.mark.parametrize(("file", "format"), [("a.onnx", "openvino"), ("a.xml", "onnx")])
-def test_an_ending_of_the_other_format_is_refused(
-    file: str, format: str, capsys: pytest.CaptureFixture[str]
+def test_the_suffix_of_the_file_is_the_format(
+    output: str | None, format: str | None, file: str
 ) -> None:
-    assert main(["export", "run", "--output", file, "--format", format]) == 2
-    assert "give it the ending" in capsys.readouterr().err
+    assert export.file_of(output, format) == Path(file)
+
+
+@pytest.mark.parametrize(
+    ("output", "format"),
+    [("a.onnx", "openvino"), ("a.xml", "onnx"), ("a.engine", None), ("a", None)],
+)
+def test_the_suffix_of_another_format_is_refused(output: str, format: str | None) -> None:
+    with pytest.raises(InputError, match=rf"--output {output}: must end with \."):
+        export.file_of(output, format)
 
 
 def test_a_file_that_gives_other_results_is_not_left(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Arguments of other packages that are ours under another name.
 SYNONYMS = {"conf": "threshold", "confidence": "threshold", "batch": "batch_size"}
+METHODS = {"train": "fit", "val": "evaluate", "load": "from_pretrained", "save": "save_pretrained"}
 
 
 def train(data: str | Path, **options: Any) -> Detector:
@@ -218,15 +219,20 @@ class Detector:
             commit_message=commit_message,
         )
 
-    def export(self, file: str | Path = "model.onnx") -> Path:
+    def export(
+        self,
+        file: str | Path | None = None,
+        format: Literal["onnx", "openvino"] | None = None,
+    ) -> Path:
         """Writes the detector for ONNX or OpenVINO, which need neither PyTorch nor this package.
 
         The file takes RGB pixels of any size, resized as in training, and returns boxes from 0 to
         1, scores and labels. See `od_detr.inference.export`.
 
         Args:
-            file: the file to write; one that ends with `.xml` is for OpenVINO, with its weights in
+            file: the file to write: `model.onnx`, or `model.xml` for OpenVINO with its weights in
                 a `.bin` file of the same name. Older files are replaced.
+            format: what to write; None goes by the suffix of `file`.
 
         Returns:
             The file.
@@ -235,17 +241,25 @@ class Detector:
             Detector.from_pretrained("runs/x").export("detector.onnx")
 
         Raises:
-            InputError: the packages for the export are not installed, or the file cannot be
-                written.
+            InputError: the packages for the export are not installed, the suffix is that of another
+                format, or the file cannot be written.
         """
-        from od_detr.inference.export import export
+        from od_detr.inference.export import check_installed, export, file_of
         from od_detr.inference.predictor import Predictor
         from od_detr.integrations.weights.hub import as_source
 
+        chosen = file_of(file, format)
+        check_installed(chosen)
         # The predictor at hand may be on a GPU, or in bfloat16.
         exact = Predictor.from_run(as_source(self.source), device="cpu", precision="32")
-        export(exact, Path(file))
-        return Path(file)
+        export(exact, chosen)
+        return chosen
+
+    def __getattr__(self, name: str) -> Any:
+        """Names the method that other packages call `name`."""
+        meant = METHODS.get(name)
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise AttributeError(f"Detector has no attribute {name!r}{hint}")
 
     @property
     def classes(self) -> Sequence[str]:
@@ -293,7 +307,8 @@ class Detector:
     ) -> dict[str, Any]:
         """The 12 COCO metrics by name, `per_class` AP, and what a threshold gives.
 
-        See `od_detr.evaluation.analysis.analysed` for all keys. It adds the `confusion` matrix.
+        See `od_detr.evaluation.analysis.analysed` for all keys. It adds the `confusion` matrix
+        and `notes`: how a data set without a validation split was divided.
 
         Args:
             data: folder of labelled images in COCO, YOLO or Pascal VOC layout; None takes the one

@@ -109,6 +109,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     )
     title = f"{options.run}, {options.split} split, {options.weights} weights"
     console = Console()
+    for line in results["notes"]:
+        print(line)
     console.print(format_metrics(results, title), "", described(results))
     if results["skipped"]:
         console.print(f"Left out as unusable: {counted(len(results['skipped']), 'image')}.")

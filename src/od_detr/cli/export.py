@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.cli.command import WeightsName, json_option, run_option, weights_option
-from od_detr.errors import InputError
 from od_detr.options.fields import option
-
-FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 @dataclass(frozen=True)
@@ -34,32 +30,15 @@ class ExportOptions:
     weights: WeightsName = weights_option()
     json: bool = json_option()
 
-    @property
-    def file(self) -> Path:
-        """The file to write, whose suffix decides the format.
-
-        Raises:
-            InputError: it is that of the other format.
-        """
-        ending = FORMATS[self.format or "onnx"]
-        file = Path(self.output or f"model{ending}")
-        is_openvino = file.suffix.lower() == FORMATS["openvino"]
-        if self.format and is_openvino != (self.format == "openvino"):
-            raise InputError(
-                f"--output {file}: give it the ending {ending} for --format {self.format}"
-            )
-        return file
-
 
 def export(options: ExportOptions) -> dict[str, Any]:
     """Writes the file, runs it, and prints how far it is from PyTorch."""
     from od_detr.inference import export as exporting
     from od_detr.inference.predictor import Predictor
-    from od_detr.integrations.weights.hub import as_source
 
-    file = options.file
+    file = exporting.file_of(options.output, options.format)
     exporting.check_installed(file)
-    predictor = Predictor.from_run(as_source(options.run), options.weights, "cpu", "32")
+    predictor = Predictor.from_run(options.run, options.weights, "cpu", "32")
     print("recording the network for images of any size; this takes some minutes", flush=True)
     found = exporting.export(predictor, file)
     print(

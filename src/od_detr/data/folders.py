@@ -124,8 +124,12 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     if data.is_file() and data.suffix.lower() in YAML:
         return yaml_readers(data)
     if not data.is_dir():
-        state = "is a file" if data.exists() else "no such folder"
-        raise InputError(f"{data}: {state}; give the data set's folder, or its YAML file")
+        kind = "file" if data.suffix.lower() in YAML else "folder"
+        state = "is a file" if data.exists() else f"no such {kind}"
+        raise InputError(
+            f"{data}: {state}; give the data set's folder, or the YAML file of a YOLO data set. "
+            "Data sets are not downloaded"
+        )
     chosen, folder = choices or Choices(), data
     for _ in range(1 + WRAPPERS):
         for readers_of in FORMATS:

@@ -14,6 +14,7 @@ from torch import nn
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.folders import choices_of, folder_of, open_split
 from od_detr.data.formats.choices import Choices
+from od_detr.data.preparation.splitting import DIVIDED
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
 from od_detr.devices import choose_device
@@ -96,7 +97,8 @@ def evaluate_run(
     results = analysed(evaluator, config.get("threshold") if threshold is None else threshold)
     pairing = paired(evaluator.truth, evaluator.detections)
     confusion = confusion_matrix(pairing, results["threshold"])
-    return results | {"confusion": confusion, "skipped": reading.skipped}
+    notes = [str(each) for each in reading.annotations.findings if each.code == DIVIDED]
+    return results | {"confusion": confusion, "skipped": reading.skipped, "notes": notes}
 
 
 def write_results(evaluator: CocoEvaluator, output: Path) -> None:

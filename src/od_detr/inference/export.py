@@ -27,6 +27,7 @@ TRACED = (2, 3, 256, 320)
 """Shape of the pixels that the network is recorded with; the file takes any other."""
 MOST_DIFFERENT = 1e-2
 """A file whose scores differ by more is wrong: rounding moves them by about 1e-7."""
+FORMATS = {"onnx": ".onnx", "openvino": SUFFIX}
 OUTPUTS = ("boxes", "scores", "labels")
 Run = Callable[[np.ndarray], Sequence[Any]]
 
@@ -103,6 +104,24 @@ def export(predictor: Predictor, file: Path) -> Comparison:
             # It is renamed last. Until then no graph is there that reads the weights of another.
             file.unlink(missing_ok=True)
     return found
+
+
+def file_of(output: str | Path | None, format: str | None) -> Path:
+    """The file to write, whose suffix decides the format.
+
+    Args:
+        output: what the user gave; None takes `model` with the suffix of the format.
+        format: "onnx", "openvino" or None.
+
+    Raises:
+        InputError: the suffix is that of another format.
+    """
+    suffix = FORMATS[format or "onnx"]
+    file = Path(f"model{suffix}" if output is None else output)
+    allowed = list(FORMATS.values()) if format is None else [suffix]
+    if file.suffix.lower() not in allowed:
+        raise InputError(f"--output {file}: must end with {' or '.join(allowed)}")
+    return file
 
 
 def files_of(file: Path) -> list[Path]:

@@ -280,7 +280,7 @@ def labels_of(names: Sequence[str] | None, classes: Sequence[str]) -> list[int] 
     Raises:
         InputError: a name that the detector does not know.
     """
-    for name in names or ():
+    for name in map(str, names or ()):
         if name not in classes:
             near = nearest(name, classes)
             hint = f"did you mean {near}?" if near else f"known are {', '.join(classes[:20])}"

@@ -519,6 +519,15 @@ def test_another_folder_may_be_validated_on(tmp_path: Path) -> None:
     ] == ["d"]
 
 
+def test_a_test_split_that_is_only_named_is_none(tmp_path: Path) -> None:
+    LAYOUTS["yolo: data.yaml"](tmp_path)
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("test: ../missing/pictures\n")
+    assert find_readers(tmp_path).keys() == {"train", "val"}
+    with pytest.raises(InputError, match="no test split, only train and val"):
+        open_split(tmp_path, "test")
+
+
 def test_the_yaml_file_of_a_data_set_stands_for_its_folder(tmp_path: Path) -> None:
     LAYOUTS["yolo: data.yaml"](tmp_path)
     (tmp_path / "other.yml").write_text("train: images/val\nval: images/val\nnames: [cat, dog]\n")

@@ -25,7 +25,8 @@ LARGEST_TEXT = 1 << 20  # bytes of a YAML or .data file
 def yolo_readers(data: Path, choices: Choices) -> Readers:
     """The splits of a folder in YOLO layout.
 
-    With a ``data.yaml`` (or another YAML file that has `names`): its `train`, `val` and `test`.
+    With a ``data.yaml`` (or another YAML file that has `names`): its `train`, `val` and, if it is
+    there, `test`.
     With a Darknet ``obj.data``: its `train` and `valid`. Without: ``images/train`` and
     ``labels/train``, ``train/images`` and ``train/labels``, ``train`` with a text file beside each
     image; or undivided ``images`` and ``labels``, or images with a text file beside each and a
@@ -74,7 +75,12 @@ def _splits_of_yaml(file: Path, named: bool = False) -> dict[str, YoloSplit] | N
     for split in NAMES:
         entry = content.get(split, content.get("valid") if split == "val" else None)
         if entry:
-            places = _places(entry, content.get("path"), file, split)
+            try:
+                places = _places(entry, content.get("path"), file, split)
+            except InputError:
+                if split != "test":  # which exports name whether they have one or not
+                    raise
+                continue
             splits[split] = YoloSplit(file, file.parent, places, names)
     return splits
 

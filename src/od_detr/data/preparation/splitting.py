@@ -16,6 +16,8 @@ from od_detr.errors import InputError
 
 Part = Literal["train", "val"]
 
+DIVIDED = "divided"  # code of the note about the division
+
 
 def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotations:
     """The training or validation images of a data set without splits.
@@ -58,7 +60,7 @@ def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotatio
     )
     fix = "choose others with --val-fraction, --group or --val-data"
     return annotations.selected(images).with_findings(
-        [note("divided", annotations.file, problem, fix)]
+        [note(DIVIDED, annotations.file, problem, fix)]
     )
 
 

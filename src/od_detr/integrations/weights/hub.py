@@ -19,10 +19,10 @@ def is_hub_name(source: str) -> bool:
 
 
 def as_source(source: str | Path) -> str:
-    """Adds the prefix `hf:` to an `owner/name` that is not an existing path."""
+    """Adds the prefix `hf:` to an `owner/name` that cannot be a path: no folder has this name."""
     text = str(source)
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", text) and not Path(text).exists()
-    return f"{PREFIX}{text}" if named else text
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?", text)
+    return f"{PREFIX}{text}" if named and not Path(text).parent.exists() else text
 
 
 def downloaded(source: str) -> Path:
