@@ -142,5 +142,6 @@ def unique_stems(files: Sequence[Path]) -> list[str]:
 def _refuse_address(source: str) -> None:
     if "://" in source:
         raise InputError(
-            f"{source}: addresses are not opened; download the image and give its file"
+            f"{source}: addresses are not opened; download the image or record the video, and give "
+            "its file"
         )
