@@ -106,6 +106,17 @@ def test_a_detector_outside_a_run_does_not_know_its_data(untrained: Path) -> Non
         evaluate_run(untrained, device="cpu")
 
 
+def test_the_result_says_how_the_data_was_divided(
+    untrained: Path, mixed: tuple[Path, list[dict]]
+) -> None:
+    data, _ = mixed
+    assert evaluate_run(untrained, data, device="cpu")["notes"] == []
+    (data / "val.json").rename(data / "annotations.json")
+    (data / "val").rename(data / "images")
+    (note,) = evaluate_run(untrained, data, device="cpu")["notes"]
+    assert re.search(r"has no validation split; \d of 5 images are taken for validation", note)
+
+
 @pytest.mark.slow
 def test_ap_is_what_predict_attains_at_every_batch_size(
     untrained: Path, mixed: tuple[Path, list[dict]]
