@@ -28,9 +28,9 @@ def test_running_out_of_memory_is_one_line_with_options_that_need_less() -> None
 
 
 def test_a_full_host_is_told_like_a_full_gpu() -> None:
-    with pytest.raises(InputError, match="memory is full; give --batch-size 3"):  # noqa: SIM117
-        with memory_explained(OPTIONS):
-            torch.empty(2**60, dtype=torch.uint8)
+    full = "memory is full; give --batch-size 3"
+    with pytest.raises(InputError, match=full), memory_explained(OPTIONS):
+        torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(InputError, match="memory is full"), memory_explained(OPTIONS):
         raise MemoryError
 
