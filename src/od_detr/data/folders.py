@@ -61,9 +61,10 @@ def choices_of(options: DataOptions) -> Choices:
     Raises:
         InputError: `classes` names no class.
     """
-    classes = tuple(name.strip() for name in (options.classes or "").split(",") if name.strip())
+    classes = tuple(name.strip() for name in options.classes or () if name.strip())
     if options.classes is not None and not classes:
-        raise InputError(f"--classes {options.classes!r}: names no class; leave it out for all")
+        given = ",".join(options.classes)
+        raise InputError(f"--classes {given!r}: names no class; leave it out for all")
     return Choices(
         options.val_fraction,
         options.group,

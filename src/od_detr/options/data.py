@@ -42,7 +42,7 @@ class DataOptions:
         "Regular expression. Images whose first group is equal stay on one side of that split.",
         shown="each image by itself",
     )
-    classes: str | None = option(
+    classes: list[str] | None = option(
         None, "Names of the classes to train on, separated by commas.", shown="all"
     )
     single_class: bool = option(

@@ -12,9 +12,11 @@ import pytest
 import supervision
 from PIL import Image
 
-from od_detr.data.folders import find_readers, open_split
+from od_detr.data.folders import choices_of, find_readers, open_split
 from od_detr.data.formats.choices import Choices
 from od_detr.errors import InputError
+from od_detr.options import DataOptions
+from od_detr.options.reading import from_values
 from od_detr.run_files import RunFiles
 from od_detr.training.record.output import check_output
 
@@ -506,6 +508,12 @@ def test_classes_may_be_chosen_or_merged(tmp_path: Path) -> None:
     assert val.labels.tolist() == [0]
     one = open_split(tmp_path, "train", Choices(single_class=True))
     assert (len(one.classes), one.labels.tolist()) == (1, [0, 0, 0])
+
+
+@pytest.mark.parametrize("given", [["dog", "cat"], "dog, cat", "[dog, cat]", ("dog", "cat ")])
+def test_classes_are_given_as_a_list_or_as_one_text(given: object) -> None:
+    chosen = from_values(DataOptions, {"data": "x", "classes": given})
+    assert choices_of(chosen).classes == ("dog", "cat")
 
 
 def test_another_folder_may_be_validated_on(tmp_path: Path) -> None:

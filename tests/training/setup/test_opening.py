@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,22 @@ def test_unreadable_images_are_left_out_and_said(
     assert all(train[image].image.shape[0] == 3 for image in range(9))
     said = [line for line in capsys.readouterr().out.splitlines() if "skipped: " in line]
     assert len(said) == 4
+
+
+def test_validation_images_that_are_trained_on_are_counted(
+    options: Options, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    open_data(options(), Ranks())
+    assert "are trained on, too" not in capsys.readouterr().out
+    folder = tmp_path / "shared"
+    shutil.copytree(scenes, folder)
+    images = json.loads((folder / "train.json").read_text())
+    for image in images["images"]:
+        image["file_name"] = f"train/{image['file_name']}"
+    (folder / "val.json").write_text(json.dumps(images))
+    (folder / "train.json").write_text(json.dumps(images))
+    open_data(options(data=str(folder)), Ranks())
+    assert "val: 12 of 12 images are trained on, too: AP" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from od_detr.data.annotations import Annotations
+from od_detr.data.counts import counted
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import choices_of, open_split
@@ -53,9 +54,21 @@ def open_data(options: TrainOptions, place: Ranks) -> tuple[CocoDataset, CocoDat
     unchanged = Transform(options.short_side, augment="none")
     train_set = CocoDataset(train, augmented, seed=options.seed)
     val_set = CocoDataset(val, unchanged)
-    for line in (*train_set.described("train"), *val_set.described("val")):
+    for line in (*train_set.described("train"), *val_set.described("val"), *_shared(train, val)):
         say(line)
     return train_set, val_set
+
+
+def _shared(train: Annotations, val: Annotations) -> list[str]:
+    """A line if images of the validation set are trained on."""
+    trained = set(train.paths)
+    shared = sum(path in trained for path in val.paths)
+    if not shared:
+        return []
+    return [
+        f"val: {shared} of {counted(len(val.paths), 'image')} are trained on, too: AP, and which "
+        "weights are best, say little about new images"
+    ]
 
 
 def _images_checked(split: Annotations, policy: str, place: Ranks) -> Annotations:
