@@ -94,7 +94,8 @@ def in_turns(workers: Mapping[str, Worker], recipe: str, steps: int) -> dict[str
 
 def step(process: Worker, recipe: str) -> float:
     """Processor seconds of one step."""
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     process.stdin.write(f"{recipe}\n")
     process.stdin.flush()
     line = process.stdout.readline()
