@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import ema, growth, inference, matching, memory, saving, startup, step
+from benchmarks import ema, growth, inference, matching, memory, saving, startup, step, turns
 from od_detr.cli import main
 
 SMALL = {
@@ -86,3 +86,21 @@ def test_the_command_prints_the_figures_as_json_on_its_last_line(
 def test_a_measurement_without_a_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "startup", "--rounds", "0"]) == 2
     assert "--rounds must be at least 1 (got 0)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_take_turns_with_a_step() -> None:
+    source = Path(__file__).parents[2]
+    with turns.worker(source) as one, turns.worker(source) as other:
+        seconds = turns.in_turns({"base": one, "head": other}, "qfl", 2)
+    assert [len(taken) for taken in seconds.values()] == [2, 2]
+    assert turns.ratio(seconds["head"], seconds["base"]) > 0
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_ends_the_measurement(tmp_path: Path) -> None:
+    with (
+        turns.worker(tmp_path) as process,  # where there is no such code
+        pytest.raises(RuntimeError, match="the step of qfl failed"),
+    ):
+        turns.step(process, "qfl")
