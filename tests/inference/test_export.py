@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from tests.docs.test_examples import ROOT, blocks
 from torch import nn
 
 from od_detr import Detector
 from od_detr.cli import main
+from od_detr.data.transforms import fitted
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.inference import export
@@ -80,19 +81,23 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_the_example_finds_what_predict_finds(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Image sizes: wider than the recorded one, taller, and long beyond the limit."""
+    """Images that are wider than the recorded one, taller, turned, and long beyond the limit."""
     monkeypatch.chdir(folder)
     detector = Detector.from_pretrained(folder, device="cpu", precision="32")
     example = next(each for each in blocks(ROOT / "docs/export.md") if each[0] == "import json")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    for size in [(96, 72), (72, 110), (400, 60)]:
-        Image.fromarray(pixels).resize(size).save("street.png")
+    for size, turn in [((96, 72), 1), ((72, 110), 6), ((400, 60), 1), ((107, 61), 1)]:
+        image = Image.fromarray(pixels).resize(size)
+        image.getexif()[ExifTags.Base.Orientation] = turn
+        image.save("street.png", exif=image.getexif())
         names: dict[str, Any] = {}
         exec("\n".join(example).replace("street.jpg", "street.png"), names)
         expected = detector.predict("street.png")
         np.testing.assert_allclose(names["scores"][0], expected.confidence, atol=5e-3)
         same = np.array(names["names"]) == expected.data["class_name"]
-        near = np.abs(names["boxes"].clip(0, np.tile(size, 2)) - expected.xyxy).max(1) < 1
+        width, height = names["image"].size
+        assert names["pixels"].shape[1:] == fitted(height, width, 72, 120)
+        near = np.abs(names["boxes"].clip(0, [width, height] * 2) - expected.xyxy).max(1) < 1
         assert np.mean(same & near) > 0.8, size
 
 

@@ -20,7 +20,7 @@ SHEET = 12  # pictures on the contact sheet
 
 
 def demo_options(data: Path, output: Path, seed: int = 0) -> TrainOptions:
-    """A Deformable-DETR+ of 1.6 M parameters, from scratch: 7 epochs of 125 steps of 8 scenes."""
+    """A Deformable-DETR+ of 1.7 M parameters, from scratch: 7 epochs of 125 steps of 8 scenes."""
     return TrainOptions(
         data=str(data),
         output=str(output),
