@@ -22,6 +22,7 @@ COLUMNS = {
     "instability": "stability/instability",
     "consistency %": "stability/consistency",
 }
+DUPLICATES = {"AP after NMS at 0.7": "val/AP_nms", "duplicates %": "val/duplicates"}
 
 
 @cache
@@ -88,16 +89,45 @@ def tables_of(mark: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
 
 def test_the_tables_of_the_evidence_are_its_records() -> None:
     tables = list(tables_of(r"records: (\S+)"))
-    assert len(tables) == 11
+    assert len(tables) == 10
     for folder, rows in tables:
         for row in rows:
             runs = records(folder, row["row"])
             assert len(runs) == len(row["seeds"].split(", ")), (folder, row)
             assert row["seeds"] == ", ".join(f"{100 * run['last']['val/AP']:.1f}" for run in runs)
             for column, key in COLUMNS.items():
-                digits, scale = (2, 1) if column == "instability" else (1, 100)
-                values = [scale * run["last"][key] for run in runs]
-                assert row[column] == mean_and_spread(values, digits), (folder, row["row"], column)
+                assert row[column] == shown(runs, column, key), (folder, row["row"], column)
+
+
+def shown(runs: list[dict], column: str, key: str) -> str:
+    """What a table says about the last validation of a row's runs."""
+    digits, scale = (2, 1) if column == "instability" else (1, 100)
+    return mean_and_spread((scale * run["last"][key] for run in runs), digits)
+
+
+def test_longer_schedules_are_their_records() -> None:
+    ((_, rows),) = tables_of("(schedules)")
+    assert len(rows) == 6
+    for row in rows:
+        runs = records(row["records"], row["row"])
+        assert [run["last"]["epoch"] for run in runs] == [int(row["epochs"])]
+        for column, key in (COLUMNS | DUPLICATES).items():
+            assert row[column] == shown(runs, column, key), (row, column)
+
+
+def test_fine_tuning_is_its_records() -> None:
+    ((_, rows),) = tables_of("(fine-tuning)")
+    assert len(rows) == 8
+    for row in rows:
+        (run,) = records("fine-tuning", row["row"])
+        last = run["last"]
+        assert (row["epochs"], row["steps"]) == (str(last["epoch"]), f"{last['step']:,}")
+        for column, key in (
+            ("AP", "val/AP"),
+            ("AP50", "val/AP50"),
+            ("AP of the average", "val/teacher/AP"),
+        ):
+            assert row[column] == f"{100 * last[key]:.1f}", row
 
 
 def test_leads_and_their_p_values_are_those_of_the_records() -> None:
@@ -119,7 +149,6 @@ def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
     tables = dict(tables_of(r"duplicates: (\S+)"))
     assert {folder: len(rows) for folder, rows in tables.items()} == {
         "scenes-tables": 10,
-        "scenes-95-epochs": 2,
         "scenes-rate": 3,
         "scenes-architectures": 4,
         "bccd-equal-time": 5,
@@ -129,11 +158,7 @@ def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
         runs = [run for run in runs if "val/AP_nms" in run]
         assert runs, row
         assert {run["epoch"] for run in runs} == {int(row.get("epochs", 4))}
-        for column, key in (
-            ("AP", "val/AP"),
-            ("AP after NMS at 0.7", "val/AP_nms"),
-            ("duplicates %", "val/duplicates"),
-        ):
+        for column, key in ({"AP": "val/AP"} | DUPLICATES).items():
             assert row[column] == f"{fmean(100 * run[key] for run in runs):.1f}", row
 
 

@@ -18,8 +18,8 @@ Options = Callable[..., TrainOptions]
 def test_few_steps_an_epoch_make_more_epochs_and_many_the_papers() -> None:
     assert default_epochs(118287 // 16, trained=False) == 24
     assert default_epochs(51, trained=False) == -(-FROM_NEW // 51)
-    assert default_epochs(51, trained=True) == 24
-    assert default_epochs(20, trained=True) == FROM_TRAINED // 20
+    assert default_epochs(100, trained=True) == 24
+    assert default_epochs(40, trained=True) == FROM_TRAINED // 40
     assert default_epochs(1, trained=False) == default_epochs(1, trained=True) == MOST
 
 

@@ -10,7 +10,7 @@ from od_detr.training.setup.start import say
 
 # Optimizer steps that a run takes at least: a new transformer, and one that `--init` has trained.
 # docs/training.md says what supports them.
-FROM_NEW, FROM_TRAINED = 3000, 1000
+FROM_NEW, FROM_TRAINED = 3000, 2000
 MOST = 100  # epochs, of however few images
 
 
