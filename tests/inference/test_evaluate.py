@@ -33,7 +33,11 @@ def test_the_data_options_are_those_of_the_run(
     options: Callable[..., TrainOptions], tmp_path: Path
 ) -> None:
     chosen = options(
-        val_fraction=0.4, group=r"v\d+", classes="a,b", difficult="keep", val_data=str(tmp_path)
+        val_fraction=0.4,
+        group=r"v\d+",
+        classes=["a", "b"],
+        difficult="keep",
+        val_data=str(tmp_path),
     )
     run = tmp_path / "run"
     write_config(chosen, RunFiles(run).config)
