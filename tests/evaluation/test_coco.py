@@ -77,6 +77,10 @@ def random_case(seed: int, most: int = 30) -> tuple[dict, list[dict]]:
 
 def reference(truth: dict, detections: list[dict], category: int | None = None) -> list[float]:
     """What pycocotools makes of it."""
+    return list(counted(truth, detections, category).stats)
+
+
+def counted(truth: dict, detections: list[dict], category: int | None = None) -> COCOeval:
     with contextlib.redirect_stdout(io.StringIO()):
         annotations = COCO()
         annotations.dataset = copy.deepcopy(truth)
@@ -87,7 +91,7 @@ def reference(truth: dict, detections: list[dict], category: int | None = None) 
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return list(evaluation.stats)
+    return evaluation
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +137,19 @@ def test_a_class_has_the_precision_pycocotools_finds_for_it_alone(seed: int) -> 
     for category in truth["categories"]:
         alone = reference(truth, detections, category["id"])[0]
         assert per_class[category["name"]] == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_iou_threshold_has_the_precision_pycocotools_finds_for_it(seed: int) -> None:
+    truth, detections = random_case(seed)
+    summary = evaluate_detections(truth, detections)
+    theirs = counted(truth, detections)
+    precision = theirs.eval["precision"][:, :, :, 0, -1]
+    expected = [at[at > -1].mean() for at in precision]
+    assert list(summary["per_iou"]) == [f"{iou:.2f}" for iou in theirs.params.iouThrs]
+    assert list(summary["per_iou"].values()) == pytest.approx(expected, abs=1e-6)
+    assert summary["per_iou"]["0.50"] == pytest.approx(summary["AP50"], abs=1e-6)
+    assert np.mean(expected) == pytest.approx(summary["AP"], abs=1e-6)
 
 
 def test_no_detections_find_nothing_and_undefined_figures_stay_minus_one() -> None:

@@ -24,6 +24,7 @@ def results(classes: int, **changes: Any) -> dict[str, Any]:
         "AP": 0.3,
         "AP_nms": 0.327,
         "duplicates": 0.125,
+        "per_iou": {f"{0.5 + step / 20:.2f}": 0.8 - step * 0.083 for step in range(10)},
         "per_class": {name: number / classes for number, name in enumerate(names)},
         "best_threshold": 0.42,
         "threshold": 0.42,
@@ -54,6 +55,9 @@ def test_the_text_holds_threshold_errors_and_duplicates() -> None:
     shown = text(results(3))
     for figure in ("0.42", "51.1", "62.2", "56.1", "12.5", "30.0", "32.7", "0.31"):
         assert figure in shown
+    ious, figures = shown.splitlines()[:2]
+    assert ious.split() == ["IoU", *(f"0.{iou}" for iou in range(50, 100, 5))]
+    assert figures.split()[:3] == ["AP", "80.0", "71.7"]
     assert all(str(count) in shown for count in range(101, 107))
 
 

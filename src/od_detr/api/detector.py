@@ -305,7 +305,7 @@ class Detector:
         split: Literal["train", "val", "test"] = "val",
         **options: Any,
     ) -> dict[str, Any]:
-        """The 12 COCO metrics by name, `per_class` AP, and what a threshold gives.
+        """The 12 COCO metrics by name, AP `per_class` and `per_iou`, and what a threshold gives.
 
         See `od_detr.evaluation.analysis.analysed` for all keys. It adds the `confusion` matrix
         and `notes`: how a data set without a validation split was divided.

@@ -45,7 +45,7 @@ METRICS = {
 def evaluate_detections(
     annotations_json: str | Path | dict, detections: list[dict]
 ) -> dict[str, Any]:
-    """The twelve COCO metrics and the AP of every class.
+    """The twelve COCO metrics, and the AP of every class and IoU threshold.
 
     Args:
         annotations_json: a COCO file or its content. Without `iscrowd` an object is not a crowd,
@@ -55,7 +55,8 @@ def evaluate_detections(
 
     Returns:
         The keys of `METRICS`, each in [0, 1] or -1 where there is nothing to find (as COCO does),
-        and "per_class": AP by class name.
+        "per_class": AP by class name, and "per_iou": AP at each of the ten IoU thresholds that AP
+        is the mean of, from "0.50" to "0.95".
 
     Raises:
         InputError: a detection of an unknown image or category.
@@ -214,9 +215,14 @@ def _coco_metrics(truth: GroundTruth, detections: Float[Tensor, "D 7"]) -> dict[
     per_class = [
         _mean_where_defined(precision[:, :, number]) for number in range(precision.shape[2])
     ]
+    per_iou = {
+        f"{threshold:.2f}": _mean_where_defined(at)
+        for threshold, at in zip(evaluation.params.iouThrs, precision, strict=True)
+    }
     metrics = evaluation.stats_as_dict
     return {name: float(metrics[theirs]) for name, theirs in METRICS.items()} | {
-        "per_class": dict(zip(truth.names, per_class, strict=True))
+        "per_class": dict(zip(truth.names, per_class, strict=True)),
+        "per_iou": per_iou,
     }
 
 

@@ -102,7 +102,9 @@ def _train(options: TrainOptions) -> None:
             files.directory, Path(options.data), weights=name
         )
         metrics[name] = {
-            key: value for key, value in summary.items() if isinstance(value, int | float)
+            key: value
+            for key, value in summary.items()
+            if isinstance(value, int | float) or key == "per_iou"
         }
     facts = {
         "run": files.directory.name,

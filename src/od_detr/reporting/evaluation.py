@@ -23,11 +23,11 @@ MOST_CLASSES_IN_MATRIX = 8
 
 
 def described(results: Results) -> Group:
-    """A rich renderable: classes, threshold, errors, duplicates and confusions."""
+    """A rich renderable: AP by IoU and class, threshold, errors, duplicates and confusions."""
     from rich.console import Group
 
-    parts = [classes_table(results), "", *threshold_lines(results), "", errors_table(results)]
-    parts += ["", duplicates_line(results)]
+    parts = [ious_table(results), "", classes_table(results), "", *threshold_lines(results)]
+    parts += ["", errors_table(results), "", duplicates_line(results)]
     if "confusion" in results:
         parts += ["", *confusions(results["confusion"])]
     return Group(*parts)
@@ -36,6 +36,13 @@ def described(results: Results) -> Group:
 def percent(value: float) -> str:
     """A share in percent with one decimal; "-" where it is not defined (negative)."""
     return "-" if value < 0 else f"{100 * value:.1f}"
+
+
+def ious_table(results: Results) -> Table:
+    """AP at each IoU from which a box counts as found: how well boxes are placed."""
+    table = _table("IoU", *results["per_iou"])
+    table.add_row("AP", *map(percent, results["per_iou"].values()))
+    return table
 
 
 def classes_table(results: Results) -> Table:
