@@ -11,6 +11,7 @@ from od_detr.errors import InputError
 Severity = Literal["error", "warning", "note"]
 # Findings of one kind that are kept one by one; the last one kept counts all the others.
 MOST_OF_A_KIND = 100
+SHOWN_OF_A_KIND = 10  # the same for errors that stop a command
 WIDEST = 100  # characters to which the columns of a table are aligned
 
 
@@ -59,13 +60,13 @@ def note(code: str, source: object, problem: str, fix: str, count: int = 1) -> F
     return Finding(code, "note", str(source), "", problem, fix, count)
 
 
-def limited(findings: Sequence[Finding]) -> list[Finding]:
-    """At most `MOST_OF_A_KIND` findings of each code; the last one kept counts those left out."""
+def limited(findings: Sequence[Finding], most: int = MOST_OF_A_KIND) -> list[Finding]:
+    """At most `most` findings of each code; the last one kept counts those left out."""
     kept: dict[str, list[Finding]] = {}
     left_out: dict[str, int] = {}
     for finding in findings:
         of_kind = kept.setdefault(finding.code, [])
-        if len(of_kind) < MOST_OF_A_KIND:
+        if len(of_kind) < most:
             of_kind.append(finding)
         else:
             left_out[finding.code] = left_out.get(finding.code, 0) + finding.count
@@ -78,22 +79,25 @@ def limited(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def raise_errors(findings: Iterable[Finding], hint: str = "") -> None:
-    """Raises the first error, with a table of all in its `details` where there are several.
+    """Raises the first error, with a table in its `details` where there are several.
 
     Args:
-        findings: of any severity.
+        findings: of any severity. One that both parts of a divided set have counts once.
         hint: ends the message.
 
     Raises:
         InputError: there is an error among the findings.
     """
-    errors = [finding for finding in findings if finding.severity == "error"]
+    errors = list(dict.fromkeys(each for each in findings if each.severity == "error"))
     if not errors:
         return
     more = sum(finding.count for finding in errors) - 1
     if not more:
         raise InputError(f"{errors[0]}{hint}")
-    raise InputError(f"{errors[0]}{hint} (and {more} more problems)", details=table(errors))
+    raise InputError(
+        f"{errors[0]}{hint} (and {more} more problems)",
+        details=table(limited(errors, SHOWN_OF_A_KIND)),
+    )
 
 
 def table(findings: Iterable[Finding]) -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from od_detr.data.dataset import CocoDataset
+from od_detr.data.findings import SHOWN_OF_A_KIND, raise_errors
 from od_detr.data.folders import open_split
 from od_detr.data.formats.coco import read_coco
 from od_detr.errors import InputError
@@ -259,6 +261,24 @@ def test_all_faults_are_collected_and_the_first_is_raised_with_their_number(
     }
     with pytest.raises(InputError, match=r"and 2 more"):
         CocoDataset.from_folder(folder, "train")
+
+
+def test_a_set_without_its_images_says_so_once_and_in_few_lines(tmp_path: Path) -> None:
+    """Training and validation are parts of one file here, so that both have its findings."""
+    names = [f"{number:03}.png" for number in range(40)]
+    images = [
+        {"id": number, "file_name": name, "width": 8, "height": 8}
+        for number, name in enumerate(names)
+    ]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    findings = [
+        finding for split in ("train", "val") for finding in open_split(tmp_path, split).findings
+    ]
+    with pytest.raises(InputError, match=r"none of 40 is found \(and 39 more") as caught:
+        raise_errors(findings)
+    assert len(caught.value.details) == 1 + SHOWN_OF_A_KIND
+    assert "and 30 more like it" in caught.value.details[-1]
 
 
 def test_a_key_that_stands_twice_is_an_error(sound: dict, write) -> None:

@@ -18,6 +18,7 @@ from od_detr.data.findings import Finding, error, limited, warning
 
 # A name with one of these may lead out of its folder, or separate its parts as Windows does.
 SUSPICIOUS = re.compile(r"^/|\.\.|[:\\]")
+ADD = "add the image or remove its entry"  # what to do about a missing file
 
 
 class Listing:
@@ -69,6 +70,9 @@ def placed(
         first + name if name in present else _path(annotations, image, name, places, listing, found)
         for image, name in enumerate(annotations.names)
     ]
+    if len(paths) > 1 and not any(paths):
+        fix = f"put the images there: none of {len(paths)} is found"
+        found = [replace(each, fix=fix) if each.fix == ADD else each for each in found]
     found += _sizes(annotations)
     found += _listed_twice(annotations, paths)
     found += _links(annotations, paths, listing, root)
@@ -99,9 +103,7 @@ def _path(
             if path is not None:
                 return path
     problem = f"is not a file below {' or '.join(folders)}"
-    found.append(
-        _wrong_name(annotations, image, name, problem, "add the image or remove its entry")
-    )
+    found.append(_wrong_name(annotations, image, name, problem, ADD))
     return ""
 
 
