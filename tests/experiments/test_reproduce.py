@@ -333,6 +333,30 @@ def test_a_lead_is_that_of_a_paired_t_test() -> None:
     assert paired(ours, {9: {"AP": 30.0}}) is None
 
 
+def test_rows_that_are_fine_tuned_start_from_one_detector_with_the_defaults_of_train(
+    ask, trainings
+) -> None:
+    ask = replace(ask, scale="fine-tuning", init="runs/first", rows="qfl,md-cls")
+    reproduce(ask)
+    config = RunFiles(
+        Path(ask.output) / "qfl-seed0"
+    ).config  # training resolves what `init` decides
+    config.write_text(config.read_text().replace("backbone: resnet50", "backbone: resnet18"))
+    report = reproduce(replace(ask, init="elsewhere/first"))
+    assert trainings.started == named("qfl", "md-cls")
+    for run in trainings.options.values():
+        defaults = TrainOptions(run.data, init="runs/first", epochs=100, output=run.output)
+        assert (run.init, run.total_epochs, run.opt.lr) == ("runs/first", 100, None)
+        assert (run.device_batch, run.image_size, run.drop_epoch) == (
+            defaults.device_batch,
+            None,
+            defaults.drop_epoch,
+        )
+    assert "fine-tuned from first, the image size it was trained at" in report["setting"]
+    with pytest.raises(InputError, match="--init first instead of second"):
+        reproduce(replace(ask, init="runs/second"))
+
+
 def test_the_control_may_stand_in_another_table(ask, trainings) -> None:
     reproduce(replace(ask, table="table2", rows="baseline"))
     rows = {row["name"]: row for row in reproduce(replace(ask, rows="md-cls"))["rows"]}
@@ -408,6 +432,9 @@ def test_a_run_that_ended_before_it_was_noted_is_validated_again(
         ),
         (["table3", "--scale", "paper", "--data", "nowhere"], "nowhere: no such folder"),
         (["table3", "--scale", "small"], "--scale small: needs --data"),
+        (["table3", "--scale", "fine-tuning", "--init", "x"], "--scale fine-tuning: needs --data"),
+        (["table3", "--scale", "fine-tuning", "--data", "x"], "--scale fine-tuning: needs --init"),
+        (["table3", "--init", "x"], "--init: only for --scale fine-tuning"),
         (["table3", "--devices", "3"], "--devices 3: 8 images"),
         (["table3", "--devices", "2", "--jobs", "2"], "--jobs 2: each run uses 2 devices"),
         (["table3", "--sale", "tiny"], "--sale: no such option; did you mean --scale?"),

@@ -22,10 +22,16 @@ class ReproduceOptions:
         "architectures).",
         positional=True,
     )
-    scale: Literal["tiny", "small", "paper"] = option(
+    scale: Literal["tiny", "small", "fine-tuning", "paper"] = option(
         "tiny",
         "Size of the runs. tiny: built-in scenes on a CPU. small: real images on a CPU or a small "
-        "GPU. paper: COCO on 8 GPUs.",
+        "GPU. fine-tuning: what `od-detr train --init` does by default. paper: COCO on 8 GPUs.",
+    )
+    init: str | None = option(
+        None,
+        "Trained detector that all rows start from, with --scale fine-tuning; see `od-detr train`.",
+        metavar="FROM",
+        shown="none",
     )
     rows: str | None = option(
         None, "Names of rows, separated by commas; see --list.", shown="all rows"
@@ -84,7 +90,7 @@ class ReproduceOptions:
     @property
     def changes(self) -> dict[str, Any]:
         """What the user chose instead of the scale's options, by the names of `od-detr train`."""
-        names = ("epochs", "image_size", "backbone", "backbone_weights", "device")
+        names = ("init", "epochs", "image_size", "backbone", "backbone_weights", "device")
         chosen = {name: getattr(self, name) for name in names} | {"opt.lr": self.lr}
         return {name: value for name, value in chosen.items() if value is not None}
 

@@ -66,8 +66,14 @@ def shared_options(
         devices: devices of each run; the total batch stays that of the scale.
 
     Raises:
-        InputError: the scale needs data, or its batch cannot be shared by so many devices.
+        InputError: the scale needs data or `init`, or its batch cannot be shared by so many
+            devices.
     """
+    tuned = scale == "fine-tuning"
+    if tuned and "init" not in changes:
+        raise InputError(f"--scale {scale}: needs --init, a trained detector to start from")
+    if "init" in changes and not tuned:
+        raise InputError("--init: only for --scale fine-tuning; the others train new detectors")
     shared = with_values(SCALES[scale](data, output), changes)
     if "backbone" in changes:  # the scale's backbone_options belong to its own backbone
         shared = replace(shared, backbone_options={})

@@ -83,12 +83,17 @@ def _with_seeds(title: str, seeds: Collection[int]) -> str:
 
 def _setting(scale: str, shared: TrainOptions) -> str:
     """The options that all rows share, as a sentence."""
-    weights = (
-        "trained from scratch"
-        if shared.backbone_weights == "none"
-        else f"weights {Path(shared.backbone_weights).name}"
-    )
-    backbone = f"a narrower {shared.backbone}" if shared.backbone_options else shared.backbone
+    size = "the image size it was trained at"
+    if shared.image_size is not None:
+        size = f"{shared.image_size} px"
+    if shared.init is not None:
+        start = f"fine-tuned from {Path(shared.init).name}"
+    else:
+        narrower = "a narrower " if shared.backbone_options else ""
+        weights = "trained from scratch"
+        if shared.backbone_weights != "none":
+            weights = f"weights {Path(shared.backbone_weights).name}"
+        start = f"{narrower}{shared.backbone}, {weights}"
     images = shared.device_batch * (shared.devices or 1) * shared.accumulate
     rate = (
         "the learning rate of each architecture"
@@ -96,8 +101,8 @@ def _setting(scale: str, shared: TrainOptions) -> str:
         else f"learning rate {shared.opt.lr:g}"
     )
     return (
-        f"Scale {scale}: data {Path(shared.data).name}, {backbone}, {weights}, "
-        f"{shared.image_size} px, {images} images a step, {rate}. {shared.total_epochs} epochs "
+        f"Scale {scale}: data {Path(shared.data).name}, {start}, {size}, "
+        f"{images} images a step, {rate}. {shared.total_epochs} epochs "
         "stand for 24 epochs of the paper, and other schedules scale with them. The paper's "
         "results are on COCO."
     )

@@ -30,7 +30,8 @@ from od_detr.ranks import is_chief
 from od_detr.run_files import RunFiles
 
 ELSEWHERE = ("output", "resume", "workers", "device")  # where a run happens, not what it is
-PLACES = ("data", "backbone_weights")  # which may have moved, but not under another name
+OF_INIT = ("backbone", "backbone_options")  # what `init` decides without being None before
+PLACES = ("data", "init", "backbone_weights")  # which may have moved, but not under another name
 
 
 def finished(options: TrainOptions) -> dict[str, Any] | None:
@@ -244,8 +245,8 @@ def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
 
     before, wanted = flat(kept), flat(plain(asdict(options)))
     for name in PLACES:
-        before[name], wanted[name] = Path(before[name]).name, Path(wanted[name]).name
-    name = first_difference(
-        before, {name: value for name, value in wanted.items() if name not in ELSEWHERE}
-    )
+        before[name], wanted[name] = (Path(str(each.get(name))).name for each in (before, wanted))
+    ignored = ELSEWHERE + (OF_INIT if options.init else ())
+    compared = {name: value for name, value in wanted.items() if name not in ignored}
+    name = first_difference(before, compared)
     return f"--{name.replace('_', '-')} {before[name]} instead of {wanted[name]}" if name else ""

@@ -5,6 +5,7 @@ Each returns options set for 24 of the paper's epochs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,16 @@ def small(data: Path | None, output: Path) -> TrainOptions:
     )
 
 
+def fine_tuning(data: Path | None, output: Path) -> TrainOptions:
+    """What `od-detr train --init` does by default; the caller adds `init`."""
+    from od_detr.training.setup.epochs import default_epochs
+
+    data = _required(data, "fine-tuning", "a folder of labelled images")
+    options = TrainOptions(data=str(data))
+    steps = math.ceil(_count_images(data) / options.device_batch)
+    return replace(options, epochs=default_epochs(steps, trained=True))
+
+
 def paper(data: Path | None, output: Path) -> TrainOptions:
     """The paper's setting (section 4.1): COCO 2017, ResNet-50, 800 px, 24 epochs, 8 x 2 images."""
     data = _required(data, "paper", "COCO 2017: annotations/, train2017/ and val2017/")
@@ -78,6 +89,7 @@ def paper(data: Path | None, output: Path) -> TrainOptions:
 SCALES: dict[str, Callable[[Path | None, Path], TrainOptions]] = {
     "tiny": tiny,
     "small": small,
+    "fine-tuning": fine_tuning,
     "paper": paper,
 }
 
