@@ -25,7 +25,7 @@ class ReproduceOptions:
     scale: Literal["tiny", "small", "fine-tuning", "paper"] = option(
         "tiny",
         "Size of the runs. tiny: built-in scenes on a CPU. small: real images on a CPU or a small "
-        "GPU. fine-tuning: what `od-detr train --init` does by default. paper: COCO on 8 GPUs.",
+        "GPU. fine-tuning: real images, from the weights of --init. paper: COCO on 8 GPUs.",
     )
     init: str | None = option(
         None,
