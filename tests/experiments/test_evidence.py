@@ -107,17 +107,19 @@ def shown(runs: list[dict], column: str, key: str) -> str:
 
 def test_longer_schedules_are_their_records() -> None:
     ((_, rows),) = tables_of("(schedules)")
-    assert len(rows) == 6
+    assert len(rows) == 10
     for row in rows:
         runs = records(row["records"], row["row"])
-        assert [run["last"]["epoch"] for run in runs] == [int(row["epochs"])]
+        (last,) = (run["last"] for run in runs)
+        assert (row["epochs"], row["steps"]) == (str(last["epoch"]), f"{last['step']:,}")
+        assert row["GIoU loss"] == f"{last['train/matching/giou/3']:.3f}"
         for column, key in (COLUMNS | DUPLICATES).items():
             assert row[column] == shown(runs, column, key), (row, column)
 
 
 def test_fine_tuning_is_its_records() -> None:
     ((_, rows),) = tables_of("(fine-tuning)")
-    assert len(rows) == 8
+    assert len(rows) == 11
     for row in rows:
         runs = records("fine-tuning", row["row"])
         (last,) = (run["last"] for run in runs)
