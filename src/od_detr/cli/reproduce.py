@@ -135,6 +135,7 @@ def _list(options: ReproduceOptions, title: str, rows: Any) -> dict[str, Any]:
     from od_detr.experiments.tables import listing
 
     data = "" if options.scale == "tiny" else " --data DIR"
+    data += " --init FROM" if options.scale == "fine-tuning" else ""
     print(listing(title, rows))
     print("\nThese commands are the paper's own runs on 8 GPUs. To train a row at this scale:")
     print(f"od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")

@@ -5,7 +5,6 @@ Each returns options set for 24 of the paper's epochs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +75,7 @@ def fine_tuning(data: Path | None, output: Path) -> TrainOptions:
 
     data = _required(data, "fine-tuning", "a folder of labelled images")
     options = TrainOptions(data=str(data))
-    steps = math.ceil(_count_images(data) / options.device_batch)
+    steps = max(1, _count_images(data) // options.device_batch)
     return replace(options, epochs=default_epochs(steps, trained=True))
 
 
