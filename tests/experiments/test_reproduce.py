@@ -338,9 +338,8 @@ def test_rows_that_are_fine_tuned_start_from_one_detector_with_the_defaults_of_t
 ) -> None:
     ask = replace(ask, scale="fine-tuning", init="runs/first", rows="qfl,md-cls")
     reproduce(ask)
-    config = RunFiles(
-        Path(ask.output) / "qfl-seed0"
-    ).config  # training resolves what `init` decides
+    # Training resolves what `init` decides.
+    config = RunFiles(Path(ask.output) / "qfl-seed0").config
     config.write_text(config.read_text().replace("backbone: resnet50", "backbone: resnet18"))
     report = reproduce(replace(ask, init="elsewhere/first"))
     assert trainings.started == named("qfl", "md-cls")

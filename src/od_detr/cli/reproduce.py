@@ -134,9 +134,9 @@ def _costs(table: Any, rows: Any, shared: TrainOptions, output: Path) -> dict[st
 def _list(options: ReproduceOptions, title: str, rows: Any) -> dict[str, Any]:
     from od_detr.experiments.tables import listing
 
-    data = "" if options.scale == "tiny" else " --data DIR"
-    data += " --init FROM" if options.scale == "fine-tuning" else ""
+    needs = {"tiny": "", "fine-tuning": " --data DIR --init FROM"}
+    needed = needs.get(options.scale, " --data DIR")
     print(listing(title, rows))
     print("\nThese commands are the paper's own runs on 8 GPUs. To train a row at this scale:")
-    print(f"od-detr reproduce {options.table} --scale {options.scale}{data} --rows NAME")
+    print(f"od-detr reproduce {options.table} --scale {options.scale}{needed} --rows NAME")
     return {"rows": [row.command for row in rows]}

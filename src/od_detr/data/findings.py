@@ -12,6 +12,7 @@ Severity = Literal["error", "warning", "note"]
 # Findings of one kind that are kept one by one; the last one kept counts all the others.
 MOST_OF_A_KIND = 100
 SHOWN_OF_A_KIND = 10  # the same for errors that stop a command
+ADD_IMAGE = "add the image or remove its entry"  # what to do about a missing file
 WIDEST = 100  # characters to which the columns of a table are aligned
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from od_detr.data.findings import ADD_IMAGE
 from od_detr.doctor.kind import LEAVES_BOX, LEAVES_IMAGE, Kind, costs, notes, stops
 
 READING: dict[str, Kind] = {
     "annotations-unreadable": stops(
         "splits", "the annotations cannot be read", "export them again"
     ),
-    "image-file": stops(
-        "images", "the image file is missing", "add the image or remove its entry", LEAVES_IMAGE
-    ),
+    "image-file": stops("images", "the image file is missing", ADD_IMAGE, LEAVES_IMAGE),
     "image-size": stops(
         "images",
         "the entry of an image has no positive size",

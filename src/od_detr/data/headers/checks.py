@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from od_detr.data.annotations import Annotations
-from od_detr.data.findings import Finding, error, limited, raise_errors
+from od_detr.data.findings import ADD_IMAGE, Finding, error, limited, raise_errors
 from od_detr.data.headers.header import OF_FILES, OF_SIZES, Header
 from od_detr.data.headers.scan import read_headers
 
@@ -16,7 +16,7 @@ FEW, FEW_SHARE = 20, 0.05  # images of a split that a training leaves out unaske
 NO_FILE = Header(
     code="image-file",
     problem="is not a file of the data set",
-    fix="add the image or remove its entry",
+    fix=ADD_IMAGE,
 )
 
 

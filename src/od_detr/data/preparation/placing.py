@@ -14,11 +14,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from od_detr.data.annotations import Annotations, Strings
-from od_detr.data.findings import Finding, error, limited, warning
+from od_detr.data.findings import ADD_IMAGE, Finding, error, limited, warning
 
 # A name with one of these may lead out of its folder, or separate its parts as Windows does.
 SUSPICIOUS = re.compile(r"^/|\.\.|[:\\]")
-ADD = "add the image or remove its entry"  # what to do about a missing file
 
 
 class Listing:
@@ -72,7 +71,7 @@ def placed(
     ]
     if len(paths) > 1 and not any(paths):
         fix = f"put the images there: none of {len(paths)} is found"
-        found = [replace(each, fix=fix) if each.fix == ADD else each for each in found]
+        found = [replace(each, fix=fix) if each.fix == ADD_IMAGE else each for each in found]
     found += _sizes(annotations)
     found += _listed_twice(annotations, paths)
     found += _links(annotations, paths, listing, root)
@@ -103,7 +102,7 @@ def _path(
             if path is not None:
                 return path
     problem = f"is not a file below {' or '.join(folders)}"
-    found.append(_wrong_name(annotations, image, name, problem, ADD))
+    found.append(_wrong_name(annotations, image, name, problem, ADD_IMAGE))
     return ""
 
 
