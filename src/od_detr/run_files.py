@@ -135,6 +135,14 @@ def is_saved_detector(directory: Path) -> bool:
     return (directory / WEIGHTS).is_file() and (directory / DETECTOR_CONFIG).is_file()
 
 
+def kept_name(path: str | Path) -> str:
+    """The name that a file or folder keeps where it moves. Every run has a `best`, so that of
+    `a/best` is `a`.
+    """
+    path = Path(path)
+    return path.parent.name if path == RunFiles(path.parent).best else path.name
+
+
 def saved_detector(path: str | Path) -> Path:
     """The folder of a saved detector: `path` itself, or `best` in it where `path` is a run."""
     best = RunFiles(Path(path)).best

@@ -341,7 +341,7 @@ def test_rows_that_are_fine_tuned_start_from_one_detector_with_the_defaults_of_t
     # Training resolves what `init` decides.
     config = RunFiles(Path(ask.output) / "qfl-seed0").config
     config.write_text(config.read_text().replace("backbone: resnet50", "backbone: resnet18"))
-    report = reproduce(replace(ask, init="elsewhere/first"))
+    report = reproduce(replace(ask, init="elsewhere/first/best"))
     assert trainings.started == named("qfl", "md-cls")
     for run in trainings.options.values():
         defaults = TrainOptions(run.data, init="runs/first", epochs=100, output=run.output)
@@ -352,8 +352,9 @@ def test_rows_that_are_fine_tuned_start_from_one_detector_with_the_defaults_of_t
             defaults.drop_epoch,
         )
     assert "fine-tuned from first, the image size it was trained at" in report["setting"]
-    with pytest.raises(InputError, match="--init first instead of second"):
-        reproduce(replace(ask, init="runs/second"))
+    for other in ("runs/second", "runs/second/best"):
+        with pytest.raises(InputError, match="--init first instead of second"):
+            reproduce(replace(ask, init=other))
 
 
 def test_the_control_may_stand_in_another_table(ask, trainings) -> None:

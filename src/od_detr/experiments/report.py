@@ -18,7 +18,7 @@ from od_detr.options import TrainOptions
 from od_detr.reporting.curves import curves as draw
 from od_detr.reporting.page import code, folded, page, paragraph, picture, wide
 from od_detr.reporting.table import TextTable
-from od_detr.run_files import RunFiles
+from od_detr.run_files import RunFiles, kept_name
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
@@ -87,7 +87,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
     if shared.image_size is not None:
         size = f"{shared.image_size} px"
     if shared.init is not None:
-        start = f"fine-tuned from {Path(shared.init).name}"
+        start = f"fine-tuned from {kept_name(shared.init)}"
     else:
         narrower = "a narrower " if shared.backbone_options else ""
         weights = "trained from scratch"

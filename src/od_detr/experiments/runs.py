@@ -27,7 +27,7 @@ from od_detr.files import atomic_write, locked, read_json
 from od_detr.options import TrainOptions
 from od_detr.options.config_file import parse_yaml
 from od_detr.ranks import is_chief
-from od_detr.run_files import RunFiles
+from od_detr.run_files import RunFiles, kept_name
 
 ELSEWHERE = ("output", "resume", "workers", "device")  # where a run happens, not what it is
 OF_INIT = ("backbone", "backbone_options")  # what `init` decides without being None before
@@ -245,7 +245,7 @@ def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
 
     before, wanted = flat(kept), flat(plain(asdict(options)))
     for name in PLACES:
-        before[name], wanted[name] = (Path(str(each.get(name))).name for each in (before, wanted))
+        before[name], wanted[name] = (kept_name(str(each.get(name))) for each in (before, wanted))
     ignored = ELSEWHERE + (OF_INIT if options.init else ())
     compared = {name: value for name, value in wanted.items() if name not in ignored}
     name = first_difference(before, compared)
