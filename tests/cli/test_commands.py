@@ -77,6 +77,7 @@ def test_every_option_of_a_command_is_explained_as_it_is_typed(name: str, od_det
         assert (answer.status, answer.error) == (0, "")
         assert answer.out.startswith(f"usage: od-detr {name}")
         assert not re.search(r"--[\w.]+_\w", answer.out)
+        assert "Eq (" not in answer.out  # facts stand after a sentence, not after an abbreviation
         assert "null" not in answer.out
         assert max(map(len, answer.out.splitlines())) <= 100
     for option in options_of(COMMANDS[name].options).values():

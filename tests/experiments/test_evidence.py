@@ -11,7 +11,9 @@ from statistics import fmean
 
 import pytest
 
+from od_detr.experiments.plan import Plan, shared_options
 from od_detr.experiments.results import paired
+from od_detr.experiments.runs import finished
 from od_detr.experiments.tables import TABLES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -147,6 +149,7 @@ def test_leads_and_their_p_values_are_those_of_the_records() -> None:
 def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
     tables = dict(tables_of(r"duplicates: (\S+)"))
     assert {folder: len(rows) for folder, rows in tables.items()} == {
+        "scenes-equal-time": 4,
         "scenes-10-epochs": 4,
         "scenes-tables": 10,
         "scenes-rate": 3,
@@ -182,3 +185,14 @@ def test_every_record_is_finished_and_tells_its_commit() -> None:
         assert re.fullmatch(r"[0-9a-f]{12}", facts["commit"]), place
         assert (place / "config.yaml").is_file()
         assert (place / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["table3", "table4", "table5", "table6"])
+def test_reproduce_takes_the_records_of_a_table_for_finished_runs(name: str) -> None:
+    output = DOCS / "evidence" / "scenes-tables"
+    plan = Plan(name, TABLES[name], "tiny", shared_options("tiny", None, output, {}), output)
+    kept = [
+        run for run in plan.runs(plan.table.experiments(), range(3)) if Path(run.output).is_dir()
+    ]
+    assert kept
+    assert all(finished(run) for run in kept)

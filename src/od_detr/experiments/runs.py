@@ -29,7 +29,8 @@ from od_detr.options.config_file import parse_yaml
 from od_detr.ranks import is_chief
 from od_detr.run_files import RunFiles, kept_name
 
-ELSEWHERE = ("output", "resume", "workers", "device")  # where a run happens, not what it is
+# Where a run happens and what it survives, not what it is.
+ELSEWHERE = ("output", "resume", "workers", "device", "on_unreadable")
 OF_INIT = ("backbone", "backbone_options")  # what `init` decides without being None before
 PLACES = ("data", "init", "backbone_weights")  # which may have moved, but not under another name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING
@@ -88,10 +89,10 @@ def metavar(option: Option) -> str:
 
 def described(option: Option) -> str:
     """The help text with choices and default after its first sentence."""
-    first, _, rest = option.about.help.partition(". ")
+    first, *rest = re.split(r"(?<!Eq)\. ", option.about.help, maxsplit=1)
     facts = "; ".join(part for part in (_choices(option.choices), default_of(option)) if part)
     sentence = first.rstrip(".") + (f" ({facts})." if facts else ".")
-    return f"{sentence} {rest}".strip()
+    return " ".join([sentence, *rest])
 
 
 def default_of(option: Option) -> str:
