@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -58,6 +59,9 @@ class Step:
         assert len({len(sample.labels) for sample in self.samples}) > 1
         parts = self.parts
         self.training = Training(parts.fabric, parts.network, parts.options, parts.state)
+        with torch.no_grad():  # a student that is its teacher would learn no prediction of it
+            for parameter in parts.network.detector.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
 
     def batches(self, sizes: Sequence[int]) -> list[Batch]:
         drawn = iter(self.samples)
@@ -70,6 +74,13 @@ class Step:
         found = [each.grad for each in self.parts.network.detector.parameters()]
         self.parts.network.zero_grad()
         return torch.cat([each.flatten() for each in found if each is not None])
+
+    def terms(self, batches: int) -> dict[str, float]:
+        """The loss terms that the last gradient of so many batches was made of."""
+        log = self.training.state.log
+        found = {name: float(value) / batches for name, value in log.sums.items()}
+        log.clear()
+        return found
 
     def whole(self) -> torch.Tensor:
         batches = self.batches([4])
@@ -96,6 +107,22 @@ def test_batches_of_a_step_have_the_gradient_of_the_one_they_make(step: Step, cu
     batches = step.batches(cut)
     share = Share.of([batch.targets for batch in batches])
     assert_same_gradient(step.gradient(batches, share), step.whole())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["baseline", "od"])
+@pytest.mark.parametrize("model", MODELS[:1])
+def test_batches_of_a_step_with_one_object_in_all_have_the_losses_of_one(step: Step) -> None:
+    """Each batch counts for a share of an object then, in every term."""
+    step.samples = [
+        replace(each, boxes=each.boxes[:count], labels=each.labels[:count])
+        for each, count in zip(step.samples, (1, 0, 0, 0), strict=True)
+    ]
+    batches = step.batches([1, 1, 1, 1])
+    step.gradient(batches, Share.of([batch.targets for batch in batches]))
+    split = step.terms(len(batches))
+    step.whole()
+    assert split == pytest.approx(step.terms(1), rel=1e-4, abs=1e-7)
 
 
 @pytest.mark.slow

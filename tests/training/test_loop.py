@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from benchmarks.host_reads import reads_counted
 
 from od_detr.options import TrainOptions
@@ -32,3 +33,28 @@ def test_logging_a_step_reads_nothing_from_the_device(
         fit(options(output=str(tmp_path / str(every)), logger="csv"))
     assert counted[:2] == counted[2:]
     assert counted[0] > 0
+
+
+@pytest.mark.slow
+def test_processes_that_save_by_the_clock_save_each_step_once(
+    options: Callable[..., TrainOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They save one step after the wish, whose verdict then comes a second time."""
+    saved: list[int] = []
+    save, clock = Loop.save, iter(range(1000))
+
+    def watched(loop: Loop) -> None:
+        save(loop)
+        saved.append(loop.state.step)
+
+    monkeypatch.setattr(Loop, "save", watched)
+    monkeypatch.setattr(Loop, "save_due", property(lambda _: not saved and next(clock) >= 2))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        fit(options(epochs=1, batch_size=1, logger="csv"))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert saved == [4, 12, 12]  # asked for in the third step; before and after validation

@@ -28,8 +28,9 @@ Terms = dict[str, Tensor]
 class Truth:
     """The ground truth of a step and the normaliser of its losses.
 
-    `count` is the number of targets in the batch, averaged over all ranks and at least 1. Readings
-    that divide by something else replace it by one number per layer.
+    `count` is the number of targets in the batch, averaged over all batches of the step, those of
+    all ranks and those that each accumulates. All batches of a rank together count at least 1, so
+    it may be below 1. Readings that divide by something else replace it by one number per layer.
     """
 
     targets: Targets

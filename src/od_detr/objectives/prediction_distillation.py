@@ -160,8 +160,9 @@ class PredictionDistillation:
         case = ClassCase(teacher, matching, weights, class_targets, truth)
         if self.scope is not None:
             loss = loss * self.scope(case)  # (I, q)
-        count = truth.count if self.class_count is None else self.class_count(case)
-        count = to_device_of(torch.as_tensor(count), loss).clamp(min=1)
+        count = truth.count
+        if self.class_count is not None:
+            count = to_device_of(torch.as_tensor(self.class_count(case)), loss).clamp(min=1)
         return per_layer(f"{GROUP}/class", loss.sum(-1), output, self.weights.class_weight / count)
 
     def _box_terms(

@@ -105,8 +105,13 @@ class Descent:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`; other entries of `saved` are ignored."""
-        self.optimizer.load_state_dict(saved["optimizer"])
+        """Goes on from a `state_dict`; other entries of `saved` are ignored.
+
+        The state may be of a run in another precision, whose optimizer was fused or was not.
+        """
+        moments, fused = saved["optimizer"], self.optimizer.defaults["fused"]
+        groups = [{**group, "fused": fused} for group in moments["param_groups"]]
+        self.optimizer.load_state_dict({**moments, "param_groups": groups})
         self.schedule.load_state_dict(saved["schedule"])
         if self.scaler.is_enabled() and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])

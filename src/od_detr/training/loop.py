@@ -174,6 +174,8 @@ class Loop:
             NonFiniteError: the last step was one too many, or a weight is not finite.
         """
         self.training.settle(self.display.say)
+        # The verdict of the last step may still ask for the save that is made now.
+        self.state.guard.save_asked = False
         contents = contents_of(self.training)
         if self.directory.writes:
             check_finite(contents)

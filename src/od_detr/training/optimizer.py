@@ -37,7 +37,7 @@ def make_optimizer(
                 share = architecture.offsets_lr
             rates.setdefault(share, []).append(parameter)
     groups = [{"params": parameters, "lr": lr * share} for share, parameters in rates.items()]
-    return AdamW(groups, lr=lr, weight_decay=options.wd, fused=fused)
+    return AdamW(groups, lr=lr, weight_decay=options.wd, fused=fused or None)
 
 
 def clip_gradients(detector: DetectionTransformer, largest: float) -> Tensor:

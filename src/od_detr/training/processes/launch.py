@@ -129,6 +129,7 @@ class Team:
             yield
         except BaseException as error:
             if self.store is None or self.place.world_size == 1:
+                self.abandon()
                 raise
             if not _is_lost_connection(error):
                 self._note(f"{REPORTED} {_cause(error)}")
@@ -150,6 +151,12 @@ class Team:
         for child in self.children.values():
             with suppress(subprocess.TimeoutExpired):
                 child.wait(seconds)
+
+    def abandon(self) -> None:
+        """Ends the processes that it started: they would wait for this one to connect."""
+        for child in self.children.values():
+            child.kill()  # while they connect they hear no other signal, and have nothing to save
+            child.wait()
 
     def _report(self, lost: dict[int, str]) -> ProcessLostError:
         """The line about lost processes, once the others have answered or do not."""

@@ -56,7 +56,9 @@ class EpochLog:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, the mean over ranks: all of them call this, and go on from the same."""
-        everywhere = ranks.gathered({"batches": self.batches} | self.sums)
+        own = {"batches": self.batches} | self.sums
+        # A tensor of a GPU would open that GPU on every rank that receives it.
+        everywhere = ranks.gathered({n: v if v is None else v.cpu() for n, v in own.items()})
         names = dict.fromkeys(name for rank in everywhere for name in rank)
         sums = {name: _mean([rank.get(name) for rank in everywhere]) for name in names}
         return {"batches": sums.pop("batches"), "sums": sums}
@@ -77,8 +79,8 @@ class EpochLog:
 
 
 def _mean(values: Sequence[Tensor | None]) -> Tensor | None:
-    """The mean on the first value's device, where a rank that has none counts as 0."""
+    """The mean, where a rank that has none counts as 0."""
     known = [value for value in values if value is not None]
     if len(values) == 1 or not known:
         return values[0]
-    return torch.stack([value.to(known[0].device) for value in known]).sum(0) / len(values)
+    return torch.stack(known).sum(0) / len(values)

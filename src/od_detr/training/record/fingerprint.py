@@ -27,6 +27,15 @@ def fingerprint(train: CocoDataset, val: CocoDataset) -> dict[str, Any]:
     return known
 
 
+def same_validation(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints agree in what validations of both can be compared for: the classes,
+    and the images and boxes of the validation set.
+    """
+    return all(
+        before.get(name, value) == value for name, value in now.items() if "training" not in name
+    )
+
+
 def what_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first value of two fingerprints that differs, in words; empty if none does."""
     for name, value in now.items():

@@ -109,7 +109,9 @@ def check_fits(checkpoint: Checkpoint, network: torch.nn.Module, steps_per_epoch
     """
     path, contents = checkpoint.file, checkpoint.contents
     _check_weights(path, contents["state_dict"], network)
-    _check_moments(path, contents["optimizer"], network)
+    # Under fp16 the first steps may have been skipped, until the scale fits.
+    may_be_empty = bool(contents.get("scaler"))
+    _check_moments(path, contents["optimizer"], network, may_be_empty)
     before = contents["run"]["steps_per_epoch"]
     if before != steps_per_epoch:
         raise InputError(
@@ -143,7 +145,9 @@ def _check_weights(path: Path, saved: Mapping[str, Any], network: torch.nn.Modul
             raise InputError(f"{path}: '{name}' is {wrong}; restore an earlier copy of the file")
 
 
-def _check_moments(path: Path, saved: Mapping[str, Any], network: torch.nn.Module) -> None:
+def _check_moments(
+    path: Path, saved: Mapping[str, Any], network: torch.nn.Module, may_be_empty: bool
+) -> None:
     """The optimizer's moments belong to the trainable weights and are finite."""
     shapes = Counter(each.shape for each in network.parameters() if each.requires_grad)
     numbers = [number for group in saved["param_groups"] for number in group.get("params", ())]
@@ -154,7 +158,7 @@ def _check_moments(path: Path, saved: Mapping[str, Any], network: torch.nn.Modul
         if name == "exp_avg"
     )
     tensors = [each for state in saved["state"].values() for each in state.values()]
-    if len(numbers) != shapes.total() or held - shapes or not saved["state"]:
+    if len(numbers) != shapes.total() or held - shapes or not (saved["state"] or may_be_empty):
         raise InputError(
             f"{path}: the optimizer's state is that of other weights; give the options the run "
             "began with"

@@ -9,6 +9,7 @@ import torch
 
 from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.record.epoch_log import EpochLog
+from od_detr.training.record.fingerprint import same_validation
 from od_detr.training.record.stopwatch import Stopwatch
 from od_detr.training.record.validation import Validation
 
@@ -101,6 +102,8 @@ class RunState:
         self.rows = [dict(row) for row in state["rows"]]
         self.watch = Stopwatch(state["seconds"])
         self.log.load_state_dict(state["log"], device, times)
-        if state.get("data", self.data) == self.data:  # matches of other images compare to nothing
+        if same_validation(state.get("data", {}), self.data):
             self.validation.load_state_dict(state["validation"])
+        else:  # neither matches nor AP of other images compare to what comes
+            self.best_ap, self.without_gain = float("-inf"), 0
         self.guard.load_state_dict(state["guard"])
