@@ -44,6 +44,8 @@ def test_training_needs_all_devices_and_a_precision_they_have(
     assert check_devices("auto", 2, "fp16") == "cuda"
     with pytest.raises(InputError, match=r"--devices 3: .*2"):
         check_devices("auto", 3, "32")
+    with pytest.raises(InputError, match=r"--devices 3: srun lets .* see 2 .*--gpus-per-task"):
+        check_devices("auto", 3, "32", "srun")
     assert check_devices("cpu", 3, "32") == "cpu"
     with pytest.raises(InputError, match="--precision fp16: "):
         check_devices("cpu", 1, "fp16")

@@ -55,13 +55,14 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def check_devices(device: str, devices: int, precision: str) -> str:
+def check_devices(device: str, devices: int, precision: str, launcher: str | None = None) -> str:
     """Checks that this machine has the devices to train on; returns their type: cpu, cuda or mps.
 
     Args:
         device: as in `choose_device`.
         devices: how many of them train.
         precision: 32, bf16 or fp16.
+        launcher: who started this process, unless we did.
 
     Raises:
         InputError: Too few devices, or a precision that they cannot train in.
@@ -73,6 +74,11 @@ def check_devices(device: str, devices: int, precision: str) -> str:
         _check_processes(devices)
         return kind
     count = available()[kind]
+    if count < devices and launcher is not None:
+        raise InputError(
+            f"--devices {devices}: {launcher} lets this process see {count} of the node's devices; "
+            "let each process see all of them, so without --gpus-per-task or --gpu-bind"
+        )
     if count < devices:
         raise InputError(f"--devices {devices}: this machine has {count}; give {count} or fewer")
     return kind

@@ -20,7 +20,7 @@ from od_detr.errors import LaunchError
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALONE, OWN = "none", "own launch"
+ALONE, OWN, SRUN = "none", "own launch", "srun"
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _srun(variables: Mapping[str, str]) -> Ranks | None:
         return None
     nodes = _number(variables, "SLURM_STEP_NUM_NODES", _number(variables, "SLURM_NNODES", 1))
     rank, local = _number(variables, "SLURM_PROCID"), _number(variables, "SLURM_LOCALID", 0)
-    return Ranks(rank, tasks, local, _number(variables, "SLURM_NODEID", 0), nodes, "srun")
+    return Ranks(rank, tasks, local, _number(variables, "SLURM_NODEID", 0), nodes, SRUN)
 
 
 def _number(variables: Mapping[str, str], name: str, default: int | None = None) -> int:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from od_detr.errors import InputError
+from od_detr.files import atomic_write
 from od_detr.options import TrainOptions
+from od_detr.ranks import OWN, SRUN, Ranks
 from od_detr.run_files import CONFIG_HEAD, RunFiles
 from od_detr.training.fit import fit
-from od_detr.training.plan import assembled, planned
+from od_detr.training.plan import assembled, planned, spare_cores
+from od_detr.training.record.output import check_same_save, last_save
+from od_detr.training.record.resume import resume_options
+from od_detr.training.record.run_config import write_config
 
 Options = Callable[..., TrainOptions]
 
@@ -103,3 +110,54 @@ def test_a_finished_run_says_so_and_a_resumed_one_when_its_rate_drops(
     assert "nothing is left" not in said
     assembled(planned(options(epochs=2, resume=True)))
     assert kept not in capsys.readouterr().out
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_overwritten(options: Options) -> None:
+    plan = planned(options())
+    plan.files.best.mkdir(parents=True)
+    with pytest.raises(InputError, match="best"), plan.locked():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("place", "cores_per_task", "workers"),
+    [
+        (Ranks(), None, 15),
+        (Ranks(world_size=4, launcher=OWN), 16, 3),
+        (Ranks(world_size=4, launcher=SRUN), 16, 15),
+        (Ranks(world_size=4, launcher=SRUN), 4, 3),
+        (Ranks(world_size=4, launcher=SRUN), None, 3),
+    ],
+)
+def test_workers_share_the_cores_that_a_process_may_use(
+    place: Ranks, cores_per_task: int | None, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks of srun that are bound to 16 cores each have those for themselves."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    if cores_per_task is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", str(cores_per_task))
+    assert spare_cores(place) == workers
+
+
+def test_a_step_of_fewer_images_is_refused_with_what_makes_it_as_large(options: Options) -> None:
+    """As on a machine with fewer devices."""
+    files = RunFiles(Path(options().output))
+    files.directory.mkdir()
+    begun = options(batch_size=2, devices=4)
+    write_config(begun, files.config)
+    now = options(batch_size=2, devices=1, resume=True)
+    with pytest.raises(InputError, match=r"would have 2 images but had 8 .* --accumulate 4, or"):
+        resume_options(now, files.config)
+    resume_options(replace(now, accumulate=4), files.config)
+
+
+def test_a_save_that_was_replaced_since_it_was_read_is_not_gone_on_from(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path)
+    files.last.write_text("first")
+    first = last_save(files)
+    check_same_save(files, first)
+    with atomic_write(files.last, older=files.previous) as partial:
+        partial.write_text("second")
+    with pytest.raises(InputError, match=r"last\.ckpt: another process .* with --resume"):
+        check_same_save(files, first)

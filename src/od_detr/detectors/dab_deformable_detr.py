@@ -53,6 +53,5 @@ def dab_deformable_detr(
             AnchorPosition(sizes.hidden_dim, scaled=True),
             eps=1e-3,
         ),
-        top_k=sizes.top_k,
     )
     return initialise(detector)

@@ -53,6 +53,5 @@ def deformable_detr_plus(
             [DecoderLayer(*sizes.layer) for _ in range(sizes.decoder_layers)],
             Heads(sizes.hidden_dim, num_classes, sizes.decoder_layers),
         ),
-        top_k=sizes.top_k,
     )
     return initialise(detector)

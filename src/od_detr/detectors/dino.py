@@ -75,6 +75,5 @@ def dino(
         ),
         queries=SelectedQueries(sizes.queries, sizes.hidden_dim, num_classes),
         decoder=decoder,
-        top_k=sizes.top_k,
     )
     return initialise(detector)

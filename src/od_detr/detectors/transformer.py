@@ -67,7 +67,6 @@ class DetectionTransformer(nn.Module):
         queries: PositionedQueries | AnchoredQueries | SelectedQueries,
         decoder: Decoder,
         denoising: DenoisingQueries | None = None,
-        top_k: int = 100,
     ) -> None:
         super().__init__()
         # Whether norms are frozen is decided by the weights once, and must hold when the detector
@@ -77,7 +76,11 @@ class DetectionTransformer(nn.Module):
         }
         self.backbone, self.neck, self.encoder = backbone, neck, encoder
         self.queries, self.decoder, self.denoising = queries, decoder, denoising
-        self.top_k = top_k
+
+    @property
+    def top_k(self) -> int:
+        """Detections kept of an image."""
+        return self.settings["top_k"]
 
     @property
     def num_classes(self) -> int:

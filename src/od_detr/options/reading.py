@@ -219,7 +219,7 @@ def _whole_numbers(value: Any) -> tuple[int, ...]:
 
 def _texts(value: Any) -> list[str]:
     items = _structure(value) if isinstance(value, str) and value.startswith("[") else value
-    items = items.split(",") if isinstance(items, str) else items
+    items = [each.strip() for each in items.split(",")] if isinstance(items, str) else items
     if not isinstance(items, list | tuple):
         raise TypeError(value)
     return [_text(item) for item in items]

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ from od_detr.devices import (
 from od_detr.evaluation.scoring import Scorer
 from od_detr.files import locked, make_directory, writing
 from od_detr.options import EmaOptions, TrainOptions, check_limits
-from od_detr.ranks import Ranks, settle, settled
+from od_detr.ranks import ALONE, OWN, SRUN, Ranks, settle, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.processes.launch import Launched
 from od_detr.training.recipe import make_recipe
 from od_detr.training.record.fingerprint import fingerprint
 from od_detr.training.record.loggers import chosen_logger
-from od_detr.training.record.output import check_free, check_output
+from od_detr.training.record.output import check_free, check_output, check_same_save, last_save
 from od_detr.training.record.resume import check_fits, check_same_data, resume_options
 from od_detr.training.record.run_config import resolved
 from od_detr.training.record.state import RunState
@@ -43,6 +43,7 @@ from od_detr.training.setup.epochs import with_epochs
 from od_detr.training.setup.freezing import check_freeze
 from od_detr.training.setup.opening import open_composition, open_data, open_detector
 from od_detr.training.setup.start import Start, read_start, resumed_start, say, with_start
+from od_detr.training.setup.together import check_together
 from od_detr.training.supervised import Supervised
 from od_detr.training.teacher import Teacher, scaled_decay
 
@@ -57,6 +58,7 @@ class Plan:
         files: the run's files.
         checkpoint: what to resume from, if there is anything.
         start: the detector to start from, if there is one.
+        save: which save was the last one before the checkpoint was read.
     """
 
     options: TrainOptions
@@ -64,17 +66,24 @@ class Plan:
     files: RunFiles
     checkpoint: Checkpoint | None = None
     start: Start | None = None
+    save: tuple[int, int] | None = None
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keeps other processes from training the same run inside the block.
 
         Raises:
-            InputError: another process trains it.
+            InputError: another process trains it, or has done so since this was planned.
         """
         with writing(self.files.directory):
             make_directory(self.files.directory)
         refusal = f"{self.files.directory}: another process trains this run; wait until it ends"
-        return locked(self.files.run_lock, refusal)
+        with locked(self.files.run_lock, refusal):
+            if self.checkpoint is None:
+                check_free(self.files)
+            else:
+                check_same_save(self.files, self.save)
+            yield
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,8 @@ def planned(options: TrainOptions) -> Plan:
     place = settled(options.devices, options.nodes)
     settle(place)
     options = replace(options, devices=place.devices, nodes=place.nodes)
-    kind = check_devices(options.device, place.devices, options.precision)
+    launcher = None if place.launcher in (ALONE, OWN) else place.launcher
+    kind = check_devices(options.device, place.devices, options.precision, launcher)
     chosen_logger(options.logger)
     if options.compile:
         check_compiles(kind)
@@ -150,16 +160,18 @@ def planned(options: TrainOptions) -> Plan:
         check_free(files)
         say(f"{files.directory}: nothing was saved yet, so the run starts from the beginning")
         return _from_the_start(resume_options(options, files.config), place, files)
+    save = last_save(files)
     checkpoint = load_checkpoint(files)
     if checkpoint.notice:
         say(checkpoint.notice)
     options = resume_options(options, files.config)
     start = resumed_start(checkpoint.contents, str(files.last))
-    return Plan(with_start(options, start), place, files, checkpoint, start)
+    return Plan(with_start(options, start), place, files, checkpoint, start, save)
 
 
 def _from_the_start(options: TrainOptions, place: Ranks, files: RunFiles) -> Plan:
     """A run that has nothing to resume."""
+    check_together(options)
     check_freeze(options.freeze, options.init, options.backbone_weights)
     start = read_start(options)
     return Plan(with_start(options, start), place, files, start=start)
@@ -212,7 +224,7 @@ def assembled(plan: Plan, frozen: bool | None = None) -> Parts:
         name: Scorer(val.annotations, val.category_ids, recipe.cost, options.eval.topk)
         for name in ([ONLINE] if teacher is None else [ONLINE, TEACHER])
     }
-    workers = spare_cores(plan.place.devices) if options.workers is None else options.workers
+    workers = spare_cores(plan.place) if options.workers is None else options.workers
     return Parts(
         plan=plan,
         options=resolved(options, detector, teacher),
@@ -258,12 +270,16 @@ def choose_arithmetic(device: str, precision: str, matmul: str) -> None:
         say(f"computing in {described_arithmetic(precision, matmul, kind)}")
 
 
-def spare_cores(devices: int) -> int:
-    """The cores of this machine but one for each device, shared evenly between the devices."""
+def spare_cores(place: Ranks) -> int:
+    """The cores of this machine but one for each device, shared evenly between the devices.
+
+    A task of srun that is bound to its own cores sees no others.
+    """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(0, cores // devices - 1)
+    bound = place.launcher == SRUN and cores <= int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+    return max(0, (cores if bound else cores // place.devices) - 1)
 
 
 def _quiet() -> None:

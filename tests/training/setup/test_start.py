@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from od_detr.data.folders import open_split
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
-from od_detr.options import SIZES, TrainOptions, from_values
+from od_detr.options import SIZES, EvalOptions, TrainOptions, from_values
 from od_detr.training.cost.trial import Trial, by_trial
 from od_detr.training.fit import fit
 from od_detr.training.loop import in_steps
@@ -51,6 +52,29 @@ def test_architecture_sizes_and_image_size_come_from_there(
     assert parts.options.queries == 12
     assert parts.network.detector.settings["temperature"] == 10000.0
     assert f"{start}: a dino-4scale with resnet18 and 3 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, 77), (9, 9)])
+def test_detections_of_an_image_are_those_of_init_unless_given(
+    given: int | None, kept: int, options: Callable[..., TrainOptions], tmp_path: Path
+) -> None:
+    """Training scores as many, and the saved detector gives as many."""
+    save_detector(build_detector("dino-4scale", 3, top_k=77, **SMALL), tmp_path / "init", CLASSES)
+    parts = assembled(
+        planned(options(init=str(tmp_path / "init"), eval=EvalOptions(topk=given), **OPEN))
+    )
+    detector = parts.network.detector
+    assert parts.options.eval.topk == detector.top_k == detector.settings["top_k"] == kept
+
+
+@pytest.mark.parametrize("given", [{"backbone_weights": "b.pth"}, {"backbone_options": {"a": 1}}])
+def test_a_backbone_beside_init_is_refused(
+    given: dict[str, Any], start: Path, options: Callable[..., TrainOptions]
+) -> None:
+    with pytest.raises(
+        InputError, match=r"--backbone-(weights|options).* leave it out with --init"
+    ):
+        planned(options(init=str(start), **OPEN | given))
 
 
 def test_a_trial_leaves_the_weights_as_they_were(

@@ -46,3 +46,28 @@ def check_free(files: RunFiles) -> None:
                 f"{path}: exists, without a {files.last.name} to continue from; give another "
                 "--output"
             )
+
+
+def last_save(files: RunFiles) -> tuple[int, int] | None:
+    """Which save `last.ckpt` is; None if there is none."""
+    if not files.last.exists():
+        return None
+    found = files.last.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+def check_same_save(files: RunFiles, before: tuple[int, int] | None) -> None:
+    """Refuses to go on from a save that another process has replaced since it was read.
+
+    Args:
+        files: the run's files.
+        before: its `last_save` then.
+
+    Raises:
+        InputError: naming the file.
+    """
+    if last_save(files) != before:
+        raise InputError(
+            f"{files.last}: another process trained this run further meanwhile; start again with "
+            "--resume"
+        )

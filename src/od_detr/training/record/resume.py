@@ -23,6 +23,7 @@ from od_detr.training.setup.start import say
 
 # How the images of a step are shared. A resumed run may share them otherwise.
 SHARES = ("batch_size", "accumulate", "devices", "nodes")
+A_NEW_RUN = "begin a new run from this one with --init"
 
 
 def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
@@ -52,6 +53,8 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
     if images_a_step(before) == images_a_step(wanted):
         fixed = {name: value for name, value in fixed.items() if name not in SHARES}
     name = first_difference(before, fixed)
+    if name in SHARES:
+        raise InputError(_other_step(before, wanted, config))
     if name:
         raise InputError(
             f"--{flag_name(name)} is {wanted[name]} but was {before[name]} when the run began; "
@@ -69,6 +72,21 @@ def resume_options(options: TrainOptions, config: Path) -> TrainOptions:
 def images_a_step(options: Mapping[str, Any]) -> int:
     """Images of an optimizer step, on all devices together; options that are missing count as 1."""
     return math.prod(options.get(name) or 1 for name in SHARES)
+
+
+def _other_step(before: Mapping[str, Any], now: Mapping[str, Any], config: Path) -> str:
+    """What to do about a step that would have another number of images than when a run began."""
+    images, others = images_a_step(before), images_a_step(now)
+    way = "as many images a step"
+    for name in ("accumulate", "batch_size"):
+        rest = others // (now.get(name) or 1)
+        if images % rest == 0:
+            way = f"--{flag_name(name)} {images // rest}"
+            break
+    return (
+        f"a step would have {others} images but had {images} when the run began; give {way}, "
+        f"or continue it with --config {config} --resume"
+    )
 
 
 def first_difference(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
@@ -92,11 +110,15 @@ def check_same_data(checkpoint: Checkpoint, now: Mapping[str, Any]) -> None:
     Raises:
         InputError: saying what changed.
     """
-    changed = what_changed(checkpoint.contents["run"].get("data", {}), now)
+    before = checkpoint.contents["run"].get("data", {})
+    changed = what_changed(before, now)
     if changed:
+        classes = now["class"]
+        fits = len(before.get("class", classes)) == len(classes)
+        way = "--resume-with-other-data" if fits else A_NEW_RUN
         raise InputError(
             f"{checkpoint.file}: {changed} since the run began; give the data it began with, or "
-            "--resume-with-other-data"
+            f"{way}"
         )
 
 
@@ -116,7 +138,7 @@ def check_fits(checkpoint: Checkpoint, network: torch.nn.Module, steps_per_epoch
     if before != steps_per_epoch:
         raise InputError(
             f"{path}: an epoch had {before} steps and would now have {steps_per_epoch}; give the "
-            "training images and the batch size that the run began with"
+            f"training images and the batch size that the run began with, or {A_NEW_RUN}"
         )
 
 

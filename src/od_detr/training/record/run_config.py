@@ -34,7 +34,7 @@ def resolved(
         "opt.drop": options.drop_epoch,
         "ema.decay": None if teacher is None else teacher.decay,
         "qfl.class_weight": architecture.class_weight,
-        "eval.topk": architecture.top_k,
+        "eval.topk": detector.top_k,
     }
     chosen = flat(plain(dataclasses.asdict(options)))
     open_ones = {name: value for name, value in defaults.items() if chosen[name] is None}

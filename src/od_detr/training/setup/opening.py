@@ -136,6 +136,8 @@ def open_detector(
         )
     else:
         detector = start.detector_for(train.classes)
+        if options.eval.topk is not None:
+            detector.settings["top_k"] = options.eval.topk
     if train.most_targets > detector.num_queries:
         need = f"--queries {train.most_targets} or more"
         fix = f"give {need}" if start is None else f"leave out --init and give {need}"

@@ -101,6 +101,13 @@ def _check_same(options: TrainOptions, settings: Mapping[str, Any]) -> None:
             raise InputError(
                 f"--{flag_name(name)}: {source} has its own sizes; leave it out with --init"
             )
+    if options.backbone_options not in ({}, settings.get("backbone_options")):
+        raise InputError(f"--backbone-options: {source} has its own; leave it out with --init")
+    if options.backbone_weights not in (TrainOptions.backbone_weights, "none"):
+        raise InputError(
+            f"--backbone-weights {options.backbone_weights}: {source} has its own; leave it out "
+            "with --init"
+        )
     if options.backbone not in (TrainOptions.backbone, settings["backbone"]):
         raise InputError(
             f"--backbone {options.backbone}: {source} has a {settings['backbone']}; leave it "
