@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,27 @@ def atomic_write(path: Path, older: Path | None = None) -> Iterator[Path]:
         _flush_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder; on exit its content is `folder`, which is absent or empty before.
+
+    On an error nothing is left of it. A folder that is there already stays the same folder: it may
+    be another disk's, or the one that the user is in.
+    """
+    there = folder.exists()
+    partial = _partial(folder / "new" if there else folder)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if there:
+            for inner in partial.iterdir():
+                os.replace(inner, folder / inner.name)
+        else:
+            os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def also_named(path: Path, other: Path) -> None:

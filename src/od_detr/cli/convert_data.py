@@ -37,17 +37,18 @@ def convert_data(options: ConvertDataOptions) -> dict[str, Any]:
 
     choices = Choices(difficult=options.difficult, voc_origin=options.voc_origin)
     splits = convert(Path(options.data), options.to, Path(options.output), choices, options.link)
-    counts = {}
-    for split, found in splits.items():
-        crowds = int(found.crowd.sum()) if options.to == "yolo" else 0
-        counts[split] = {"images": len(found.names), "boxes": len(found.labels) - crowds}
-        left_out = (
-            f"; {counted(crowds, 'crowd box')} left out, which YOLO cannot hold" if crowds else ""
+    for split, made in splits.items():
+        notes = (
+            f"{counted(made.crowds, 'crowd box')} left out, which YOLO cannot hold",
+            f"boxes of {counted(made.joined, 'repeated image')} joined with its first entry",
+            f"{counted(made.renamed, 'image')} renamed, so that each has its own label file",
         )
+        numbers = (made.crowds, made.joined, made.renamed)
         print(
-            f"{split}: {counted(len(found.names), 'image')}, "
-            f"{counted(counts[split]['boxes'], 'box')}, "
-            f"{counted(len(found.classes), 'class')}{left_out}"
+            f"{split}: {counted(made.images, 'image')}, {counted(made.boxes, 'box')}, "
+            f"{counted(made.classes, 'class')}"
+            + "".join(f"; {note}" for note, number in zip(notes, numbers, strict=True) if number)
         )
+    counts = {split: {"images": made.images, "boxes": made.boxes} for split, made in splits.items()}
     print(f"{options.to.upper()} data set in {options.output}")
     return {"output": options.output, "format": options.to, "splits": counts}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.data.images import read_image, rgb_of
+from od_detr.data.writing.names import unique
 from od_detr.errors import InputError
 from od_detr.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 
@@ -128,15 +129,7 @@ def _find(sources: Sequence[str], suffixes: Sequence[str], kind: str) -> list[Pa
 
 def unique_stems(files: Sequence[Path]) -> list[str]:
     """A name without suffix for each file; files of one name get a number."""
-    names: dict[str, None] = {}  # a set in the order of the files
-    last: dict[str, int] = {}  # the last number of each stem, so that no number is tried twice
-    for file in files:
-        name = file.stem
-        while name in names:
-            last[file.stem] = last.get(file.stem, 1) + 1
-            name = f"{file.stem}-{last[file.stem]}"
-        names[name] = None
-    return list(names)
+    return unique(file.stem for file in files)
 
 
 def _refuse_address(source: str) -> None:

@@ -2,154 +2,180 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.findings import raise_errors
 from od_detr.data.folders import find_readers
 from od_detr.data.formats.choices import ALL, Choices
 from od_detr.data.preparation.classes import given_classes, own_classes
+from od_detr.data.writing.coco_writer import write_coco
+from od_detr.data.writing.names import below_common, yolo_names
 from od_detr.errors import InputError
-from od_detr.files import atomic_write
+from od_detr.files import atomic_write, new_folder, writing
 
 Target = Literal["coco", "yolo"]
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written of one split.
+
+    Attributes:
+        images: number of image files, or of entries in COCO.
+        boxes: number of boxes.
+        classes: number of classes.
+        crowds: boxes that were left out, as YOLO knows no crowds.
+        joined: entries that were joined with another entry of the same file, which YOLO needs.
+        renamed: images that have another name, so that YOLO finds their label files.
+    """
+
+    images: int
+    boxes: int
+    classes: int
+    crowds: int
+    joined: int
+    renamed: int
+
+
 def convert_data(
     data: Path, to: Target, output: Path, choices: Choices | None = None, link: bool = False
-) -> dict[str, Annotations]:
-    """Writes all splits of a data set in another format and returns them as they were read.
+) -> dict[str, Written]:
+    """Writes all splits of a data set in another format and returns what was written of each.
 
     COCO goes to ``annotations/instances_train.json`` and ``images/train``, YOLO to ``data.yaml``,
-    ``images/train`` and ``labels/train``. The source is never changed. Boxes are written as they
-    are, unclipped. YOLO knows no crowds, so they are left out there.
+    ``images/train`` and ``labels/train``; classes have the same numbers in all splits. The source
+    is never changed. Boxes are written as they are, unclipped. YOLO knows no crowds, so they are
+    left out there. What was written is read again and compared.
 
     Args:
         data: the data set's folder, in any layout that is read.
         to: the format to write.
-        output: a folder that is empty or not there.
+        output: a folder that is empty or not there. After an error it is as it was before.
         choices: what the user chose about the data.
         link: whether images are hard links instead of copies; on another file system they are
             copied all the same.
 
     Raises:
-        InputError: the data has errors (`details` lists them), or `output` holds something.
+        InputError: the data has errors (`details` lists them), `output` holds something or cannot
+            be written, or the format cannot hold the data.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output {output}: is there already; give a new folder")
-    splits = _read(data, choices or Choices())
-    for split, found in splits.items():
-        place = "" if split == ALL else split
-        names = _names(found)
-        _place_images(found, names, output / "images" / place, link)
-        if to == "coco":
-            file = "default" if split == ALL else split
-            _write_coco(found, names, output / "annotations" / f"instances_{file}.json")
-        else:
-            _write_labels(found, names, output / "labels" / place)
-    if to == "yolo":
-        _write_class_names(splits, output)
-    return splits
+    splits, made = _read(data, choices or Choices()), {}
+    with writing(output), new_folder(output) as folder:
+        kept: dict[str, tuple[Annotations, list[str]]] = {}
+        for split, found in splits.items():
+            held = _for_yolo(found) if to == "yolo" else found
+            _, names = below_common(held.paths)
+            final = yolo_names(names) if to == "yolo" else names
+            kept[split] = held, final
+            made[split] = Written(
+                len(held.names),
+                len(held.labels),
+                len(held.classes),
+                int(found.crowd.sum() - held.crowd.sum()),
+                len(found.names) - len(held.names),
+                sum(old != new for old, new in zip(names, final, strict=True)),
+            )
+            _write_split(held, final, folder, "" if split == ALL else split, to, link)
+        if to == "yolo":
+            _write_class_names(splits, folder)
+        _check(kept, folder, output, to)
+    return made
 
 
 def _read(data: Path, choices: Choices) -> dict[str, Annotations]:
-    """All splits, with the classes of the first."""
+    """All splits, with the classes of the first and their ids."""
     splits: dict[str, Annotations] = {}
     for split, read in find_readers(data, choices).items():
         first = next(iter(splits.values()), None)
         found = read()
-        splits[split] = own_classes(found) if first is None else given_classes(found, first.classes)
+        if first is None:
+            splits[split] = own_classes(found)
+        else:
+            given = given_classes(found, first.classes)
+            splits[split] = replace(given, categories=first.categories)
     raise_errors(finding for each in splits.values() for finding in each.findings)
     return splits
 
 
-def _names(annotations: Annotations) -> list[str]:
-    """The path of each image below the folder that all of them have in common."""
-    paths = list(annotations.paths)
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [Path(path).relative_to(common).as_posix() for path in paths]
+def _for_yolo(annotations: Annotations) -> Annotations:
+    """One image a file, with the boxes of all its entries, each once; no crowds."""
+    first: dict[str, int] = {}
+    places = [first.setdefault(path, image) for image, path in enumerate(annotations.paths)]
+    place = np.array(places, dtype=np.int64)
+    own = annotations.owners
+    owners = place[own]
+    kept = ~annotations.crowd
+    # Boxes of a file with several entries: a later entry may repeat those of an earlier one.
+    known: dict[tuple[float, ...], int] = {}
+    for row in np.flatnonzero(np.isin(owners, owners[owners != own]) & kept).tolist():
+        box = (owners[row], annotations.labels[row], *annotations.boxes_xywh[row].tolist())
+        kept[row] = known.setdefault(box, own[row]) == own[row]
+    rows = np.argsort(owners, kind="stable")
+    rows = rows[kept[rows]]
+    starts = np.searchsorted(owners[rows], np.arange(len(place) + 1)).astype(np.int64)
+    return annotations.with_boxes(rows, starts).selected(np.unique(place))
 
 
-def _place_images(annotations: Annotations, names: list[str], folder: Path, link: bool) -> None:
+def _write_split(
+    annotations: Annotations, names: Sequence[str], folder: Path, place: str, to: Target, link: bool
+) -> None:
     for path, name in zip(annotations.paths, names, strict=True):
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            continue  # an image that is listed twice
-        try:
-            if link:
-                os.link(path, target)
-                continue
-        except OSError:  # another file system
-            target.unlink(missing_ok=True)
-        try:
-            shutil.copyfile(path, target)
-        except OSError as error:
-            raise InputError(f"{error.filename}: {error.strerror}; free or allow it") from error
+        _place_image(Path(path), folder / "images" / place / name, link)
+    if to == "yolo":
+        _write_labels(annotations, names, folder / "labels" / place)
+        return
+    file = folder / "annotations" / f"instances_{place or 'default'}.json"
+    file.parent.mkdir(exist_ok=True)
+    write_coco(annotations, file, names)
 
 
-def _write_coco(annotations: Annotations, names: list[str], file: Path) -> None:
-    sizes, ids = annotations.sizes.tolist(), annotations.image_ids.tolist()
-    images = [
-        {"id": identity, "file_name": name, "height": height, "width": width}
-        for identity, name, (height, width) in zip(ids, names, sizes, strict=True)
-    ]
-    columns = zip(
-        annotations.owners.tolist(),
-        annotations.labels.tolist(),
-        annotations.boxes_xywh.tolist(),
-        annotations.area.tolist(),
-        annotations.crowd.tolist(),
-        strict=True,
-    )
-    # A class that a split does not list has no id there.
-    known = [identity for identity in annotations.category_ids if identity >= 0]
-    free = iter(range(max(known, default=0) + 1, 1 << 62))
-    category_ids = [each if each >= 0 else next(free) for each in annotations.category_ids]
-    boxes = [
-        {
-            "id": number,
-            "image_id": ids[image],
-            "category_id": category_ids[label],
-            "bbox": box,
-            "area": area,
-            "iscrowd": int(crowd),
-        }
-        for number, (image, label, box, area, crowd) in enumerate(columns, 1)
-    ]
-    categories = [
-        {"id": identity, "name": name}
-        for identity, name in zip(category_ids, annotations.classes, strict=True)
-    ]
-    document = {"images": images, "annotations": boxes, "categories": categories}
-    _write_text(file, json.dumps(document, ensure_ascii=False))
+def _place_image(image: Path, target: Path, link: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return  # a file with several entries
+    try:
+        if link:
+            os.link(image, target)
+            return
+    except OSError:  # another file system
+        target.unlink(missing_ok=True)
+    try:
+        source = image.open("rb")
+    except OSError as error:
+        raise InputError(f"{image}: {error.strerror}; allow reading it") from error
+    with source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
 
 
-def _write_labels(annotations: Annotations, names: list[str], folder: Path) -> None:
+def _write_labels(annotations: Annotations, names: Sequence[str], folder: Path) -> None:
     """A label file for each image; one without objects has an empty file."""
     for image, name in enumerate(names):
         high, wide = annotations.sizes[image].tolist()
         rows = slice(int(annotations.starts[image]), int(annotations.starts[image + 1]))
         lines = [
             f"{label} {(x + w / 2) / wide} {(y + h / 2) / high} {w / wide} {h / high}\n"
-            for label, (x, y, w, h), crowd in zip(
+            for label, (x, y, w, h) in zip(
                 annotations.labels[rows].tolist(),
                 annotations.boxes_xywh[rows].tolist(),
-                annotations.crowd[rows].tolist(),
                 strict=True,
             )
-            if not crowd
         ]
         file = (folder / name).with_suffix(".txt")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(lines))
 
 
-def _write_class_names(splits: dict[str, Annotations], output: Path) -> None:
+def _write_class_names(splits: Mapping[str, Annotations], output: Path) -> None:
     import yaml
 
     names = list(next(iter(splits.values())).classes)
@@ -162,6 +188,41 @@ def _write_class_names(splits: dict[str, Annotations], output: Path) -> None:
 
 
 def _write_text(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _check(
+    kept: Mapping[str, tuple[Annotations, list[str]]], folder: Path, output: Path, to: Target
+) -> None:
+    """Reads what was written as anyone will.
+
+    Raises:
+        InputError: something is not as it was.
+    """
+    readers = find_readers(folder)
+    for split, (written, names) in kept.items():
+        read = readers[split]() if split in readers else written.selected(np.zeros(0, np.int64))
+        found = {
+            "images": (len(written.names), len(read.names)),
+            "boxes": (len(written.labels), len(read.labels)),
+            "classes": (written.classes, read.classes),
+        }
+        wrong = next((what for what, (old, new) in found.items() if old != new), None)
+        if wrong is not None:
+            reason = next((str(f) for f in read.findings if f.severity == "error"), "")
+            raise InputError(
+                f"--output {output}: {split}: {to.upper()} cannot hold these {wrong} "
+                f"({found[wrong][0]} would become {found[wrong][1]}): "
+                f"{reason.replace(str(folder), str(output))}; see od-detr doctor"
+            )
+        if to == "yolo":  # coordinates are shares of the file's own size
+            place = folder / "images" / ("" if split == ALL else split)
+            sizes = dict(zip(read.paths, read.sizes.tolist(), strict=True))
+            for name, entry, path in zip(names, written.sizes.tolist(), written.paths, strict=True):
+                size = sizes[str(place / name)]
+                if size != entry and min(size) > 0:
+                    raise InputError(
+                        f"{path}: is {size[1]} x {size[0]} pixels, but its entry says {entry[1]} x "
+                        f"{entry[0]}; correct the entry, or see od-detr doctor --fix"
+                    )

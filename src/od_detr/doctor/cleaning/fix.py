@@ -14,7 +14,8 @@ from jaxtyping import Bool
 
 from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.formats.choices import ALL
-from od_detr.data.formats.coco_writer import write_coco
+from od_detr.data.writing.coco_writer import write_coco
+from od_detr.data.writing.names import below_common
 from od_detr.doctor.catalogue import KINDS
 from od_detr.doctor.checks.boxes import box_problems
 from od_detr.doctor.checks.classes import spelling
@@ -186,15 +187,12 @@ def _linked(found: Annotations, place: Path) -> list[str]:
 
     Where the system makes no links, the images are copied.
     """
-    paths = [os.path.abspath(path) for path in found.paths]
-    folders = [os.path.dirname(path) for path in paths]
-    above = os.path.commonpath(folders) if folders else ""
-    names = [os.path.relpath(path, above).replace(os.sep, "/") for path in paths]
+    above, names = below_common(found.paths)
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.symlink(above, place, target_is_directory=True)
     except OSError:
-        for path, name in zip(paths, names, strict=True):
+        for path, name in zip(found.paths, names, strict=True):
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place / name)
     return names
