@@ -45,14 +45,19 @@ def found_below(text: str, bases: Sequence[Path], root: Path) -> Path | None:
 
     It is looked up from each base; then the end of the path is looked up in `root`, as Roboflow
     writes ``../train/images``, CVAT ``data/images/a.jpg``, and notebooks the folder of another
-    computer. Windows' separators are understood.
+    computer. Windows' separators are understood. `images` alone is no such end: it is the folder of
+    all splits where ``../valid/images`` would be that of one.
     """
     text = text.strip().replace("\\", "/")
     for base in bases:
         if (base / text).exists():
             return base / text
     parts = [part for part in text.split("/") if part not in ("", ".", "..")]
-    ends = (root.joinpath(*parts[first:]) for first in range(len(parts)))
+    ends = (
+        root.joinpath(*parts[first:])
+        for first in range(len(parts))
+        if not first or parts[first:] not in (["images"], ["labels"])
+    )
     return next((path for path in ends if path.exists()), None)
 
 

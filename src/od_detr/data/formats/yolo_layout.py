@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
 from od_detr.data.formats.yolo import (
@@ -72,15 +74,18 @@ def _splits_of_yaml(file: Path, named: bool = False) -> dict[str, YoloSplit] | N
     if (content := _yaml(file, named)) is None:
         return None
     names, splits = _class_names(content, file), {}
+    entries: dict[str, list[_Entry]] = {}
     for split in NAMES:
         entry = content.get(split, content.get("valid") if split == "val" else None)
         if entry:
             try:
-                places = _places(entry, content.get("path"), file, split)
+                entries[split] = _entries(entry, content.get("path"), file, split)
+                _refuse_shared(entries, split, file)
             except InputError:
                 if split != "test":  # which exports name whether they have one or not
                     raise
                 continue
+            places = tuple(each.place for each in entries[split])
             splits[split] = YoloSplit(file, file.parent, places, names)
     return splits
 
@@ -118,17 +123,39 @@ def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _places(entry: Any, path: Any, file: Path, split: str) -> tuple[Path, ...]:
+class _Entry(NamedTuple):
+    """A path of a YAML file, where it is, and whether that is more than the end of it."""
+
+    text: str
+    place: Path
+    exact: bool
+
+
+def _entries(entry: Any, path: Any, file: Path, split: str) -> list[_Entry]:
     root = file.parent
     bases = [root / path.replace("\\", "/"), root] if isinstance(path, str) else [root]
     found = []
     for text in map(str, entry if isinstance(entry, list) else [entry]):
         place = found_below(text, bases, root)
+        written = [base / text.strip().replace("\\", "/") for base in bases]
         if place is None:
-            looked_for = " or ".join(str(base / text) for base in bases)
+            looked_for = " or ".join(map(str, written))
             raise InputError(f"{file}: {split}: {text!r} is not there ({looked_for}); correct it")
-        found.append(place)
-    return tuple(found)
+        found.append(_Entry(text, place, place in written))
+    return found
+
+
+def _refuse_shared(entries: Mapping[str, Sequence[_Entry]], split: str, file: Path) -> None:
+    """Different paths that mean the same images are wrong, unless they were found as written."""
+    for other in entries.keys() - {split}:
+        for one, two in product(entries[split], entries[other]):
+            same = one.place == two.place or one.place in two.place.parents
+            same = same or two.place in one.place.parents
+            if same and one.text != two.text and not (one.exact and two.exact):
+                raise InputError(
+                    f"{file}: {split}: {one.text!r} is not there, and {one.place} is {other}'s; "
+                    "correct the paths"
+                )
 
 
 def _from_darknet(data: Path) -> dict[str, YoloSplit]:

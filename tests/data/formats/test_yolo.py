@@ -1,0 +1,50 @@
+"""YOLO data sets that are arranged or written in unusual ways are read right, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.data.formats.test_layouts import yaml, yolo_pair
+
+from od_detr.data.folders import find_readers, open_split
+from od_detr.errors import InputError
+
+ROBOFLOW = "train: ../train/images\nval: ../valid/images"
+
+
+def test_a_folder_that_is_not_there_is_not_the_folder_of_all_images(tmp_path: Path) -> None:
+    """Roboflow's YAML file, and the images moved to images/train and images/val."""
+    yolo_pair(tmp_path, "{}/train", "{}/val", f"{ROBOFLOW}\ntest: ../test/images")
+    with pytest.raises(InputError, match=r"data\.yaml: train: '\.\./train/images' is not there"):
+        find_readers(tmp_path)
+
+
+def test_a_missing_validation_folder_is_not_that_of_training(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}", "{}", "train: images\nval: ../valid/images")
+    with pytest.raises(InputError, match=r"val: '\.\./valid/images' is not there"):
+        find_readers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["train: /x/train/pets\nval: /x/val/pets", "train: pets/images\nval: /x/val/pets"],
+)
+def test_two_paths_that_end_in_one_folder_are_refused(text: str, tmp_path: Path) -> None:
+    yolo_pair(tmp_path / "pets", "{}", "{}", None)
+    yaml(tmp_path, text)
+    with pytest.raises(InputError, match=r"val: '/x/val/pets' is not there, and .* is train's"):
+        find_readers(tmp_path)
+
+
+def test_a_test_folder_that_is_another_split_s_is_none(tmp_path: Path) -> None:
+    text = "train: images/train\nval: images/val\ntest: /x/test/images/val"
+    yolo_pair(tmp_path, "{}/train", "{}/val", text)
+    assert find_readers(tmp_path).keys() == {"train", "val"}
+
+
+def test_two_splits_may_be_the_same_images_if_they_are_called_alike(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}/all", "{}/all", "train: /x/images/all\nval: /x/images/all")
+    assert len(open_split(tmp_path, "val").names) == 4
+    yaml(tmp_path, "train: images/all\nval: ./images/all")
+    assert len(open_split(tmp_path, "val").names) == 4
