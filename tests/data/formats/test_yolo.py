@@ -48,3 +48,12 @@ def test_two_splits_may_be_the_same_images_if_they_are_called_alike(tmp_path: Pa
     assert len(open_split(tmp_path, "val").names) == 4
     yaml(tmp_path, "train: images/all\nval: ./images/all")
     assert len(open_split(tmp_path, "val").names) == 4
+
+
+@pytest.mark.parametrize("label", ["nan", "inf", "-inf", "1e300", "99999999999999999999", "0.5"])
+def test_a_class_that_is_no_number_is_a_finding(label: str, tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}/train", "{}/val", "train: images/train\nval: images/val")
+    (tmp_path / "labels" / "train" / "a.txt").write_text(f"{label} 0.5 0.5 0.2 0.2\n")
+    (found,) = open_split(tmp_path, "train").findings
+    assert (found.code, found.severity, found.record) == ("label-row", "error", "line 1")
+    assert found.source.endswith("a.txt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from od_detr.data.headers.header import read_header
 from od_detr.data.image_formats import IMAGE_SUFFIXES
 
 LARGEST_XML = 16 << 20
+LONGEST_SIDE = 1 << 24  # pixels; no format that is read has longer ones
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -121,10 +121,12 @@ def _read(
 
 
 def _whole(text: str | None) -> int:
+    """A number of pixels; 0, which has the image's file asked, where it makes no sense."""
     try:
-        return int(float(text or 0))
-    except (ValueError, OverflowError):
+        number = float(text or 0)
+    except ValueError:
         return 0
+    return int(number) if 0 < number < LONGEST_SIDE else 0
 
 
 def _image(file: Path, name: str, root: Path) -> Path | None:
@@ -168,7 +170,10 @@ def _box(entry: ElementTree.Element, origin: int) -> tuple[float, float, float, 
         left, top = left - origin, top - origin
     except ValueError:
         return None
-    if not all(map(math.isfinite, (left, top, right, bottom))) or right < left or bottom < top:
+    # As in COCO files; NaN fails the comparison.
+    if not all(abs(each) < 1e300 for each in (left, top, right, bottom)):
+        return None
+    if right < left or bottom < top:
         return None
     return left, top, right - left, bottom - top
 

@@ -151,7 +151,7 @@ def _row(line: str) -> tuple[int, float, float, float, float] | None:
         label, *numbers = map(float, line.split())
     except ValueError:
         return None
-    if label < 0 or label != int(label) or not all(map(math.isfinite, numbers)):
+    if not all(map(math.isfinite, (label, *numbers))) or not 0 <= label == int(label) < 2**31:
         return None
     if len(numbers) in (4, 5):  # a fifth number is a confidence
         x, y, width, height = numbers[:4]
