@@ -125,6 +125,12 @@ READING: dict[str, Kind] = {
         "boxes", "an object has no name or no box", "write a name and four numbers", LEAVES_BOX
     ),
     "voc-origin": costs(0.05, "boxes", "pixels seem to be counted from 0", "give --voc-origin 0"),
+    "voc-filename": costs(
+        0.1,
+        "images",
+        "an XML file names another image than the one of its own name, which is taken",
+        "correct filename, or rename the file",
+    ),
     "xml": stops(
         "images", "an XML file cannot be read", "export the annotations again", LEAVES_IMAGE
     ),

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data.formats.test_layouts import SIZE, voc
+from tests.data.formats.test_layouts import SIZE, voc, voc_lists, write
 
-from od_detr.data.folders import find_readers
+from od_detr.data.folders import find_readers, open_split
 from od_detr.data.formats.choices import ALL
+from od_detr.errors import InputError
+
+
+def renamed(file: Path, stem: str) -> None:
+    file.rename(file.with_stem(stem))
 
 
 @pytest.mark.parametrize("width", ["1e99", "1e400", "-5", "nan", "wide", "20000000"])
@@ -27,3 +32,65 @@ def test_a_coordinate_that_makes_no_sense_is_a_finding(value: str, tmp_path: Pat
     xml.write_text(xml.read_text().replace("<xmax>22<", f"<xmax>{value}<"))
     (found,) = find_readers(tmp_path)[ALL]().findings
     assert (found.code, found.record) == ("voc-object", "object 1")
+
+
+def test_images_that_were_renamed_with_their_xml_files_keep_their_boxes(tmp_path: Path) -> None:
+    """0002.xml still says a.png, which is another image now."""
+    voc(tmp_path / "images", tmp_path / "annotations", "ab")
+    for old, new in (("b", "c"), ("a", "b")):
+        renamed(tmp_path / "images" / f"{old}.png", new)
+        renamed(tmp_path / "annotations" / f"{old}.xml", new)
+    read = find_readers(tmp_path)[ALL]()
+    assert [Path(path).stem for path in read.paths] == ["b", "c"]
+    assert read.starts.tolist() == [0, 1, 3]
+    (found,) = read.findings
+    assert (found.code, found.severity, found.count) == ("voc-filename", "warning", 1)
+    assert str(found).startswith(f"{tmp_path / 'annotations' / 'c.xml'}: filename 'b.png' is not")
+
+
+def test_the_name_that_is_written_counts_where_no_image_has_the_xml_file_s(tmp_path: Path) -> None:
+    voc(tmp_path, tmp_path, "ab")
+    renamed(tmp_path / "a.xml", "1")
+    read = find_readers(tmp_path)[ALL]()
+    assert [Path(path).stem for path in read.paths] == ["a", "b"]
+    assert read.findings == ()
+    (tmp_path / "2.xml").write_text((tmp_path / "1.xml").read_text())
+    (found,) = find_readers(tmp_path)[ALL]().findings
+    assert (found.code, found.severity) == ("image-listed-twice", "warning")
+    assert "a.png is the image of 2 XML files" in found.problem
+
+
+def test_of_two_suffixes_the_one_that_is_written_counts(tmp_path: Path) -> None:
+    voc(tmp_path, tmp_path, "a")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.png").read_bytes())
+    assert Path(find_readers(tmp_path)[ALL]().paths[0]).name == "a.png"
+
+
+@pytest.mark.parametrize("ending", ["", "  1", " -1", "\r"])
+def test_names_in_lists_may_have_blanks(ending: str, tmp_path: Path) -> None:
+    voc_lists(tmp_path)
+    for folder, suffix in (("JPEGImages", "png"), ("Annotations", "xml")):
+        for stem in "ab":
+            renamed(tmp_path / folder / f"{stem}.{suffix}", f"my {stem} 1")
+    write(tmp_path / "ImageSets/Main/train.txt", f"my a 1{ending}\nmy b 1{ending}\nc{ending}\n")
+    read = open_split(tmp_path, "train")
+    assert [Path(path).stem for path in read.paths] == ["my a 1", "my b 1", "c"]
+    assert read.findings == ()
+
+
+@pytest.mark.parametrize("devkit", ["", "VOCdevkit"])
+def test_several_years_are_one_data_set(devkit: str, tmp_path: Path) -> None:
+    for year in ("2007", "2012"):
+        voc_lists(tmp_path / devkit / f"VOC{year}")
+    train = open_split(tmp_path, "train")
+    assert [Path(path).parts[-3:] for path in train.paths] == [
+        (f"VOC{year}", "JPEGImages", f"{stem}.png") for year in ("2007", "2012") for stem in "abc"
+    ]
+    assert len(open_split(tmp_path, "val").paths) == 2
+
+
+def test_a_year_without_lists_is_not_left_out(tmp_path: Path) -> None:
+    voc_lists(tmp_path / "VOC2007")
+    voc(tmp_path / "VOC2012" / "JPEGImages", tmp_path / "VOC2012" / "Annotations", "ab")
+    with pytest.raises(InputError, match=r"VOC2012: has no lists in ImageSets/Main, but"):
+        find_readers(tmp_path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,9 @@ from od_detr.data.formats.assembled import LabelledImage, assembled
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
 from od_detr.data.headers.header import read_header
 from od_detr.data.image_formats import IMAGE_SUFFIXES
+from od_detr.errors import InputError
 
+Files = Sequence[Path]
 LARGEST_XML = 16 << 20
 LONGEST_SIDE = 1 << 24  # pixels; no format that is read has longer ones
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -23,19 +26,29 @@ def voc_readers(data: Path, choices: Choices) -> Readers:
     """The splits of a folder in Pascal VOC layout.
 
     ``Annotations/*.xml`` with images in ``JPEGImages`` and lists of names in ``ImageSets/Main``;
-    the same inside of ``VOCdevkit`` or ``VOC2012``; ``train/*.xml`` beside their images as Roboflow
-    exports them, or in ``train/annotations``; or XML files in one folder: a set without splits.
+    the same inside of ``VOCdevkit`` or ``VOC2012``, where several years are joined split by split;
+    ``train/*.xml`` beside their images as Roboflow exports them, or in ``train/annotations``; or
+    XML files in one folder: a set without splits.
+
+    Raises:
+        InputError: of several years, some have lists of names and others have none.
     """
-    for root in (data, *sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*"))):
-        if files := files_in(root / "Annotations", ".xml", below=True):
-            by_folder = _by_folder(data, choices) if root == data else {}
-            whole = {ALL: partial(read_voc, root, files, choices)}
-            return _listed(root, files, choices) or by_folder or whole
+    if files := files_in(data / "Annotations", ".xml", below=True):
+        lists = _listed(data, files)
+        by_folder = {} if lists else _by_folder(data, choices)
+        return by_folder or _joined(data, {data: lists or {ALL: files}}, choices)
+    years = {
+        root: _listed(root, files) or {ALL: files}
+        for root in (*sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*")))
+        if (files := files_in(root / "Annotations", ".xml", below=True))
+    }
+    if years:
+        return _joined(data, years, choices)
     if splits := _by_folder(data, choices):
         return splits
     for folder in (data, data / "annotations"):
         if files := files_in(folder, ".xml"):
-            return {ALL: partial(read_voc, data, files, choices)}
+            return {ALL: partial(read_voc, data, [(data, files)], choices)}
     return {}
 
 
@@ -48,32 +61,64 @@ def _by_folder(data: Path, choices: Choices) -> Readers:
                 files = files_in(folder, ".xml")
                 if files and split not in splits:
                     root = data if folder == shared else own
-                    splits[split] = partial(read_voc, root, files, choices)
+                    splits[split] = partial(read_voc, root, [(root, files)], choices)
     return splits
 
 
-def _listed(root: Path, files: Sequence[Path], choices: Choices) -> Readers:
-    """The splits that are lists of names."""
+def _joined(data: Path, roots: Mapping[Path, Mapping[str, Files]], choices: Choices) -> Readers:
+    """The splits of one or several folders with `Annotations`."""
+    splits: Readers = {}
+    for split in (*NAMES, ALL):
+        parts = [(root, files[split]) for root, files in roots.items() if split in files]
+        if parts:
+            file = parts[0][0] if len(roots) == 1 else data
+            splits[split] = partial(read_voc, file, parts, choices)
+    if ALL in splits and len(splits) > 1:
+        bare = next(root for root, files in roots.items() if ALL in files)
+        raise InputError(
+            f"{bare}: has no lists in ImageSets/Main, but {data} has other years with lists; add "
+            "them, or give the folder of one year"
+        )
+    return splits
+
+
+def _listed(root: Path, files: Files) -> dict[str, Files]:
+    """The files of the splits that are lists of names."""
     folder = root / "Annotations"
     file_of = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
     lists = root / "ImageSets" / "Main"
-    splits: Readers = {}
+    splits: dict[str, Files] = {}
     for split in NAMES:
         names = [split] + (["trainval"] if split == "train" else [])
         file = next((lists / f"{n}.txt" for n in names if (lists / f"{n}.txt").is_file()), None)
         if file is None:
             continue
         lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-        stems = [line.split()[0] for line in lines if line.strip()]
-        named = [file_of.get(stem, folder / f"{stem}.xml") for stem in stems]
-        splits[split] = partial(read_voc, root, named, choices)
+        stems = [_stem(line.strip(), file_of) for line in lines if line.strip()]
+        splits[split] = [file_of.get(stem, folder / f"{stem}.xml") for stem in stems]
     return splits
 
 
-def read_voc(root: Path, files: Sequence[Path], choices: Choices) -> Annotations:
-    """Reads the XML files of one split; classes are their object names in alphabetical order."""
+def _stem(line: str, known: Collection[str]) -> str:
+    """The name in a line, which may have blanks; lists of one class have a number after it."""
+    candidates = (line, line.rsplit(None, 1)[0])
+    return next((name for name in candidates if name in known), line.split()[0])
+
+
+def read_voc(source: Path, parts: Sequence[tuple[Path, Files]], choices: Choices) -> Annotations:
+    """Reads the XML files of one split; classes are their object names in alphabetical order.
+
+    Args:
+        source: names the split in messages.
+        parts: folders of images, and the XML files of each.
+        choices: what the user chose about the data.
+    """
     found: list[Finding] = []
-    read = [each for file in files if (each := _read(file, root, choices, found)) is not None]
+    read, stale = [], []
+    for root, files in parts:
+        for file in files:
+            if (each := _read(file, root, choices, found, stale)) is not None:
+                read.append(each)
     names = sorted({name for _, objects in read for name, *_ in objects})
     label_of = {name: label for label, name in enumerate(names)}
     images = []
@@ -83,17 +128,18 @@ def read_voc(root: Path, files: Sequence[Path], choices: Choices) -> Annotations
         ]
         images.append(image)
     if not names:
-        found.append(error("no-objects", root, "", "no XML file has an object", "label the images"))
-    found += _zeros(images, root, choices)
+        problem = "no XML file has an object"
+        found.append(error("no-objects", source, "", problem, "label the images"))
+    found += [*_zeros(images, source, choices), *_stale(stale), *_shared(images, source)]
     categories = Categories(tuple(range(1, len(names) + 1)), tuple(names), ("",) * len(names))
-    return assembled(root, "voc", images, categories, found)
+    return assembled(source, "voc", images, categories, found)
 
 
 Object = tuple[str, tuple[float, float, float, float], bool]
 
 
 def _read(
-    file: Path, root: Path, choices: Choices, found: list[Finding]
+    file: Path, root: Path, choices: Choices, found: list[Finding], stale: list[tuple[Path, str]]
 ) -> tuple[LabelledImage, list[Object]] | None:
     try:
         if file.stat().st_size > LARGEST_XML:
@@ -105,10 +151,13 @@ def _read(
         found.append(error("xml", file, "", f"cannot be read ({reason})", fix))
         return None
     name = (tree.findtext("filename") or "").strip().replace("\\", "/")
-    path = _image(file, name.rpartition("/")[2], root)
+    written = name.rpartition("/")[2]
+    path = _image(file, written, root)
     if path is None:
         problem = f"filename {name!r} is not a file in JPEGImages, images or next to the XML file"
         found.append(error("image-file", file, "", problem, "add the image or remove the XML file"))
+    elif Path(written).stem != path.stem and (path.parent / written).is_file():
+        stale.append((file, written))
     size = tuple(_whole(tree.findtext(f"size/{side}")) for side in ("height", "width"))
     if path is not None and min(size) < 1:
         header = read_header(path)
@@ -130,14 +179,18 @@ def _whole(text: str | None) -> int:
 
 
 def _image(file: Path, name: str, root: Path) -> Path | None:
-    """The image of an XML file: of the name it gives, else of its own name."""
+    """The image of an XML file: of its own name, else of the name that it gives.
+
+    Who renames images renames their XML files with them, but not what is written there.
+    """
     inner = Path()
     if file.is_relative_to(root / "Annotations"):  # a folder there has its like among the images
         inner = file.parent.relative_to(root / "Annotations")
     folders = [file.parent, root / "JPEGImages" / inner, root / "images" / inner, root / inner]
     names = [f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
     names += [f"{file.stem}{suffix.upper()}" for suffix in IMAGE_SUFFIXES]
-    candidates = (folder / each for each in [name, *names] if each for folder in folders)
+    names = [name, *names] if Path(name).stem == file.stem else [*names, name]
+    candidates = (folder / each for each in names if each for folder in folders)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -187,3 +240,25 @@ def _zeros(images: Sequence[LabelledImage], root: Path, choices: Choices) -> lis
         return []
     problem = f"{count} objects have a coordinate of 0, so pixels seem to be counted from 0"
     return [warning("voc-origin", root, "", problem, "give --voc-origin 0", count)]
+
+
+def _stale(files: Sequence[tuple[Path, str]]) -> list[Finding]:
+    """XML files whose image has their own name, but which name another image that is there."""
+    if not files:
+        return []
+    file, name = files[0]
+    problem = f"filename {name!r} is not the image of the XML file's own name, which is taken"
+    fix = "correct filename, or rename the file"
+    return [warning("voc-filename", file, "", problem, fix, len(files))]
+
+
+def _shared(images: Sequence[LabelledImage], source: Path) -> list[Finding]:
+    """Images that several XML files describe."""
+    counts = Counter(image.path for image in images if image.path)
+    again = [path for path, count in counts.items() if count > 1]
+    if not again:
+        return []
+    problem = f"{again[0]} is the image of {counts[again[0]]} XML files"
+    fix = "join them in one, or the image is trained on more than once"
+    count = sum(counts[path] - 1 for path in again)
+    return [warning("image-listed-twice", source, "", problem, fix, count)]
