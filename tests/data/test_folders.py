@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.data.formats.test_layouts import coco, yolo_pair
 
 from od_detr.data.folders import find_readers, open_split
 from od_detr.data.formats.coco_layout import image_folder
@@ -62,3 +63,24 @@ def test_two_candidates_are_not_guessed_between(tmp_path: Path) -> None:
         InputError, match=r"instances_train2014\.json and instances_train2017\.json"
     ):
         find_readers(tmp_path)
+
+
+def test_a_coco_file_for_validation_does_not_hide_a_yolo_training_set(tmp_path: Path) -> None:
+    """As COCO 2017 is arranged for ultralytics, with the annotations to evaluate on."""
+    yolo_pair(tmp_path, "{}/train2017", "{}/val2017", None)
+    coco(tmp_path / "annotations" / "instances_val2017.json", tmp_path / "images" / "val2017", "d")
+    for split, stems in (("train", "abc"), ("val", "d")):
+        lines = [f"./images/{split}2017/{stem}.png\n" for stem in stems]
+        (tmp_path / f"{split}2017.txt").write_text("".join(lines))
+    text = "path: coco\ntrain: train2017.txt\nval: val2017.txt\nnames: [cat, dog]\n"
+    (tmp_path / "coco.yaml").write_text(text)
+    assert [Path(path).stem for path in open_split(tmp_path, "train").paths] == list("abc")
+    assert find_readers(tmp_path).keys() == {"train", "val"}
+
+
+def test_a_file_for_validation_alone_is_no_training_set(tmp_path: Path) -> None:
+    coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "images", "abcd")
+    assert find_readers(tmp_path).keys() == {"val"}
+    assert len(open_split(tmp_path, "val").paths) == 4
+    with pytest.raises(InputError, match="no train split, only val"):
+        open_split(tmp_path, "train")

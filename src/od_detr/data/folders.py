@@ -19,6 +19,7 @@ from od_detr.options import DataOptions
 
 Split = Literal["train", "val", "test"]
 FORMATS = (coco_readers, yolo_readers, voc_readers, lone_coco_readers)
+TRAINED = {"train", ALL}
 WRAPPERS = 2  # folders that may lie around a data set, as archives are unpacked
 
 
@@ -112,7 +113,9 @@ def folder_of(data: Path) -> Path:
 def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     """What reads each split of a data set; nothing is read yet.
 
-    A set without splits has one named `ALL`. A folder that holds nothing but the folder of a data
+    A set without splits has one named `ALL`. A format of which the folder has something to train on
+    goes before one of which it has not: a COCO file for validation may lie in a YOLO data set. A
+    folder that holds nothing but the folder of a data
     set counts as that one.
 
     Args:
@@ -133,9 +136,14 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
         )
     chosen, folder = choices or Choices(), data
     for _ in range(1 + WRAPPERS):
+        untrained: Readers = {}
         for readers_of in FORMATS:
-            if readers := readers_of(folder, chosen):
+            readers = readers_of(folder, chosen)
+            if readers.keys() & TRAINED:
                 return readers
+            untrained = untrained or readers
+        if untrained:
+            return untrained
         inner = [path for path in folder.iterdir() if not path.name.startswith(HIDDEN)]
         folders = [path for path in inner if path.is_dir()]
         if len(folders) != 1:

@@ -337,6 +337,9 @@ CLASSES: dict[str, Kind] = {
 }
 
 SPLITS: dict[str, Kind] = {
+    "split-untrained": stops(
+        "splits", "there is no training split", "add a folder or file for train"
+    ),
     "split-absent": notes(
         "splits",
         "there is no validation split",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.data.annotations import Annotations
-from od_detr.data.folders import find_readers
+from od_detr.data.folders import TRAINED, find_readers
 from od_detr.data.formats.choices import Choices
 from od_detr.data.headers.checks import are_few
 from od_detr.data.headers.header import OF_FILES, OF_SIZES
@@ -118,7 +118,12 @@ def opened(data: Path, choices: Choices) -> tuple[dict[str, Annotations], list[P
     """The annotations of every split, and the splits that cannot be read at all."""
     read: dict[str, Annotations] = {}
     problems: list[Problem] = []
-    for name, reader in find_readers(data, choices).items():
+    readers = find_readers(data, choices)
+    if not readers.keys() & TRAINED:
+        words = (f"only {' and '.join(readers)}",)
+        kind = KINDS["split-untrained"]
+        problems.append(Problem("split-untrained", "", str(data), 1, 1, words, kind))
+    for name, reader in readers.items():
         try:
             found = own_classes(reader())
         except InputError as error:

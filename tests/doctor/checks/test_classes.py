@@ -41,3 +41,12 @@ def test_a_class_beside_one_of_a_hundred_times_its_boxes_is_found(
     problems = {problem.code: problem for problem in diagnosed(data, Examination()).problems}
     assert any("'rod'" in example for example in problems["class-imbalance"].examples)
     assert "class-rare" not in problems
+
+
+def test_a_set_without_a_training_split_would_not_train(plants: Callable[..., Plants]) -> None:
+    data = plants(val=4, test=4).write()
+    (error,) = diagnosed(data, Examination()).errors
+    assert (error.code, error.examples) == ("split-untrained", ("only val and test",))
+    (data / "train.json").write_text("[]")
+    codes = [problem.code for problem in diagnosed(data, Examination()).errors]
+    assert codes == ["annotations-unreadable"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.counts import counted
+from od_detr.data.folders import TRAINED
 from od_detr.doctor.problem import Problem, Split, of_boxes, of_classes, of_split
 
 RARE = 10
@@ -53,7 +54,7 @@ def class_problems(splits: Sequence[Split]) -> list[Problem]:
     problems += of_classes("class-name", first, odd, len(names))
     unused = [name for name in names if not any(each.get(name) for each in counts.values())]
     problems += of_classes("class-unused", first, list(map(repr, unused)), len(names))
-    trained = next((split for split in splits if split.name in ("train", "all")), None)
+    trained = next((split for split in splits if split.name in TRAINED), None)
     if trained is not None:
         known = [name for name in names if name not in unused]
         problems += _training(trained, counts, known)
@@ -92,7 +93,7 @@ def split_problems(splits: Sequence[Split]) -> list[Problem]:
     """Splits that are absent, too small, or have too few objects."""
     problems: list[Problem] = []
     names = {split.name for split in splits}
-    if splits and "val" not in names:
+    if names & TRAINED and "val" not in names:
         words = "training takes a part of the images, chosen by a hash of their names"
         problems.append(of_split("split-absent", splits[0], words))
     for split in splits:
