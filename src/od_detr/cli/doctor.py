@@ -112,7 +112,8 @@ def _fixed(found: Diagnosis, options: DoctorOptions) -> dict[str, Any]:
         left = split.annotations
         images, boxes = counted(len(left.image_ids), "image"), counted(len(left.labels), "box")
         print(f"{split.name}: {images} and {boxes} written")
-    print(f"{counted(len(made.rejected), 'record')} left out, see {output / QUARANTINE}")
+    number = sum(each.count for each in made.rejected)
+    print(f"{counted(number, 'record')} left out, see {output / QUARANTINE}")
     after = diagnosed(output, replace(_examination(options), decode=False))
     skipped = [asdict(each) for each in made.rejected]
     return {"fixed": str(output), "skipped": skipped} | _verdict(after)

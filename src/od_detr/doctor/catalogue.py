@@ -17,7 +17,10 @@ READING: dict[str, Kind] = {
         "writes the size of the file",
     ),
     "image-id": stops(
-        "images", "an image id is there twice", "give each image its own id", "numbers the images"
+        "images",
+        "an image id is there twice",
+        "give each image its own id",
+        "leaves out the images and boxes of that id",
     ),
     "image-listed-twice": costs(
         0.5, "images", "a file is listed more than once", "list each file once", LEAVES_IMAGE
@@ -71,7 +74,7 @@ READING: dict[str, Kind] = {
     "repeated-key": stops(
         "boxes", "a key of a JSON object is there twice", "keep one of them", "keeps the last"
     ),
-    "record": stops("boxes", "a record is not a JSON object", "correct the list", "leaves it out"),
+    "record": stops("boxes", "a record is not a JSON object", "correct the list", LEAVES_BOX),
     "section": stops(
         "splits",
         "a list of the COCO file is missing or empty",

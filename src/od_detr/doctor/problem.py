@@ -20,7 +20,7 @@ from od_detr.doctor.looks import Look
 MOST_EXAMPLES = 100
 NONE: Int64[np.ndarray, " 0"] = np.zeros(0, dtype=np.int64)
 # What the doctor examines itself, record by record; readers only count these.
-EXAMINED = ("box-outside", "box-below-pixel", "image-size")
+EXAMINED = ("box-outside", "box-below-pixel", "image-size", "image-id")
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,3 +160,49 @@ def test_a_yolo_set_is_written_as_coco(tmp_path: Path) -> None:
         np.testing.assert_array_equal(before.boxes_xywh, after.boxes_xywh)
         assert before.classes == after.classes
         assert [Path(path).name for path in after.paths] == ["ä b.png"]
+
+
+def quarantined(folder: Path) -> list[tuple[str, str]]:
+    with (folder / QUARANTINE).open(newline="") as file:
+        return [(each["code"], each["record"]) for each in csv.DictReader(file)]
+
+
+def test_images_of_one_id_are_left_out_with_their_boxes_and_listed(plants: Make) -> None:
+    sick = plants(train=5, val=4)
+    (entry, boxes), (other, more) = sick.image(), sick.image()
+    other["id"] = entry["id"]
+    for box in more:
+        box["image_id"] = entry["id"]
+    output = fixed(sick.write())
+    written = document(output, "train")
+    assert [each["id"] for each in written["images"]] == [3, 4, 5]
+    assert {each["image_id"] for each in written["annotations"]} == {3, 4, 5}
+    listed = quarantined(output)
+    assert [record for code, record in listed if code == "image-id"][:2] == [
+        entry["file_name"],
+        other["file_name"],
+    ]
+    for box in (*boxes, *more):
+        assert any(f"annotation {box['id']} " in record for _, record in listed)
+
+
+def test_two_entries_of_one_id_and_one_file_are_one_image(plants: Make) -> None:
+    sick = plants(train=5, val=4)
+    entry, _ = sick.image()
+    sick.documents["train"]["images"].append(dict(entry))
+    output = fixed(sick.write())
+    old, new = sick.documents["train"]["annotations"], document(output, "train")["annotations"]
+    assert rows(new) == rows(old)
+    assert [record for code, record in quarantined(output) if code == "image-id"] == [
+        entry["file_name"]
+    ]
+
+
+def test_every_record_that_was_left_out_is_counted(plants: Make) -> None:
+    sick = plants(train=5, val=4)
+    boxes = sick.documents["train"]["annotations"]
+    boxes += [{**boxes[0], "id": 10_000 + n, "bbox": [1, 2, 3]} for n in range(150)]
+    made = cleaned(diagnosed(sick.write(), Examination(decode=False)))
+    assert sum(each.count for each in made.rejected) == 150
+    assert made.rejected[-1].record == "and 50 more like it"
+    assert len(made.rejected) == 101

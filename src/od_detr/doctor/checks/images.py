@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.doctor.looks import Look
@@ -55,7 +57,7 @@ def image_problems(split: Split) -> list[Problem]:
         for index, (path, size) in enumerate(zip(found.paths, found.sizes.tolist(), strict=True))
         if path
     ]
-    problems: list[Problem] = []
+    problems = _repeated_ids(split)
     for code, test in TESTS.items():
         said = {index: words for index, seen in there if (words := test(seen))}
         problems += of_images(code, split, list(said), said.__getitem__)
@@ -75,6 +77,27 @@ def unlisted_images(splits: Sequence[Split]) -> list[Problem]:
         and not entry.name.startswith(".")
     )
     return of_files("image-unlisted", loose, len(listed))
+
+
+def _repeated_ids(split: Split) -> list[Problem]:
+    """Images whose id another one has, and all boxes of that id: nobody knows whose they are.
+
+    Where all entries of an id are of one file they are its boxes, and only later entries are wrong.
+    """
+    found = split.annotations
+    _, group, counts = np.unique(found.image_ids, return_inverse=True, return_counts=True)
+    members: dict[int, list[int]] = {}
+    for index in np.flatnonzero(counts[group] > 1).tolist():
+        members.setdefault(int(group[index]), []).append(index)
+    wrong: list[int] = []
+    for same in members.values():
+        wrong += same[1:] if len({found.names[index] for index in same}) == 1 else same
+    boxes = np.flatnonzero(np.isin(found.owners, wrong))
+    said = "id {} is that of another image, too"
+    problems = of_images(
+        "image-id", split, sorted(wrong), lambda index: said.format(found.image_ids[index])
+    )
+    return [replace(problem, boxes=boxes) for problem in problems]
 
 
 def _known(size: Sequence[int]) -> tuple[int, int]:

@@ -32,18 +32,23 @@ QUARANTINE = "quarantine.csv"
 BOXES_OUT = {code for code, kind in KINDS.items() if kind.cleaned == LEAVES_BOX}
 # An image of another size than its entry stays if its boxes could be scaled.
 IMAGES_OUT = {code for code, kind in KINDS.items() if kind.cleaned == LEAVES_IMAGE} | {
-    "image-wrong-size"
+    "image-wrong-size",
+    "image-id",
 }
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that the cleaned set leaves out, and why."""
+    """A record that the cleaned set leaves out, and why.
+
+    `count` is more than 1 where readers only counted further records of a kind.
+    """
 
     split: str
     record: str
     code: str
     problem: str
+    count: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +120,18 @@ def _labels(split: Split, trained: Sequence[str]) -> list[int]:
 
 def _rejected_by_readers(diagnosis: Diagnosis) -> list[Rejected]:
     """What the readers left out already; and images whose boxes are of an unknown class."""
-    return [
-        Rejected(problem.split, example, problem.code, problem.kind.title)
-        for problem in diagnosis.problems
-        if not len(problem.images) and problem.code in BOXES_OUT | IMAGES_OUT | {"category-unknown"}
-        for example in problem.examples
-    ]
+    rejected = []
+    for problem in diagnosis.problems:
+        if len(problem.images) or problem.code not in BOXES_OUT | IMAGES_OUT | {"category-unknown"}:
+            continue
+        title, more = problem.kind.title, problem.count - len(problem.examples)
+        rejected += [
+            Rejected(problem.split, example, problem.code, title) for example in problem.examples
+        ]
+        if more > 0:
+            text = f"and {more} more like it"
+            rejected.append(Rejected(problem.split, text, problem.code, title, more))
+    return rejected
 
 
 def _left_out(
@@ -149,9 +160,8 @@ def _listed(split: Split, problems: Sequence[Problem]) -> list[Rejected]:
         Rejected(split.name, record, problem.code, problem.kind.title)
         for problem in out
         for record in (
-            map(split.image, problem.images.tolist())
-            if problem.code in IMAGES_OUT
-            else map(split.box, problem.boxes.tolist())
+            *(map(split.image, problem.images.tolist()) if problem.code in IMAGES_OUT else ()),
+            *map(split.box, problem.boxes.tolist()),
         )
     ]
 
