@@ -93,7 +93,7 @@ def _split_of(data: Path, split: Split, choices: Choices) -> Annotations:
     broken = any(each.code not in OF_FILES for each in errors)  # divided by the files' names
     if broken or choices.val_data is not None:
         return annotations
-    return part_of(annotations, split, choices)  # type: ignore[arg-type]
+    return part_of(annotations, split, choices, folder_of(data))  # type: ignore[arg-type]
 
 
 def _validation_folder(data: Path, choices: Choices) -> Annotations:

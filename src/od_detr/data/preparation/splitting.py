@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from od_detr.data.annotations import Annotations
+from od_detr.data.counts import counted
 from od_detr.data.findings import note
 from od_detr.data.formats.choices import Choices
 from od_detr.errors import InputError
@@ -19,7 +23,7 @@ Part = Literal["train", "val"]
 DIVIDED = "divided"  # code of the note about the division
 
 
-def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotations:
+def part_of(annotations: Annotations, part: Part, choices: Choices, root: Path) -> Annotations:
     """The training or validation images of a data set without splits.
 
     Each image goes where the hash of its name says, so the division stays when images are added and
@@ -30,18 +34,24 @@ def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotatio
         part: which of the two.
         choices: `val_fraction` is the expected share of validation images, between 0 and 1. `group`
             is a regular expression; images whose first group (or whole match) is equal stay
-            together, such as the frames of one video. An image that it does not match is a group of
-            its own.
+            together, such as the frames of one video. It is searched in COCO's `file_name`, else
+            in the image's path below `root`. An image that it does not match is a group of its own.
+        root: the data set's folder.
 
     Raises:
-        InputError: the fraction or the expression makes no sense, or there are too few images.
+        InputError: the fraction or the expression makes no sense, the expression matches no image,
+            or there are too few images.
     """
     val_fraction, group = choices.val_fraction, choices.group
     if not 0 < val_fraction < 1:
         raise InputError(f"--val-fraction must be between 0 and 1 (got {val_fraction})")
     members: dict[str, list[int]] = defaultdict(list)
-    for image, name in enumerate(annotations.names):
-        members[_key(name, group)].append(image)
+    keys, alone = _names(annotations), ""
+    if group is not None:
+        keys, unmatched = _grouped(annotations, group, root)
+        alone = f"; --group does not match {counted(unmatched, 'image')}" if unmatched else ""
+    for image, key in enumerate(keys):
+        members[key].append(image)
     if len(members) < 2:
         raise InputError(
             f"{annotations.file}: cannot be divided for validation, as it has a single "
@@ -56,7 +66,7 @@ def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotatio
     images = np.array(sorted(i for key in chosen for i in members[key]), dtype=np.int64)
     problem = (
         f"has no validation split; {len(images)} of {len(annotations.image_ids)} images are "
-        f"taken for {'validation' if part == 'val' else 'training'}"
+        f"taken for {'validation' if part == 'val' else 'training'}{alone}"
     )
     fix = "choose others with --val-fraction, --group or --val-data"
     return annotations.selected(images).with_findings(
@@ -64,18 +74,41 @@ def part_of(annotations: Annotations, part: Part, choices: Choices) -> Annotatio
     )
 
 
-def _key(name: str, group: str | None) -> str:
-    name = name.replace("\\", "/")
-    if group is None:
-        return name
+def _names(annotations: Annotations) -> list[str]:
+    return [name.replace("\\", "/") for name in annotations.names]
+
+
+def _grouped(annotations: Annotations, group: str, root: Path) -> tuple[list[str], int]:
+    """What the expression finds in each image's name, or the name; in how many it finds nothing.
+
+    YOLO and Pascal VOC files name images without their folders, so there the path counts first.
+    """
+    names = _names(annotations)
+    above = os.path.join(os.path.abspath(root), "")
+    absolute = [os.path.abspath(path) if path else "" for path in annotations.paths]
+    paths = [path.removeprefix(above).replace(os.sep, "/") for path in absolute] or names
+    order = (names, paths) if annotations.format == "coco" else (paths, names)
+    keys = [_key(texts, group) for texts in zip(*order, strict=True)]
+    unmatched = keys.count(None)
+    if unmatched == len(keys):
+        raise InputError(
+            f"--group {group}: matches no image, such as {order[0][0]!r}; correct it, or leave it "
+            "out"
+        )
+    found = [name if key is None else key for name, key in zip(names, keys, strict=True)]
+    return found, unmatched
+
+
+def _key(texts: Sequence[str], group: str) -> str | None:
+    """What the expression finds in the first of these texts that it matches."""
     try:
-        found = re.search(group, name)
+        found = next((match for text in texts if (match := re.search(group, text))), None)
     except re.error as error:
         raise InputError(
             f"--group {group}: is not a regular expression ({error}); correct it"
         ) from error
     if found is None:
-        return name
+        return None
     return found.group(1) if found.re.groups and found.group(1) is not None else found.group(0)
 
 

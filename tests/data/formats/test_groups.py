@@ -1,0 +1,60 @@
+"""`--group` keeps images together in every format, and says where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.data.formats.test_layouts import BOXES, SIZE, voc, write, yolo
+
+from od_detr.data.folders import open_split
+from od_detr.data.formats.choices import Choices
+from od_detr.errors import InputError
+
+CAMERAS = 8
+
+
+def yolo_by_camera(root: Path, camera: str, stems: list[str]) -> None:
+    yolo(root / "images" / camera, root / "labels" / camera, stems)  # type: ignore[arg-type]
+    write(root / "classes.txt", "cat\ndog\n")
+
+
+def voc_by_camera(root: Path, camera: str, stems: list[str]) -> None:
+    voc(root / "JPEGImages" / camera, root / "Annotations" / camera, stems)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[yolo_by_camera, voc_by_camera])
+def cameras(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder for each camera, with images that are called alike in all of them."""
+    make: Callable[[Path, str, list[str]], None] = request.param
+    for n in range(CAMERAS):
+        stems = [f"shot_{shot}" for shot in range(3)]
+        for stem in stems:
+            SIZE[stem], BOXES[stem] = (8, 8), [("cat", 1, 1, 4, 4)]
+        make(tmp_path, f"cam{n}", stems)
+    return tmp_path
+
+
+@pytest.mark.parametrize("group", [r"(cam\d+)/", r"(.*)_\d+", r"(.*)/[^/]*$"])
+def test_images_are_grouped_by_folder(group: str, cameras: Path) -> None:
+    parts = [
+        {Path(path).parent.name for path in open_split(cameras, split, Choices(group=group)).paths}
+        for split in ("train", "val")
+    ]
+    assert len(parts[0]) + len(parts[1]) == CAMERAS
+    assert parts[0].isdisjoint(parts[1])
+
+
+def test_an_expression_that_matches_nothing_is_refused(cameras: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"--group video\(\\d\): matches no image, such as '.*cam0"
+    ):
+        open_split(cameras, "train", Choices(group=r"video(\d)"))
+
+
+def test_images_that_do_not_match_are_counted(cameras: Path) -> None:
+    train = open_split(cameras, "train", Choices(group=r"(cam[0-5])/"))
+    assert "; --group does not match 6 images" in train.findings[-1].problem
+    train = open_split(cameras, "train", Choices(group=r"^shot_(\d)"))
+    assert "does not match" not in train.findings[-1].problem
