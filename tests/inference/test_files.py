@@ -39,6 +39,16 @@ def test_an_open_image_of_unknown_range_is_refused() -> None:
         pixels_of(Image.fromarray(np.zeros((4, 4), np.float32)))
 
 
+def test_images_in_a_linked_folder_are_found(tmp_path: Path) -> None:
+    for folder in ("images", "disk"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").touch()
+    link = tmp_path / "images" / "linked"
+    link.symlink_to(tmp_path / "disk", target_is_directory=True)
+    found = find_images([str(tmp_path / "images")])
+    assert found == [tmp_path / "images" / "a.png", link / "a.png"]
+
+
 def test_drawn_copies_of_one_name_are_numbered_and_no_number_is_taken_twice() -> None:
     files = ["x/a.png", "a-2.jpg", "y/a.jpg", "b.jpg", "z/a.bmp", "c/a-2.png"]
     wanted = ["a", "a-2", "a-3", "b", "a-4", "a-2-2"]

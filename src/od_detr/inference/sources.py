@@ -17,6 +17,7 @@ from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.data.images import read_image, rgb_of
 from od_detr.data.writing.names import unique
 from od_detr.errors import InputError
+from od_detr.files import walked
 from od_detr.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 
 
@@ -113,7 +114,8 @@ def _find(sources: Sequence[str], suffixes: Sequence[str], kind: str) -> list[Pa
         _refuse_address(source)
         path = Path(source)
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+            below = (Path(place, name) for place, _, names in walked(path) for name in names)
+            found = sorted(file for file in below if file.suffix.lower() in suffixes)
         elif path.is_file():
             found = [path]
         else:

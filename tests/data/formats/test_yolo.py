@@ -57,3 +57,13 @@ def test_a_class_that_is_no_number_is_a_finding(label: str, tmp_path: Path) -> N
     (found,) = open_split(tmp_path, "train").findings
     assert (found.code, found.severity, found.record) == ("label-row", "error", "line 1")
     assert found.source.endswith("a.txt")
+
+
+def test_images_in_a_linked_folder_are_read(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}/train/own", "{}/val", "train: images/train\nval: images/val")
+    (tmp_path / "images" / "train" / "own").rename(tmp_path / "elsewhere")
+    link = tmp_path / "images" / "train" / "own"
+    link.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    read = open_split(tmp_path, "train")
+    assert [Path(path).stem for path in read.paths] == list("abc")
+    assert len(read.labels) == 3

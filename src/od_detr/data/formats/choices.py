@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from od_detr.data.annotations import Annotations
+from od_detr.files import walked
 
 # By split; ALL is a data set that is not divided into splits.
 Readers = dict[str, Callable[[], Annotations]]
@@ -30,10 +30,10 @@ def files_in(folder: Path, *suffixes: str, below: bool = False) -> list[Path]:
     Args:
         folder: need not exist.
         suffixes: such as ".json".
-        below: whether to look into its folders, too.
+        below: whether to look into its folders, too, and into those that are linked.
     """
     found = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in walked(folder):
         visible = [name for name in folders if not name.startswith(HIDDEN)]
         folders[:] = visible if below else []
         found += [
