@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from od_detr.errors import InputError
-from od_detr.files import atomic_write, clear_unfinished, locked, read_json, walked
+from od_detr.files import atomic_write, clear_unfinished, locked, read_json
 
 LOCKING = """
 import os, sys
@@ -114,17 +114,3 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "val.json"
     file.write_text('{"images": []}', encoding="utf-8-sig")
     assert read_json(file, "COCO file", "export it again") == {"images": []}
-
-
-def test_linked_folders_are_walked_once_and_in_no_circle(tmp_path: Path) -> None:
-    train, other = tmp_path / "images" / "train", tmp_path / "disk" / "camera"
-    for folder in (train / "z", tmp_path / "images" / "val", other):
-        folder.mkdir(parents=True)
-        (folder / "a.png").touch()
-    (other / "again").symlink_to(other, target_is_directory=True)
-    (train / "above").symlink_to(tmp_path / "images", target_is_directory=True)
-    (train / "a").symlink_to(train / "z", target_is_directory=True)
-    for name in ("camera", "same"):
-        (train / name).symlink_to(other, target_is_directory=True)
-    found = [Path(place, name) for place, _, names in walked(train) for name in names]
-    assert [path.relative_to(train).as_posix() for path in found] == ["z/a.png", "camera/a.png"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,50 +101,6 @@ def atomic_write(path: Path, older: Path | None = None) -> Iterator[Path]:
         _flush_directory(path.parent)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def walked(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Like `os.walk`, also into folders that are linked, each real folder once.
-
-    Links come last, so that a folder that is there itself keeps its own name. A link to a folder
-    that `folder` lies in is not followed: it would lead to the images of other splits.
-    """
-    start = Path(os.path.realpath(folder))
-    seen = {str(above) for above in start.parents}
-    waiting = [str(folder)]
-    while waiting:
-        links = []
-        for place, folders, names in os.walk(waiting.pop(0)):
-            real = os.path.realpath(place)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            yield place, folders, names
-            inner = (os.path.join(place, name) for name in sorted(folders))
-            links += [path for path in inner if os.path.islink(path)]
-        waiting += links
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder; on exit its content is `folder`, which is absent or empty before.
-
-    On an error nothing is left of it. A folder that is there already stays the same folder: it may
-    be another disk's, or the one that the user is in.
-    """
-    there = folder.exists()
-    partial = _partial(folder / "new" if there else folder)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if there:
-            for inner in partial.iterdir():
-                os.replace(inner, folder / inner.name)
-        else:
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def also_named(path: Path, other: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from od_detr.data import cache
-from od_detr.data.formats import coco_stream
 from od_detr.data.formats.coco import annotations_of, read_coco
-from od_detr.data.formats.coco_records import table_of
-from od_detr.data.formats.coco_stream import Unusual, streamed_table
+from od_detr.data.formats.columns import coco_stream
+from od_detr.data.formats.columns.coco_records import table_of
+from od_detr.data.formats.columns.coco_stream import Unusual, streamed_table
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.data.images import read_image, rgb_of
+from od_detr.data.walking import walked
 from od_detr.data.writing.names import unique
 from od_detr.errors import InputError
-from od_detr.files import walked
 from od_detr.inference.videos import SUFFIXES as VIDEO_SUFFIXES
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data.formats.test_layouts import yaml, yolo_pair
+from tests.data.formats.test_layouts import write, yaml, yolo, yolo_pair
 
 from od_detr.data.folders import find_readers, open_split
 from od_detr.errors import InputError
@@ -67,3 +67,51 @@ def test_images_in_a_linked_folder_are_read(tmp_path: Path) -> None:
     read = open_split(tmp_path, "train")
     assert [Path(path).stem for path in read.paths] == list("abc")
     assert len(read.labels) == 3
+
+
+def test_a_blank_line_among_the_classes_has_a_number_of_its_own(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}/train", "{}/val", None)
+    write(tmp_path / "classes.txt", "cat\n \ndog\n\n \n")
+    assert find_readers(tmp_path)["train"]().classes == ("cat", "1", "dog")
+
+
+def test_classes_beside_the_labels_of_training_are_those_of_all_splits(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}/train", "{}/val", None)
+    (tmp_path / "classes.txt").rename(tmp_path / "labels" / "train" / "classes.txt")
+    for split in ("train", "val"):
+        read = open_split(tmp_path, split)  # type: ignore[arg-type]
+        assert read.classes == ("cat", "dog")
+        assert read.findings == ()
+
+
+def test_labels_of_another_split_beside_are_not_loose(tmp_path: Path) -> None:
+    yolo(tmp_path / "images", tmp_path / "labels", "abcd")
+    for split, stems in (("train", "abc"), ("val", "d")):
+        write(tmp_path / f"{split}.txt", "".join(f"images/{stem}.png\n" for stem in stems))
+    yaml(tmp_path, "train: train.txt\nval: val.txt")
+    assert open_split(tmp_path, "train").findings == ()
+    (tmp_path / "labels" / "loose.txt").touch()
+    (found,) = open_split(tmp_path, "train").findings
+    assert (found.code, found.count) == ("label-without-image", 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (17, 3)])
+def test_a_pose_is_its_box(shape: tuple[int, int], tmp_path: Path) -> None:
+    text = f"train: images/train\nval: images/val\nkpt_shape: [{shape[0]}, {shape[1]}]"
+    yolo_pair(tmp_path, "{}/train", "{}/val", text)
+    points = " ".join(["0.45"] * (shape[0] * shape[1]))
+    file = tmp_path / "labels" / "train" / "a.txt"
+    file.write_text(f"0 0.5 0.5 0.2 0.4 {points}\n0 0.5 0.5 0.2 0.4\n")
+    read = open_split(tmp_path, "train")
+    assert read.findings == ()
+    assert read.boxes_xywh[:2].tolist() == [pytest.approx([16, 9, 8, 12])] * 2
+    file.write_text(f"0 0.5 0.5 0.2 0.4 {points} 0.5\n")
+    assert [each.code for each in open_split(tmp_path, "train").findings] == ["label-row"]
+
+
+@pytest.mark.parametrize("shape", ["17", "[17]", "[17, 4]", "[a, 2]"])
+def test_a_shape_of_keypoints_that_makes_no_sense_is_refused(shape: str, tmp_path: Path) -> None:
+    text = f"train: images/train\nval: images/val\nkpt_shape: {shape}"
+    yolo_pair(tmp_path, "{}/train", "{}/val", text)
+    with pytest.raises(InputError, match=r"data\.yaml: kpt_shape is .*; write the number of"):
+        find_readers(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from od_detr.data.annotations import Annotations
-from od_detr.files import walked
+from od_detr.data.walking import walked
 
 # By split; ALL is a data set that is not divided into splits.
 Readers = dict[str, Callable[[], Annotations]]

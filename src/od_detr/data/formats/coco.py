@@ -12,8 +12,8 @@ from jaxtyping import Int64
 from od_detr.data.annotations import Annotations, Categories, Strings
 from od_detr.data.cache import cached
 from od_detr.data.findings import Finding, error, limited
-from od_detr.data.formats.coco_records import CocoTable, repeated_keys, table_of
-from od_detr.data.formats.coco_stream import Unusual, streamed_table
+from od_detr.data.formats.columns.coco_records import CocoTable, repeated_keys, table_of
+from od_detr.data.formats.columns.coco_stream import Unusual, streamed_table
 from od_detr.data.preparation.units import box_findings
 from od_detr.errors import InputError
 from od_detr.files import read_json

@@ -27,12 +27,14 @@ class YoloSplit:
         root: the data set's folder, where files of lists are looked up.
         places: folders, images, or text files with a path on each line.
         names: the class of each number.
+        keypoints: how many numbers of keypoints follow a box, in a data set of poses.
     """
 
     file: Path
     root: Path
     places: tuple[Path, ...]
     names: tuple[str, ...] | None
+    keypoints: int = 0
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -85,7 +87,7 @@ def read_yolo(split: YoloSplit) -> Annotations:
         image = LabelledImage(path.name, str(path), header.size)
         if labels.is_file():
             used.add(labels)
-            image.objects += _objects(labels, header.size, found)
+            image.objects += _objects(labels, header.size, split.keypoints, found)
         else:
             unlabelled += 1
         images.append(image)
@@ -94,7 +96,7 @@ def read_yolo(split: YoloSplit) -> Annotations:
         found.append(error("no-images", split.file, "", "there are no images", fix))
     names = split.names or _numbered(images)
     found += _unknown_classes(images, names, split)
-    found += _loose_labels(split, used)
+    found += _loose_labels(split, files, used)
     if unlabelled:
         problem = f"{counted(unlabelled, 'image')} without a label file, taken to show no object"
         found.append(note("no-label-file", split.file, problem, "nothing to do", unlabelled))
@@ -121,14 +123,14 @@ def _image_files(split: YoloSplit) -> list[Path]:
 
 
 def _objects(
-    labels: Path, size: tuple[int, int], found: list[Finding]
+    labels: Path, size: tuple[int, int], keypoints: int, found: list[Finding]
 ) -> list[tuple[int, float, float, float, float, bool]]:
     objects = []
     text = labels.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        row = _row(line)
+        row = _row(line, keypoints)
         if row is None:
             problem = f"{line.strip()[:60]!r} does not describe an object"
             fix = "write class, x and y of the centre, width, height; or class and polygon points"
@@ -145,7 +147,7 @@ def _objects(
     return objects
 
 
-def _row(line: str) -> tuple[int, float, float, float, float] | None:
+def _row(line: str, keypoints: int) -> tuple[int, float, float, float, float] | None:
     """The class and the corner and size of a box, or of the box around a polygon, as shares."""
     try:
         label, *numbers = map(float, line.split())
@@ -153,12 +155,13 @@ def _row(line: str) -> tuple[int, float, float, float, float] | None:
         return None
     if not all(map(math.isfinite, (label, *numbers))) or not 0 <= label == int(label) < 2**31:
         return None
-    if len(numbers) in (4, 5):  # a fifth number is a confidence
+    # A fifth number is a confidence.
+    if len(numbers) in (4, 5) or (keypoints and len(numbers) == 4 + keypoints):
         x, y, width, height = numbers[:4]
         if width < 0 or height < 0:
             return None
         return int(label), x - width / 2, y - height / 2, width, height
-    if len(numbers) < 6 or len(numbers) % 2:
+    if len(numbers) < 6 or len(numbers) % 2 or keypoints:
         return None
     xs, ys = numbers[::2], numbers[1::2]
     return int(label), min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
@@ -183,15 +186,18 @@ def _unknown_classes(
     return found
 
 
-def _loose_labels(split: YoloSplit, used: set[Path]) -> list[Finding]:
-    """Label files that belong to no image."""
-    folders = {path.parent for path in used}
-    loose = [
+def _loose_labels(split: YoloSplit, images: Sequence[Path], used: set[Path]) -> list[Finding]:
+    """Label files that belong to no image, neither of this split nor of another one beside it."""
+    loose = {
         path
-        for folder in folders
+        for folder in {path.parent for path in used}
         for path in files_in(folder, ".txt")
         if path not in used and path.name not in CLASS_FILES
-    ]
+    }
+    if loose:  # lists divide the images of one folder
+        folders = {image.parent for image in images}
+        beside = (path for folder in folders for path in files_in(folder, *IMAGE_SUFFIXES))
+        loose -= {label_file(path) for path in beside}
     if not loose:
         return []
     problem = f"{len(loose)} label files have no image, such as {min(loose).name}"

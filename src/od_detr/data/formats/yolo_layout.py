@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -73,7 +75,7 @@ def _splits_of_yaml(file: Path, named: bool = False) -> dict[str, YoloSplit] | N
     """The splits that a file names, which the user may have; None if it describes no data set."""
     if (content := _yaml(file, named)) is None:
         return None
-    names, splits = _class_names(content, file), {}
+    names, keypoints, splits = _class_names(content, file), _keypoints(content, file), {}
     entries: dict[str, list[_Entry]] = {}
     for split in NAMES:
         entry = content.get(split, content.get("valid") if split == "val" else None)
@@ -86,7 +88,7 @@ def _splits_of_yaml(file: Path, named: bool = False) -> dict[str, YoloSplit] | N
                     raise
                 continue
             places = tuple(each.place for each in entries[split])
-            splits[split] = YoloSplit(file, file.parent, places, names)
+            splits[split] = YoloSplit(file, file.parent, places, names, keypoints)
     return splits
 
 
@@ -121,6 +123,19 @@ def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     if count != len(names):
         raise InputError(f"{file}: nc is {count}, but there are {len(names)} names; correct one")
     return tuple(map(str, names))
+
+
+def _keypoints(content: dict[str, Any], file: Path) -> int:
+    """How many numbers follow a box: keypoints have two or three each."""
+    match content.get("kpt_shape"):
+        case None:
+            return 0
+        case [int(number), 2 | 3 as each] if number >= 0:
+            return number * each
+    raise InputError(
+        f"{file}: kpt_shape is {reprlib.repr(content['kpt_shape'])}; write the number of keypoints "
+        "and 2 or 3, such as [17, 3], or leave it out"
+    )
 
 
 class _Entry(NamedTuple):
@@ -192,9 +207,12 @@ def _from_folders(data: Path) -> dict[str, YoloSplit]:
             )
             for images, labels in pairs:
                 if split not in splits and _is_pair(images, labels):
-                    names = _names_beside(data) or _names_beside(data / word)
+                    places = (data, data / word, labels)
+                    names = next((n for place in places if (n := _names_beside(place))), None)
                     splits[split] = YoloSplit(labels, data, (images,), names)
-    return splits
+    # A tool may write the names beside the labels of one split alone.
+    known = next((each.names for each in splits.values() if each.names), None)
+    return {split: replace(each, names=each.names or known) for split, each in splits.items()}
 
 
 def _is_pair(images: Path, labels: Path) -> bool:
@@ -219,7 +237,9 @@ def _names_beside(folder: Path) -> tuple[str, ...] | None:
 
 
 def _names_in(file: Path) -> tuple[str, ...]:
-    return tuple(_lines(file))
+    """A class on each line; one without a name is called by its number."""
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
+    return tuple(line.strip() or str(number) for number, line in enumerate(lines))
 
 
 def _lines(file: Path) -> list[str]:

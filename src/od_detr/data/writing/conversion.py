@@ -17,9 +17,10 @@ from od_detr.data.folders import find_readers
 from od_detr.data.formats.choices import ALL, Choices
 from od_detr.data.preparation.classes import given_classes, own_classes
 from od_detr.data.writing.coco_writer import write_coco
+from od_detr.data.writing.folder import new_folder
 from od_detr.data.writing.names import below_common, yolo_names
 from od_detr.errors import InputError
-from od_detr.files import atomic_write, new_folder, writing
+from od_detr.files import atomic_write, writing
 
 Target = Literal["coco", "yolo"]
 

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from od_detr.collector import collector_paused
-from od_detr.data.formats.coco_records import SECTIONS, CocoTable
+from od_detr.data.formats.columns.coco_records import SECTIONS, CocoTable
 
 WINDOW = 1 << 20
 LARGEST_WINDOW = 1 << 26

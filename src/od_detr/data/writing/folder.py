@@ -1,0 +1,31 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder; on exit its content is `folder`, which is absent or empty before.
+
+    On an error nothing is left of it. A folder that is there already stays the same folder: it may
+    be another disk's, or the one that the user is in.
+    """
+    there = folder.exists()
+    name = f"{'new' if there else folder.name}.{os.getpid()}.part"
+    partial = folder / name if there else folder.with_name(name)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if there:
+            for inner in partial.iterdir():
+                os.replace(inner, folder / inner.name)
+        else:
+            os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
