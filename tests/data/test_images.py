@@ -74,14 +74,31 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "x.tif")
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+PNG_END = chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif", "behind"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_exif_orientation_is_honoured_and_known_from_the_header(
+    tmp_path: Path, orientation: int, suffix: str, mode: str
+) -> None:
+    """Pillow's size of a TIFF is that after the rotation; a PNG may say it behind its pixels."""
     pixels = np.zeros((32, 48, 3), np.uint8)
     pixels[:16, :16] = 255  # the corner that wanders
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(pixels).save(tmp_path / f"x.{suffix}", exif=exif, quality=100)
+    image, path = Image.fromarray(pixels).convert(mode), tmp_path / f"x.{suffix}"
+    if suffix == "behind":
+        image.save(path, "PNG")
+        path.write_bytes(path.read_bytes()[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + PNG_END)
+    else:
+        image.save(path, exif=exif, quality=100)
     # The eight orientations of the EXIF standard, as numpy spells them.
     upright = {
         1: pixels,
@@ -93,16 +110,23 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, suffix: 
         7: pixels[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(pixels),
     }[orientation]
-    read = read_image(tmp_path / f"x.{suffix}", upright.shape[:2]).permute(1, 2, 0).numpy()
+    found = read_header(path)
+    assert (found.size, found.stored_size) == (upright.shape[:2], (32, 48))
+    read = read_image(path, upright.shape[:2]).permute(1, 2, 0).numpy()
     assert np.abs(read.astype(int) - upright).max() <= 8
+    if orientation >= 5:
+        with pytest.raises(InputError, match="is 32 x 48 pixels after its EXIF rotation, but its"):
+            read_image(path, (32, 48))
 
 
-def test_the_size_before_an_exif_rotation_is_recognised(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg", exif=exif)
-    with pytest.raises(InputError, match=r"x\.jpg: is 20 x 30 pixels after its EXIF rotation"):
-        read_image(tmp_path / "x.jpg", (20, 30))
+def test_pixels_of_another_size_than_the_header_says_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a decoder does: boxes and the sizes of batches go by the header."""
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    monkeypatch.setattr(images, "rgb_of", lambda *_: np.zeros((30, 20, 3), np.uint8))
+    with pytest.raises(InputError, match=r"x\.png: is 30 x 20 pixels by its header, but 20 x 30 "):
+        read_image(tmp_path / "x.png")
 
 
 def test_both_jpeg_decoders_give_the_same_pixels(
@@ -120,18 +144,12 @@ def test_both_jpeg_decoders_give_the_same_pixels(
 
 def bomb() -> bytes:
     """A PNG of a hundred bytes that claims 400 megapixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
         + chunk(b"IDAT", zlib.compress(b"0"))
-        + chunk(b"IEND", b"")
+        + PNG_END
     )
 
 

@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
+from PIL.TiffImagePlugin import IMAGELENGTH as TIFF_HEIGHT
+from PIL.TiffImagePlugin import IMAGEWIDTH as TIFF_WIDTH
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from od_detr.data.image_formats import FORMATS, described_content
@@ -23,15 +27,25 @@ except ImportError:
 # Pillow only warns at this many and refuses twice as many; a detector has no use for either.
 MAX_PIXELS = 89_478_485
 TWELVE_BITS = 1 << 12
+# What shows an image upright, by its EXIF orientation.
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[Tensor, "3 H W"]:
     """Decodes an image to RGB as a viewer shows it.
 
-    It is turned by its EXIF orientation; of several frames the first is taken, and alpha is
-    dropped. 16-bit grey is scaled to 8 bits over its full range; images that use the lowest 12 bits
-    alone are refused, as are pixels of 32 bits, whose range is unknown. The tensor's memory is laid
-    out channels last, as decoders write and resizing reads it fastest.
+    It is turned by its EXIF orientation, see `orientation_of`; of several frames the first is
+    taken, and alpha is dropped. 16-bit grey is scaled to 8 bits over its full range; images that
+    use the lowest 12 bits alone are refused, as are pixels of 32 bits, whose range is unknown. The
+    tensor's memory is laid out channels last, as decoders write and resizing reads it fastest.
 
     Args:
         path: a JPEG, PNG, WebP, BMP, TIFF, GIF or PPM file; AVIF and HEIC where Pillow can.
@@ -39,7 +53,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
 
     Raises:
         InputError: the file is missing, no image, truncated, larger than `MAX_PIXELS`, of
-            unknown range, or not of this `size`.
+            unknown range, not of this `size`, or its pixels not of the size of its header.
     """
     try:
         data = Path(path).read_bytes()
@@ -62,10 +76,25 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> UInt8[T
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, as far as the image's header says it."""
+    """The EXIF orientation, 1 to 8, as far as what was read of the file says it.
+
+    A PNG may say it behind its pixels, so that it is known only after they are decoded.
+    """
     # A PNG's own getexif decodes the pixels to find EXIF data behind them.
     value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return int(value) if value in range(1, 9) else 1
+
+
+def stored_size_of(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of the pixels before the EXIF rotation, as the image's header says it."""
+    if isinstance(image, TiffImageFile):  # its `size` is that after the rotation
+        return image.tag_v2[TIFF_HEIGHT], image.tag_v2[TIFF_WIDTH]
+    return image.height, image.width
+
+
+def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(height, width) as a viewer shows an image that is stored with this (height, width)."""
+    return (stored[1], stored[0]) if orientation >= 5 else stored
 
 
 def unsuitable_pixels(image: Image.Image) -> tuple[str, str] | None:
@@ -85,23 +114,35 @@ def _decode(
         if image.width * image.height > MAX_PIXELS:
             problem = f"{image.width} x {image.height} pixels are too many"
             raise InputError(f"{path}: {problem}; make the image smaller")
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        _check_size(path, image, orientation in (5, 6, 7, 8), size)
+        if image.format == "PNG":
+            image.load()
+        orientation, stored = orientation_of(image), stored_size_of(image)
+        _check_size(path, stored, orientation, size)
         plain = image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1
+        pixels = None
         if plain and simplejpeg is not None:
             # It refuses some files that are merely untidy; Pillow decides which.
             with contextlib.suppress(ValueError):
-                return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
-        return rgb_of(image, path, upright=True)
+                pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        if pixels is None:
+            pixels = rgb_of(image, path, orientation)
+    # Boxes and the size of a batch go by the header, so that no decoder may have another opinion.
+    if pixels.shape[:2] != upright_size(stored, orientation):
+        height, width = upright_size(stored, orientation)
+        raise InputError(
+            f"{path}: is {width} x {height} pixels by its header, but {pixels.shape[1]} x "
+            f"{pixels.shape[0]} when decoded; save the image again"
+        )
+    return pixels
 
 
 def _check_size(
-    path: str | Path, image: Image.Image, turned: bool, size: tuple[int, int] | None
+    path: str | Path, stored: tuple[int, int], orientation: int, size: tuple[int, int] | None
 ) -> None:
-    width, height = reversed(image.size) if turned else image.size
+    height, width = upright_size(stored, orientation)
     if size is None or size == (height, width):
         return
-    hint = " after its EXIF rotation" if turned and size == (width, height) else ""
+    hint = " after its EXIF rotation" if size == stored else ""
     raise InputError(
         f"{path}: is {width} x {height} pixels{hint}, but its entry says width {size[1]} and "
         f"height {size[0]}; correct the entry and its boxes"
@@ -109,22 +150,22 @@ def _check_size(
 
 
 def rgb_of(
-    image: Image.Image, name: str | Path, upright: bool = False
+    image: Image.Image, name: str | Path, orientation: int = 1
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The pixels of an open image, see `read_image`.
 
     Args:
         image: of any mode.
         name: what messages call it.
-        upright: turns it by its EXIF orientation.
+        orientation: turns it by this EXIF orientation; a TIFF is turned by its own in any case.
 
     Raises:
         InputError: pixels of unknown range.
     """
     if unsuitable := unsuitable_pixels(image):
         raise InputError(f"{name}: {'; '.join(unsuitable)}")
-    if upright:
-        image = ImageOps.exif_transpose(image)
+    if orientation in TURNS and image.format != "TIFF":  # Pillow turns a TIFF as it decodes it
+        image = image.transpose(TURNS[orientation])
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
         if 0 < grey.max() < TWELVE_BITS:

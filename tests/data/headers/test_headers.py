@@ -39,7 +39,7 @@ def test_a_header_has_format_and_size(suffix: str, tmp_path: Path) -> None:
     assert found.format
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_a_rotated_image_has_the_size_that_a_viewer_shows(suffix: str, tmp_path: Path) -> None:
     turned(tmp_path / f"x.{suffix}")
     found = read_header(tmp_path / f"x.{suffix}")

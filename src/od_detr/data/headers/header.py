@@ -9,12 +9,27 @@ import msgspec
 from PIL import Image, UnidentifiedImageError
 
 from od_detr.data.image_formats import FORMATS, REPLACE, described_content
-from od_detr.data.images import MAX_PIXELS, orientation_of, unsuitable_pixels
+from od_detr.data.images import (
+    MAX_PIXELS,
+    orientation_of,
+    stored_size_of,
+    unsuitable_pixels,
+    upright_size,
+)
 from od_detr.errors import one_line
 
 # The bytes that end a file of this format. Some programs append a few bytes of their own.
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 TAIL = 64
+
+# What may hold the orientation of a PNG: how its chunk or its text begins, and Pillow's name of it.
+# ExifTool and others append it to the file, where it is found in so many last bytes.
+ORIENTED = {
+    b"eXIf": "exif",
+    b"Raw profile type exif": "Raw profile type exif",
+    b"XML:com.adobe.xmp": "XML:com.adobe.xmp",
+}
+APPENDED = 1 << 16
 
 # Findings about an image's file, and not about what is written of it: a reader's `image-file`
 # (there is none) and the codes of `Header`.
@@ -63,15 +78,15 @@ class Header(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) as a viewer shows the image, and as `read_image` returns it."""
-        turned = self.orientation >= 5
-        return (self.width, self.height) if turned else (self.height, self.width)
+        return upright_size(self.stored_size, self.orientation)
 
 
 def read_header(path: str | Path) -> Header:
     """The header of an image file; what is wrong with the file is in its `problem`.
 
-    No pixels are decoded, except where a JPEG or PNG does not end as it should: decoding then
-    distinguishes a truncated file from one with something appended.
+    No pixels are decoded, except in two cases. Where a JPEG or PNG does not end as it should,
+    decoding distinguishes a truncated file from one with something appended. Where a PNG says its
+    orientation behind the pixels, decoding them leads to it.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -92,26 +107,38 @@ def _header(image: Image.Image) -> Header:
     if width * height > MAX_PIXELS:
         problem = f"{width} x {height} pixels are too many"
         return Header(code="image-too-large", problem=problem, fix="make the image smaller")
-    found = Header(height, width, orientation_of(image), image.format or "")
+    if not _ends_well(image) or _says_more_behind(image):
+        image.load()
+    found = Header(*stored_size_of(image), orientation_of(image), image.format or "")
     if unsuitable := unsuitable_pixels(image):
         problem, fix = unsuitable
         return msgspec.structs.replace(found, code="image-pixels", problem=problem, fix=fix)
-    if not _ends_well(image):
-        image.load()
     return found
 
 
 def _ends_well(image: Image.Image) -> bool:
     """Whether the file ends with the mark of its format; true of formats without one."""
-    file, end = getattr(image, "fp", None), ENDS.get(image.format or "")
-    if file is None or end is None:
-        return True
+    end = ENDS.get(image.format or "")
+    return end is None or end in _last(image, TAIL)
+
+
+def _says_more_behind(image: Image.Image) -> bool:
+    """Whether a PNG seems to say its orientation behind its pixels."""
+    if image.format != "PNG" or any(name in image.info for name in ORIENTED.values()):
+        return False
+    appended = _last(image, APPENDED)
+    return any(mark in appended for mark in ORIENTED)
+
+
+def _last(image: Image.Image, count: int) -> bytes:
+    """The last bytes of an open image's file."""
+    file = getattr(image, "fp", None)
+    assert file is not None  # until it is decoded
     place = file.tell()
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - TAIL))
-    complete = end in file.read(TAIL)
+    file.seek(max(0, file.seek(0, os.SEEK_END) - count))
+    last = file.read(count)
     file.seek(place)
-    return complete
+    return last
 
 
 def _unidentified(path: str | Path) -> Header:

@@ -16,7 +16,7 @@ import msgspec
 from od_detr.data.cache import SETTLED_SECONDS, cache_folder, make_room, store
 from od_detr.data.headers.header import Header, read_header
 
-VERSION = "2"
+VERSION = "3"
 WORTH_CACHING = 256  # images of one folder
 THREADS = 8  # files are opened while others are waited for, which matters on a network
 TOGETHER = 64  # files that a thread reads in a row
