@@ -50,6 +50,49 @@ def test_a_saved_detector_without_a_run_has_the_defaults(tmp_path: Path) -> None
     assert run_choices(tmp_path, tmp_path) == Choices()
 
 
+# ---- what training and doctor accept -------------------------------------------------------------
+
+
+def _content(data: Path) -> dict:
+    return json.loads((data / "val.json").read_text())
+
+
+def edited(data: Path, change: Callable[[dict], None]) -> None:
+    change(content := _content(data))
+    (data / "val.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_category_without_boxes_need_not_be_a_class_of_the_detector(
+    untrained: Path, mixed: tuple[Path, list[dict]], place: int
+) -> None:
+    data, _ = mixed
+    before = evaluate_run(untrained, data, device="cpu")
+    extra = {"id": 3 * place, "name": "fox"}
+    edited(data, lambda content: content["categories"].insert(place, extra))
+    assert evaluate_run(untrained, data, device="cpu") == before
+    edited(data, lambda content: content["annotations"][0].update(category_id=extra["id"]))
+    with pytest.raises(InputError, match=r"category \d: name 'fox' is not a class of the detector"):
+        evaluate_run(untrained, data, device="cpu")
+
+
+def test_a_split_need_not_list_all_classes_that_its_run_chose(
+    untrained: Path, mixed: tuple[Path, list[dict]], options: Callable[..., TrainOptions]
+) -> None:
+    data, _ = mixed
+    cats = [each for each in _content(data)["annotations"] if each["category_id"] == 1]
+    listed = {"annotations": cats, "categories": [{"id": 1, "name": "cat"}]}
+    edited(data, lambda content: content.update(listed))
+    before = evaluate_run(untrained, data, device="cpu")
+    run = RunFiles(untrained.parent / "run")
+    write_config(options(data=str(data), classes=["cat", "dog"]), run.config)
+    untrained.rename(run.best)
+    assert evaluate_run(run.directory, data, device="cpu") == before
+    write_config(options(data=str(data), classes=["dog"]), run.config)
+    with pytest.raises(InputError, match=r"--classes dog: .*val\.json has no such class"):
+        evaluate_run(run.directory, data, device="cpu")
+
+
 # ---- what predict attains ------------------------------------------------------------------------
 
 

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from od_detr.data.annotations import Annotations
 from od_detr.data.dataset import CocoDataset
 from od_detr.data.folders import choices_of, folder_of, open_split
 from od_detr.data.formats.choices import Choices
+from od_detr.data.preparation.classes import evaluated_classes
 from od_detr.data.preparation.splitting import DIVIDED
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
@@ -80,7 +82,8 @@ def evaluate_run(
     detector, config = open_run(run, weights)
     data = data_of(run) if data is None else data
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
-    reading = Reading(open_split(data, split, run_choices(run, data)), on_unreadable)
+    annotations = opened(run, data, split, config["classes"])
+    reading = Reading(annotations, on_unreadable)
     dataset = CocoDataset(reading.annotations, transform)
     keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
     evaluator = CocoEvaluator(dataset.annotations, dataset.category_ids)
@@ -144,6 +147,27 @@ def run_choices(run: Path, data: Path) -> Choices:
     choices = choices_of(options)
     same = folder_of(Path(options.data)).resolve() == folder_of(data).resolve()
     return choices if same else replace(choices, val_data=None)
+
+
+def opened(
+    run: Path, data: Path, split: Literal["train", "val", "test"], classes: Sequence[str]
+) -> Annotations:
+    """A split as the training of a run would read it, with the classes to evaluate.
+
+    Args:
+        run: folder of the run.
+        data: the data set's folder.
+        split: the part of it.
+        classes: the detector's.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    choices = run_choices(run, data)
+    if choices.single_class:
+        return open_split(data, split, choices)
+    own = open_split(data, split, replace(choices, classes=()))
+    return evaluated_classes(own, classes, choices.classes)
 
 
 def labels_of(

@@ -143,6 +143,33 @@ def subset(annotations: Annotations, names: Sequence[str]) -> Annotations:
     return chosen.with_findings([note("classes", annotations.file, problem, "nothing to do", left)])
 
 
+def evaluated_classes(
+    annotations: Annotations, known: Sequence[str], chosen: Sequence[str] = ()
+) -> Annotations:
+    """The classes that a detector is evaluated on, of a split's own.
+
+    As in training, the split may list further ones that have no boxes, and need not list all that
+    the user has `chosen`.
+
+    Args:
+        annotations: with the split's own classes.
+        known: the detector's classes.
+        chosen: names of the only ones to evaluate; none for all.
+
+    Raises:
+        InputError: the split lists none of those that were chosen.
+    """
+    if chosen:
+        return subset(
+            annotations, [name for name in chosen if name in annotations.classes] or chosen
+        )
+    counts = np.bincount(annotations.labels, minlength=len(annotations.classes))
+    kept = [
+        label for label, name in enumerate(annotations.classes) if counts[label] or name in known
+    ]
+    return _relabelled(annotations, kept) if kept else annotations
+
+
 def merged(annotations: Annotations, name: str = "object") -> Annotations:
     """All classes as one."""
     return replace(
