@@ -175,8 +175,8 @@ def split_ids(files: Sequence[Path]) -> dict[Path, int]:
     for root in [folder, *folder.parents][: PARENTS + 1]:
         try:
             splits = [read() for read in coco_readers(root, Choices()).values()]
-        except InputError:
-            continue  # no data set here: its ids are only an addition
+        except (InputError, OSError):
+            continue  # no data set here, or a folder of others: its ids are only an addition
         for split in splits:
             places = [Path(path).resolve() if path else None for path in split.paths]
             ids = dict(zip(places, split.image_ids.tolist(), strict=True))

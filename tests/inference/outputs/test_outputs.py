@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -195,6 +196,21 @@ def test_a_folder_may_hold_images_and_videos(
     drawn = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert drawn == {"clip.mp4", "ramp.mp4", "ramp-2.jpg", "detections.json", "classes.txt"}
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 11
+
+
+def test_folders_above_the_images_need_not_be_readable(
+    finder: Finder, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as `/home`, which others may pass and not list."""
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder in tmp_path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert predict_files(finder, [str(image)], tmp_path / "out")["images"] == 1
 
 
 def test_a_source_is_never_overwritten(finder: Finder, film: Film) -> None:
