@@ -76,6 +76,15 @@ def parse_json(text: str, file: Path, kind: str, fix: str) -> dict[str, Any]:
     return content
 
 
+def as_text(path: str | Path) -> str:
+    r"""A file's name as text that any file can hold.
+
+    Bytes that are not UTF-8, as old archives have them, become `\xe9` and the like, so that the
+    names of two files stay different.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def atomic_write(path: Path, older: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path in the same directory; on exit it is flushed and renamed to `path`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
@@ -589,3 +591,31 @@ def test_a_reader_that_has_enough_ends_a_command_quietly() -> None:
 def test_another_broken_pipe_is_not_taken_for_it() -> None:
     with pytest.raises(BrokenPipeError), program.files_explained():
         raise BrokenPipeError("of a process that loads images")
+
+
+def test_a_full_disk_is_one_line_though_the_system_names_no_file() -> None:
+    line = r"^a file: cannot be written \(.+\); free some space or give another path$"
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with pytest.raises(InputError, match=line), program.files_explained():
+            raise OSError(number, os.strerror(number))
+    with pytest.raises(InputError, match=r"^a: cannot be written"), program.files_explained():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a")
+    with pytest.raises(OSError, match="nobody knows"), program.files_explained():
+        raise OSError(errno.EIO, "nobody knows")
+
+
+def test_an_output_that_is_full_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "od_detr", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: standard output: cannot be written .*; free .*\n", done.stderr)
+
+
+def test_a_name_that_is_not_utf8_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8"))
+    monkeypatch.setattr(sys, "argv", ["od-detr", "--version"])
+    assert program.main() == 0
+    print(os.fsdecode(b"caf\xe9.jpg"), flush=True)
+    assert printed.getvalue().endswith(b"caf\\udce9.jpg\n")

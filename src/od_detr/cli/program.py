@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import gc
+import io
 import json
 import os
 import select
@@ -22,6 +24,7 @@ from od_detr.ranks import is_chief
 from od_detr.signals import handled, known
 
 LONGEST_WORD = 400  # of a message, in characters; paths have up to 255 a folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nothing more can be written
 SKIPPED = 4  # done, but some inputs were skipped: the command's result lists them under "skipped"
 
 
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # the process ends with the command
         atexit.register(gc.freeze)  # spares it a search for cycles, seconds long after a training
+        _print_any_name()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, speaks = "--debug" in words, _speaks()
     silence = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(None)
@@ -84,7 +88,7 @@ def files_explained() -> Iterator[None]:
     """Reports what the system says of a file: no permission, a full disk, a name that is too long.
 
     Raises:
-        InputError: naming the file.
+        InputError: naming the file, where the system does; it does not for a full disk.
         Interrupted: whoever read the output has enough, as `head` does.
     """
     try:
@@ -92,12 +96,38 @@ def files_explained() -> Iterator[None]:
     except BrokenPipeError as error:
         if not _nobody_reads_output():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python prints when it ends
+        _drop_output()
         raise Interrupted("stopped: nothing reads the output any more", 128 + 13) from error
     except OSError as error:
-        if error.filename is None:
+        name = error.filename
+        if error.errno in FULL:
+            name = name or ("standard output" if _is_output_full() else "a file")
+            reason = f"cannot be written ({error.strerror})"
+            raise InputError(f"{name}: {reason}; free some space or give another path") from error
+        if name is None:
             raise
-        raise InputError(f"{error.filename}: {error.strerror}; give another path") from error
+        raise InputError(f"{name}: {error.strerror}; give another path") from error
+
+
+def _is_output_full() -> bool:
+    """Whether standard output cannot be written; what is left of it is dropped then."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        _drop_output()
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Leaves no error to what Python prints when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _print_any_name() -> None:
+    """Lets standard output show the names of files that are not UTF-8, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _nobody_reads_output() -> bool:

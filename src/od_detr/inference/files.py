@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from od_detr.data.formats.choices import Choices
 from od_detr.data.formats.coco_layout import coco_readers
 from od_detr.errors import InputError
+from od_detr.files import as_text, writing
 from od_detr.inference.outputs.coco import CocoResults
 from od_detr.inference.outputs.crops import Crops
 from od_detr.inference.outputs.labels import YoloLabels
@@ -81,7 +82,7 @@ def predict_files(
 
     Raises:
         InputError: a source, class or threshold that does not exist, an output that would
-            overwrite a source, or one with files that no earlier call wrote.
+            overwrite a source, one with files that no earlier call wrote, or a full disk.
     """
     wanted = wanted or Wanted()
     labels = labels_of(wanted.classes, predictor.classes)
@@ -95,16 +96,27 @@ def predict_files(
     with ExitStack() as stack:
         outputs: list[Output] = []
         for each in chain([results], _outputs(output, predictor.classes, wanted)):
-            outputs.append(stack.enter_context(closing(each)))
+            outputs.append(stack.enter_context(_completed(each, output)))
         while chunk := list(islice(remaining, wanted.batch_size)):
             found = predictor.predict_all([each.pixels for each in chunk], threshold)
             images += len(chunk)
-            for seen, detections in zip(chunk, found, strict=True):
-                kept = of_classes(detections, labels)
-                for each in outputs:
-                    each.add(replace(seen, detections=kept))
+            with writing(output):
+                for seen, detections in zip(chunk, found, strict=True):
+                    kept = of_classes(detections, labels)
+                    for each in outputs:
+                        each.add(replace(seen, detections=kept))
     done = {"images": images, "detections": results.count, "output": str(output)}
     return done | {"skipped": skipped}
+
+
+@contextmanager
+def _completed(output: Output, folder: Path) -> Iterator[Output]:
+    """Closes an output of this folder at the end of the block."""
+    try:
+        yield output
+    finally:
+        with writing(folder):
+            output.close()
 
 
 def _outputs(folder: Path, classes: Sequence[str], wanted: Wanted) -> Iterator[Output]:
@@ -146,16 +158,16 @@ def _readable(files: Sequence[Path], names: Sequence[str], skipped: list[str]) -
             if is_video(file):
                 yield from _frames(file, name, frames_of(file))
             else:
-                image_id = ids.get(file.resolve(), str(file))
+                image_id = ids.get(file.resolve(), as_text(file))
                 yield Found(file, name, pixels_of(file), _nothing(), image_id)
         except InputError as error:
             print(f"skipped: {error}", file=sys.stderr)
-            skipped.append(str(file))
+            skipped.append(as_text(file))
 
 
 def _frames(file: Path, name: str, frames: Iterable[Frame]) -> Iterator[Found]:
     for number, frame in enumerate(frames):
-        image_id = f"{file}#{number}"
+        image_id = f"{as_text(file)}#{number}"
         yield Found(file, name, frame.pixels, _nothing(), image_id, number, frame.seconds)
 
 

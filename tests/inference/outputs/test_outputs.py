@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+import resource
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -251,6 +253,48 @@ def test_the_files_are_whole_when_one_of_them_cannot_be_opened(
     with pytest.raises(FileExistsError, match="labels"):
         predict_files(finder, [str(image)], out, Wanted(yolo=True))
     assert json.loads((out / "detections.json").read_text()) == []
+
+
+def test_a_full_disk_is_one_line_that_names_the_folder(
+    finder: Finder, image: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "detections.json").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"out: cannot be written \(No space left.*\); free some"):
+        predict_files(finder, [str(image)], out)
+
+
+def test_a_picture_that_does_not_fit_is_no_success(
+    finder: Finder, image: Path, tmp_path: Path
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"out: cannot be written \(File too large\)"):
+            predict_files(finder, [str(image)], tmp_path / "out", Wanted(threshold=1.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_names_that_are_not_utf8_are_written_as_text(finder: Finder, tmp_path: Path) -> None:
+    """Old archives hold such names; two of them stay different."""
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for name in (b"caf\xe9.png", b"caf\xe8.png"):
+        Image.new("RGB", (32, 16)).save(folder / os.fsdecode(name))
+    (folder / os.fsdecode(b"\xff.png")).write_text("no image")
+    done = predict_files(finder, [str(folder)], out, Wanted(csv=True, yolo=True, crops=True))
+    names = [f"{folder}/caf\\xe8.png", f"{folder}/caf\\xe9.png"]
+    rows = json.loads((out / "detections.json").read_text())
+    assert [row["file_name"] for row in rows[::2]] == names
+    assert [row["image_id"] for row in rows[::2]] == names
+    with (out / "detections.csv").open(encoding="utf-8") as opened:
+        assert [row["file_name"] for row in csv.DictReader(opened)][::2] == names
+    assert sorted(map(os.fsencode, (out / "labels").iterdir())) == [
+        os.fsencode(out / "labels") + name for name in (b"/caf\xe8.txt", b"/caf\xe9.txt")
+    ]
+    assert done["skipped"] == [f"{folder}/\\xff.png"]
 
 
 @pytest.mark.parametrize("step", ["start_encoding", "mux", "close"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from od_detr.evaluation.coco import detections_to_coco
+from od_detr.files import as_text
 from od_detr.inference.outputs.output import Found
 
 
@@ -30,7 +31,7 @@ class CocoResults:
 
     def add(self, found: Found) -> None:
         """Adds a row for each detection."""
-        about = {"image_id": found.image_id, "file_name": str(found.file)}
+        about = {"image_id": found.image_id, "file_name": as_text(found.file)}
         if found.frame is not None:
             about |= {"frame": found.frame, "seconds": round(found.seconds, 3)}
         for row in detections_to_coco(found.detections, 0):

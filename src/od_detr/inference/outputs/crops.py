@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from od_detr.inference.outputs.output import Found
+from od_detr.inference.outputs.output import Found, save_jpeg
 
 
 class Crops:
@@ -35,7 +35,7 @@ class Crops:
                 continue  # a box without area touches no pixel
             folder = self.folder / self.classes[label]
             folder.mkdir(parents=True, exist_ok=True)
-            picture.crop(box).save(folder / f"{found.unique_name}-{number}.jpg", quality=95)
+            save_jpeg(picture.crop(box), folder / f"{found.unique_name}-{number}.jpg", quality=95)
 
     def close(self) -> None:
         """Does nothing: every file is complete."""

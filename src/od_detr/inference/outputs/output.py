@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from PIL import Image
@@ -74,6 +75,18 @@ class Found:
         return Image.fromarray(self.pixels.permute(1, 2, 0).contiguous().numpy())
 
 
+def save_jpeg(picture: Image.Image, file: Path, quality: int = 75) -> None:
+    """Writes a JPEG, or fails: on a full disk Pillow itself leaves a part of one and says nothing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=quality)
+    file.write_bytes(content.getvalue())
+
+
+@runtime_checkable
 class Output(Protocol):
     """Writes what was found as it is found."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from od_detr.inference.outputs.output import Found
+from od_detr.inference.outputs.output import Found, save_jpeg
 
 
 class Pictures:
@@ -25,7 +25,7 @@ class Pictures:
 
         if found.frame is None:
             drawn = draw(found.picture(), found.detections, self.classes)
-            drawn.save(self.folder / f"{found.name}.jpg")
+            save_jpeg(drawn, self.folder / f"{found.name}.jpg")
 
     def close(self) -> None:
         """Does nothing: every file is complete."""

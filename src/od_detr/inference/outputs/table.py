@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from od_detr.files import as_text
 from od_detr.inference.outputs.output import Found
 
 COLUMNS = ("file_name", "frame", "class", "score", "x1", "y1", "x2", "y2")
@@ -30,7 +31,7 @@ class Table:
         frame = "" if found.frame is None else found.frame
         for box, label, score in found.objects:
             corners = [f"{side:.2f}" for side in box]
-            row = [str(found.file), frame, self.classes[label], f"{score:.4f}", *corners]
+            row = [as_text(found.file), frame, self.classes[label], f"{score:.4f}", *corners]
             self._rows.writerow(row)
         self._file.flush()
 
