@@ -21,7 +21,10 @@ from od_detr.data.folders import choices_of
 from od_detr.data.formats.choices import Choices
 from od_detr.detectors import build_detector, save_detector
 from od_detr.errors import InputError
+from od_detr.evaluation import analysis
 from od_detr.evaluation.coco import detections_to_coco, evaluate_detections
+from od_detr.evaluation.pairing import paired
+from od_detr.inference import evaluate
 from od_detr.inference.evaluate import evaluate_run, run_choices
 from od_detr.inference.predictor import Predictor
 from od_detr.options import TrainOptions
@@ -251,6 +254,16 @@ def test_the_threshold_is_that_of_the_detector_unless_one_is_given(
     (untrained / "config.json").write_text(json.dumps(config))
     found = evaluate_run(untrained, data, device="cpu")
     assert found["threshold"] == found["best_threshold"]
+
+
+def test_detections_are_paired_with_the_objects_once(
+    untrained: Path, mixed: tuple[Path, list[dict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    for module in (analysis, evaluate):
+        monkeypatch.setattr(module, "paired", lambda *given: calls.append(given) or paired(*given))
+    evaluate_run(untrained, mixed[0], device="cpu")
+    assert len(calls) == 1
 
 
 def test_predict_uses_the_threshold_of_the_detector(untrained: Path) -> None:

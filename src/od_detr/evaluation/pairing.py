@@ -148,12 +148,19 @@ def _in_crowds(
     """Whether at least `FOUND` of a detection's own area lies in a crowd of its class."""
     inside = np.zeros(len(image), dtype=np.bool_)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], 1).clip(min=np.finfo(np.float64).tiny)
-    for thing in np.flatnonzero(truth.crowd):
+    order = np.argsort(image, kind="stable")
+    crowds = np.flatnonzero(truth.crowd)
+    firsts, lasts = (
+        np.searchsorted(image[order], truth.image[crowds], side=side) for side in ("left", "right")
+    )
+    for thing, first, last in zip(crowds, firsts, lasts, strict=True):
+        near = order[first:last]  # detections in the crowd's image
+        near = near[category[near] == truth.category[thing]]
         crowd = _corners(truth.boxes_xywh[thing : thing + 1])[0]
-        low, high = np.maximum(boxes[:, :2], crowd[:2]), np.minimum(boxes[:, 2:], crowd[2:])
-        share = np.prod((high - low).clip(min=0), 1) / area
-        alike = (image == truth.image[thing]) & (category == truth.category[thing])
-        inside |= alike & (share >= FOUND)
+        low = np.maximum(boxes[near, :2], crowd[:2])
+        high = np.minimum(boxes[near, 2:], crowd[2:])
+        share = np.prod((high - low).clip(min=0), 1) / area[near]
+        inside[near] |= share >= FOUND
     return inside
 
 

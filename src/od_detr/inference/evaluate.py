@@ -97,8 +97,9 @@ def evaluate_run(
     evaluator = reading.scored(evaluator, dataset.category_ids)
     if output is not None:
         write_results(evaluator, output)
-    results = analysed(evaluator, config.get("threshold") if threshold is None else threshold)
     pairing = paired(evaluator.truth, evaluator.detections)
+    chosen = config.get("threshold") if threshold is None else threshold
+    results = analysed(evaluator, chosen, pairing)
     confusion = confusion_matrix(pairing, results["threshold"])
     notes = [str(each) for each in reading.annotations.findings if each.code == DIVIDED]
     return results | {"confusion": confusion, "skipped": reading.skipped, "notes": notes}
