@@ -69,7 +69,7 @@ def reference_counts(truth: dict, detections: list[dict], threshold: float) -> t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.345, 0.8])
 def test_precision_and_recall_are_those_of_pycocotools_matching(
     seed: int, threshold: float
 ) -> None:
@@ -82,6 +82,16 @@ def test_precision_and_recall_are_those_of_pycocotools_matching(
     assert results["errors"]["found"] == right
     false = ("background", "duplicate", "wrong_class", "badly_placed")
     assert sum(results["errors"][kind] for kind in false) == wrong
+
+
+def test_all_figures_are_those_of_the_exact_threshold() -> None:
+    evaluator = case([(1, CAT)], [(1, CAT, 0.238), (1, DOG, 0.232)])
+    for threshold, precision in ((0.23, 0.5), (0.235, 1.0), (0.238, 1.0)):
+        results = analysed(evaluator, threshold)
+        assert (results["precision"], results["recall"]) == (precision, 1.0)
+        assert results["classes"]["cat"]["precision"] == precision
+        assert results["errors"]["background"] == round(1 / precision) - 1
+    assert analysed(evaluator, 0.2385)["recall"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -41,7 +41,7 @@ def analysed(
         **metrics,
         "best_threshold": best,
         "threshold": chosen,
-        **at_threshold(sweep, evaluator.truth.names, chosen),
+        **at_threshold(pairing, sweep, chosen),
         "errors": error_kinds(pairing, chosen),
         "duplicates": duplicate_share(pairing, chosen),
         "AP_nms": coco_metrics(evaluator.truth, kept)["AP"] if fewer else metrics["AP"],

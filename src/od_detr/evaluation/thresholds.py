@@ -16,7 +16,7 @@ DIGITS = 4  # of the curves in a summary
 
 @dataclass(frozen=True)
 class Sweep:
-    """Counts at each of the `THRESHOLDS` (T), class by class (C).
+    """Counts at each of some ascending thresholds (T), class by class (C).
 
     Attributes:
         right: detections that find an object.
@@ -29,15 +29,15 @@ class Sweep:
     objects: Int64[np.ndarray, " C"]
 
     @staticmethod
-    def of(pairing: Pairing) -> Sweep:
+    def of(pairing: Pairing, thresholds: Float64[np.ndarray, " T"] = THRESHOLDS) -> Sweep:
         """Counts the detections with at least each threshold's score."""
         classes = len(pairing.truth.names)
         # The last threshold that a score reaches.
-        reached = np.searchsorted(THRESHOLDS, pairing.score, side="right") - 1
+        reached = np.searchsorted(thresholds, pairing.score, side="right") - 1
 
         def counted(chosen: np.ndarray) -> np.ndarray:
             chosen = chosen & (reached >= 0)
-            counts = np.zeros((classes, len(THRESHOLDS)), dtype=np.int64)
+            counts = np.zeros((classes, len(thresholds)), dtype=np.int64)
             np.add.at(counts, (pairing.category[chosen], reached[chosen]), 1)
             return np.cumsum(counts[:, ::-1], 1)[:, ::-1]
 
@@ -77,36 +77,44 @@ class Sweep:
         return self.f1.argmax(1)
 
     def curves(self, place: int) -> dict[str, list[float]]:
-        """Precision, recall and F1 of a class over the `THRESHOLDS`, as plain data."""
+        """Precision, recall and F1 of a class over the thresholds, as plain data."""
         named = {"precision": self.precision, "recall": self.recall, "F1": self.f1}
         return {name: np.round(values[place], DIGITS).tolist() for name, values in named.items()}
 
 
 def best_threshold(sweep: Sweep) -> float | None:
-    """The threshold with the highest F1 over all classes together; None if nothing is found."""
+    """The one of the `THRESHOLDS` with the highest F1 over all classes together.
+
+    None if nothing is found.
+    """
     pooled = sweep.pooled
     place = int(pooled.best[0])
     return float(THRESHOLDS[place]) if pooled.right[0, place] else None
 
 
-def at_threshold(sweep: Sweep, names: list[str], threshold: float) -> dict[str, Any]:
+def at_threshold(pairing: Pairing, sweep: Sweep, threshold: float) -> dict[str, Any]:
     """What `threshold` gives: precision, recall and F1 of all classes together and of each.
 
     A class also has its number of `objects`, and its own `best_threshold` and `best_F1`. `curves`
     holds the three metrics over the thresholds 0, 0.01, ... 1.
+
+    Args:
+        pairing: the detections, and what they find.
+        sweep: their counts at all `THRESHOLDS`.
+        threshold: any score.
     """
-    place = int(np.searchsorted(THRESHOLDS, threshold + 1e-9) - 1)
+    exact, names = Sweep.of(pairing, np.array([threshold], dtype=np.float64)), pairing.truth.names
     pooled, best = sweep.pooled, sweep.best
 
     def metrics(counts: Sweep, row: int) -> dict[str, Any]:
         return {
-            "precision": float(counts.precision[row, place]),
-            "recall": float(counts.recall[row, place]),
-            "F1": float(counts.f1[row, place]),
+            "precision": float(counts.precision[row, 0]),
+            "recall": float(counts.recall[row, 0]),
+            "F1": float(counts.f1[row, 0]),
         }
 
     classes = {
-        name: metrics(sweep, row)
+        name: metrics(exact, row)
         | {
             "objects": int(sweep.objects[row]),
             "best_threshold": float(THRESHOLDS[best[row]]),
@@ -119,4 +127,4 @@ def at_threshold(sweep: Sweep, names: list[str], threshold: float) -> dict[str, 
         "all": pooled.curves(0),
         "classes": {name: sweep.curves(row) for row, name in enumerate(names)},
     }
-    return metrics(pooled, 0) | {"classes": classes, "curves": curves}
+    return metrics(exact.pooled, 0) | {"classes": classes, "curves": curves}
