@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import od_detr
 from od_detr import Detector
 from od_detr.errors import InputError, Interrupted
+from od_detr.inference.evaluate import evaluate_run
 from od_detr.inference.predictor import Predictor
 from od_detr.options import OptimizerOptions, TrainOptions
 
@@ -89,6 +91,44 @@ def test_evaluate_names_the_argument_that_was_meant() -> None:
     detector = Detector.__new__(Detector)
     with pytest.raises(InputError, match=r"^batch: no such argument; did you mean batch_size\?$"):
         detector.evaluate("data", batch=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"threshold": -1}, r"threshold must be between 0 and 1 \(got -1\.0\)"),
+        ({"threshold": "high"}, r"threshold must be a number \(got 'high'\)"),
+        ({"batch_size": 0}, r"batch_size must be at least 1 \(got 0\)"),
+        ({"workers": -1}, r"workers must be at least 0 \(got -1\)"),
+        ({"image_size": 2.5}, r"image_size must be a whole number \(got 2\.5\)"),
+        ({"on_unreadable": "foo"}, r"on_unreadable must be one of stop, skip \(got 'foo'\)"),
+        ({"precision": 16}, r"precision must be one of auto, 32, bf16 \(got '16'\)"),
+        ({"weights": "last"}, r"weights must be one of best, online, teacher \(got 'last'\)"),
+        ({"run": "other"}, r"run: no such argument; there are data, split, weights"),
+    ],
+)
+def test_evaluate_checks_its_arguments_as_the_command_does(given: dict, line: str) -> None:
+    detector = Detector.__new__(Detector)
+    detector.source = "run"
+    with pytest.raises(InputError, match=f"^{line}"):
+        detector.evaluate("data", **given)
+
+
+def test_evaluate_takes_what_the_command_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict] = []
+
+    @wraps(evaluate_run)
+    def evaluated(*_: object, **given: object) -> dict:
+        seen.append(given)
+        return {}
+
+    monkeypatch.setattr("od_detr.inference.evaluate.evaluate_run", evaluated)
+    detector = Detector.__new__(Detector)
+    detector.source = "run"
+    for threshold, expected in (("auto", None), (None, None), (1, 1.0), ("0.5", 0.5)):
+        detector.evaluate("data", threshold=threshold, precision=32, output=Path("x.json"))
+        assert seen[-1]["threshold"] == expected
+        assert (seen[-1]["precision"], seen[-1]["output"]) == ("32", Path("x.json"))
 
 
 def test_predict_names_the_arguments_there_are() -> None:

@@ -315,22 +315,31 @@ class Detector:
                 that the run was trained on.
             split: part of the data.
             **options: `threshold`, `batch_size`, `image_size`, `device` and the other arguments of
-                `od_detr.inference.evaluate.evaluate_run`.
+                `od_detr.inference.evaluate.evaluate_run`, checked as on the command line.
 
         Raises:
             InputError: the data cannot be used, or has classes that the detector does not know; or
-                there is no such argument.
+                there is no such argument, or it is out of range.
         """
-        from od_detr.inference.evaluate import evaluate_run
+        from od_detr.inference.evaluate import evaluate_as, evaluate_run
         from od_detr.integrations.weights.hub import as_source
+        from od_detr.options import from_values
+        from od_detr.options.commands.evaluate import EvaluateOptions
 
-        _check_names(options, evaluate_run)
-        folder = None if data is None else Path(data)
-        return evaluate_run(Path(as_source(self.source)), folder, split, **options)
+        _check_names(options, evaluate_run, besides=("run",))
+        about = {"run": as_source(self.source), "data": data, "split": split}
+        return evaluate_as(from_values(EvaluateOptions, about | options))
 
 
-def _check_names(given: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Refuses keyword arguments that a function does not have.
+def _check_names(
+    given: Mapping[str, Any], function: Callable[..., Any], besides: Sequence[str] = ()
+) -> None:
+    """Refuses keyword arguments that a function does not have, or that are not to be given.
+
+    Args:
+        given: the keyword arguments.
+        function: what they are for.
+        besides: its arguments that are not to be given.
 
     Raises:
         InputError: one line with the nearest name.
@@ -339,7 +348,7 @@ def _check_names(given: Mapping[str, Any], function: Callable[..., Any]) -> None
     from od_detr.options.names import nearest
     from od_detr.options.peers.words import ELSEWHERE
 
-    known = signature(function).parameters
+    known = [name for name in signature(function).parameters if name not in besides]
     for name in given:
         if name not in known:
             meant = SYNONYMS.get(name)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from od_detr.cli.command import json_option
 from od_detr.errors import InputError
+from od_detr.options.commands.shared import json_option
 from od_detr.options.fields import REQUIRED, option
 
 ROOT = Path(__file__).resolve().parents[3]

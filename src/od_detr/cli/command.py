@@ -1,15 +1,10 @@
-"""What a command is, and the options that several commands share."""
+"""What a command is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from od_detr.options.fields import REQUIRED, option
-
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-WeightsName = Literal["best", "online", "teacher"]
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,31 +27,3 @@ class Command:
     def summary(self) -> str:
         """The command in a line."""
         return " ".join((self.options.__doc__ or "").split("\n\n")[0].split())
-
-
-def json_option() -> Any:
-    """`--json`."""
-    return option(False, "Print the result as one JSON object on the last line.")
-
-
-def device_option() -> Any:
-    """`--device`."""
-    return option(
-        "auto",
-        "Device to compute on: auto, cpu, cuda, cuda:1, mps. auto uses a GPU if there is one.",
-    )
-
-
-def run_option() -> Any:
-    """The run that a command reads."""
-    return option(
-        REQUIRED,
-        "Folder of a run or of a saved detector, a checkpoint of other code, or hf:OWNER/NAME.",
-        positional=True,
-        known_as=("model",),
-    )
-
-
-def weights_option() -> Any:
-    """`--weights`."""
-    return option("best", "The best weights of the run, or its last online or teacher weights.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from od_detr.architectures import ModelName
-from od_detr.cli.command import json_option
+from od_detr.options.commands.shared import json_option
 from od_detr.options.fields import REQUIRED, option
 
 

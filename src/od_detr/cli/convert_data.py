@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from od_detr.cli.command import json_option
+from od_detr.options.commands.shared import json_option
 from od_detr.options.fields import REQUIRED, option
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from od_detr.architectures import ModelName
-from od_detr.cli.command import json_option
+from od_detr.options.commands.shared import json_option
 from od_detr.options.fields import REQUIRED, option
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from od_detr.cli.command import json_option
+from od_detr.options.commands.shared import json_option
 
 PACKAGES = (
     "od-detr",

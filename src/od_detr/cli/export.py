@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from od_detr.cli.command import WeightsName, json_option, run_option, weights_option
+from od_detr.options.commands.shared import WeightsName, json_option, run_option, weights_option
 from od_detr.options.fields import option
 
 

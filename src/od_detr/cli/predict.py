@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from od_detr.cli.command import (
+from od_detr.options.commands.shared import (
     WeightsName,
     device_option,
     json_option,

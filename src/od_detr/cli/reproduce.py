@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from od_detr.cli.command import DeviceName, json_option
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions, check_limits
+from od_detr.options.commands.shared import DeviceName, json_option
 from od_detr.options.fields import REQUIRED, option
 
 

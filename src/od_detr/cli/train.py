@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from od_detr.cli.command import json_option
 from od_detr.options import TrainOptions
+from od_detr.options.commands.shared import json_option
 from od_detr.options.fields import option
 
 

@@ -30,8 +30,31 @@ from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, open_run
 from od_detr.inference.reading import OnUnreadable, Reading
 from od_detr.options import TrainOptions, from_values
+from od_detr.options.commands.evaluate import EvaluateOptions
 from od_detr.options.config_file import read_config
 from od_detr.run_files import RunFiles
+
+
+def evaluate_as(options: EvaluateOptions) -> dict[str, Any]:
+    """What `evaluate_run` gives with the options of the command, which were checked.
+
+    Raises:
+        InputError: the run or the data cannot be used, or the output cannot be written.
+    """
+    return evaluate_run(
+        Path(options.run),
+        None if options.data is None else Path(options.data),
+        options.split,
+        weights=options.weights,
+        image_size=options.image_size,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        precision=options.precision,
+        threshold=options.threshold,
+        output=None if options.output is None else Path(options.output),
+        on_unreadable=options.on_unreadable,
+    )
 
 
 def evaluate_run(

@@ -1,0 +1,1 @@
+"""Options of commands that Python shares, and options that several commands share."""
