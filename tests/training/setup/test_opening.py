@@ -123,3 +123,15 @@ def test_many_skipped_images_are_counted_and_none_left_is_refused(
     said = capsys.readouterr().out
     assert said.count("skipped: ") == SKIPPED_SHOWN + 1
     assert f"skipped: {12 - SKIPPED_SHOWN} more images of" in said
+
+
+def test_a_way_to_divide_a_set_that_is_divided_is_said_to_have_no_effect(
+    options: Options, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    undivided = tmp_path / "undivided"
+    shutil.copytree(scenes, undivided)
+    (undivided / "val.json").unlink()
+    for data, effect in ((scenes, False), (undivided, True)):
+        open_data(options(data=str(data), val_fraction=0.4, group="(.*)"), Ranks())
+        said = capsys.readouterr().out
+        assert ("--val-fraction and --group has no effect" not in said) is effect, said

@@ -15,6 +15,7 @@ from od_detr.data.headers.checks import (
     usable,
     with_header_findings,
 )
+from od_detr.data.preparation.splitting import DIVIDED
 from od_detr.data.sampling.composition import Composition
 from od_detr.data.sampling.rules import composed, described
 from od_detr.data.transforms import Transform
@@ -54,9 +55,22 @@ def open_data(options: TrainOptions, place: Ranks) -> tuple[CocoDataset, CocoDat
     unchanged = Transform(options.short_side, augment="none")
     train_set = CocoDataset(train, augmented, seed=options.seed)
     val_set = CocoDataset(val, unchanged)
-    for line in (*train_set.described("train"), *val_set.described("val"), *_shared(train, val)):
+    described = (*train_set.described("train"), *val_set.described("val"))
+    for line in (*described, *_undivided(options, val), *_shared(train, val)):
         say(line)
     return train_set, val_set
+
+
+def _undivided(options: TrainOptions, val: Annotations) -> list[str]:
+    """A line if an option says how to divide a data set that has its own validation split."""
+    given = {
+        "--val-fraction": options.val_fraction != TrainOptions.val_fraction,
+        "--group": options.group is not None,
+    }
+    named = " and ".join(flag for flag, is_given in given.items() if is_given)
+    if not named or any(each.code == DIVIDED for each in val.findings):
+        return []
+    return [f"val: {val.file} is the data's own validation split, so {named} has no effect"]
 
 
 def _shared(train: Annotations, val: Annotations) -> list[str]:
