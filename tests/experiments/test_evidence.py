@@ -91,7 +91,7 @@ def tables_of(mark: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
 
 def test_the_tables_of_the_evidence_are_its_records() -> None:
     tables = list(tables_of(r"records: (\S+)"))
-    assert len(tables) == 11
+    assert len(tables) == 12
     for folder, rows in tables:
         for row in rows:
             runs = records(folder, row["row"])
