@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -67,14 +66,14 @@ def test_detections_of_an_image_are_those_of_init_unless_given(
     assert parts.options.eval.topk == detector.top_k == detector.settings["top_k"] == kept
 
 
-@pytest.mark.parametrize("given", [{"backbone_weights": "b.pth"}, {"backbone_options": {"a": 1}}])
-def test_a_backbone_beside_init_is_refused(
-    given: dict[str, Any], start: Path, options: Callable[..., TrainOptions]
+def test_a_backbone_beside_init_is_refused_and_its_weights_are_said_to_be_left_out(
+    start: Path, options: Callable[..., TrainOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(
-        InputError, match=r"--backbone-(weights|options).* leave it out with --init"
-    ):
-        planned(options(init=str(start), **OPEN | given))
+    """The weights may stand in the configuration of the run that is gone on from."""
+    with pytest.raises(InputError, match=r"--backbone-options.* leave it out with --init"):
+        planned(options(init=str(start), **OPEN | {"backbone_options": {"a": 1}}))
+    planned(options(init=str(start), **OPEN | {"backbone_weights": "b.safetensors"}))
+    assert "--backbone-weights b.safetensors: not read; " in capsys.readouterr().out
 
 
 def test_a_trial_leaves_the_weights_as_they_were(

@@ -22,14 +22,10 @@ from od_detr.errors import one_line
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 TAIL = 64
 
-# What may hold the orientation of a PNG: how its chunk or its text begins, and Pillow's name of it.
-# ExifTool and others append it to the file, where it is found in so many last bytes.
-ORIENTED = {
-    b"eXIf": "exif",
-    b"Raw profile type exif": "Raw profile type exif",
-    b"XML:com.adobe.xmp": "XML:com.adobe.xmp",
-}
-APPENDED = 1 << 16
+# What may hold the orientation of a PNG: how its chunk or its text begins. ExifTool and others
+# append it to the file, where it is found in so many last bytes.
+ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+APPENDED = 1 << 12
 
 # Findings about an image's file, and not about what is written of it: a reader's `image-file`
 # (there is none) and the codes of `Header`.
@@ -124,7 +120,7 @@ def _ends_well(image: Image.Image) -> bool:
 
 def _says_more_behind(image: Image.Image) -> bool:
     """Whether a PNG seems to say its orientation behind its pixels."""
-    if image.format != "PNG" or any(name in image.info for name in ORIENTED.values()):
+    if image.format != "PNG" or "exif" in image.info:
         return False
     appended = _last(image, APPENDED)
     return any(mark in appended for mark in ORIENTED)

@@ -104,10 +104,8 @@ def _check_same(options: TrainOptions, settings: Mapping[str, Any]) -> None:
     if options.backbone_options not in ({}, settings.get("backbone_options")):
         raise InputError(f"--backbone-options: {source} has its own; leave it out with --init")
     if options.backbone_weights not in (TrainOptions.backbone_weights, "none"):
-        raise InputError(
-            f"--backbone-weights {options.backbone_weights}: {source} has its own; leave it out "
-            "with --init"
-        )
+        # The config.yaml of another run may say it, which is no reason to stop.
+        say(f"--backbone-weights {options.backbone_weights}: not read; {source} has its own")
     if options.backbone not in (TrainOptions.backbone, settings["backbone"]):
         raise InputError(
             f"--backbone {options.backbone}: {source} has a {settings['backbone']}; leave it "
