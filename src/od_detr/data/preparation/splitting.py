@@ -34,8 +34,9 @@ def part_of(annotations: Annotations, part: Part, choices: Choices, root: Path) 
         part: which of the two.
         choices: `val_fraction` is the expected share of validation images, between 0 and 1. `group`
             is a regular expression; images whose first group (or whole match) is equal stay
-            together, such as the frames of one video. It is searched in COCO's `file_name`, else
-            in the image's path below `root`. An image that it does not match is a group of its own.
+            together, such as the frames of one video. It is searched in the image's name, and if
+            that does not match, in its path below `root`. An image that neither matches is a group
+            of its own.
         root: the data set's folder.
 
     Raises:
@@ -53,9 +54,12 @@ def part_of(annotations: Annotations, part: Part, choices: Choices, root: Path) 
     for image, key in enumerate(keys):
         members[key].append(image)
     if len(members) < 2:
+        single, fix = "it has a single image", "give --val-data DIR"
+        if group is not None:
+            single = f"--group {group} makes a single group of its images"
+            fix = f"correct it, or {fix}"
         raise InputError(
-            f"{annotations.file}: cannot be divided for validation, as it has a single "
-            f"{'image' if group is None else 'group of images'}; give --val-data DIR"
+            f"{annotations.file}: cannot be divided for validation, as {single}; {fix}"
         )
     place = {key: _place(key) for key in members}
     ascending = sorted(members, key=lambda key: (place[key], key))
@@ -79,21 +83,23 @@ def _names(annotations: Annotations) -> list[str]:
 
 
 def _grouped(annotations: Annotations, group: str, root: Path) -> tuple[list[str], int]:
-    """What the expression finds in each image's name, or the name; in how many it finds nothing.
+    """What the expression finds for each image, or its name; for how many it finds nothing.
 
-    YOLO and Pascal VOC files name images without their folders, so there the path counts first.
+    YOLO and Pascal VOC files name images without their folders, which only the path has.
     """
     names = _names(annotations)
     above = os.path.join(os.path.abspath(root), "")
     absolute = [os.path.abspath(path) if path else "" for path in annotations.paths]
-    paths = [path.removeprefix(above).replace(os.sep, "/") for path in absolute] or names
-    order = (names, paths) if annotations.format == "coco" else (paths, names)
-    keys = [_key(texts, group) for texts in zip(*order, strict=True)]
+    # The folders of an image that is elsewhere are not the same on every computer.
+    paths = [
+        path.removeprefix(above).replace(os.sep, "/") if path.startswith(above) else name
+        for name, path in zip(names, absolute, strict=True)
+    ]
+    keys = [_key(texts, group) for texts in zip(names, paths, strict=True)]
     unmatched = keys.count(None)
     if unmatched == len(keys):
         raise InputError(
-            f"--group {group}: matches no image, such as {order[0][0]!r}; correct it, or leave it "
-            "out"
+            f"--group {group}: matches no image, such as {paths[0]!r}; correct it, or leave it out"
         )
     found = [name if key is None else key for name, key in zip(names, keys, strict=True)]
     return found, unmatched
