@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 import pytest
 from tests.data.formats.test_layouts import write, yaml, yolo, yolo_pair
@@ -48,6 +49,38 @@ def test_two_splits_may_be_the_same_images_if_they_are_called_alike(tmp_path: Pa
     assert len(open_split(tmp_path, "val").names) == 4
     yaml(tmp_path, "train: images/all\nval: ./images/all")
     assert len(open_split(tmp_path, "val").names) == 4
+
+
+@pytest.mark.parametrize("val", ["../images/all", " ../images/./all ", "..\\\\images\\\\all"])
+def test_a_slash_at_the_end_makes_no_other_path(val: str, tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}/all", "{}/all", f'train: ../images/all/\nval: "{val}"')
+    assert len(open_split(tmp_path, "val").names) == 4
+
+
+@pytest.mark.parametrize("start", ["", "/x/"])
+def test_thousands_of_images_in_a_yaml_file_are_compared_at_once(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = 1500
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for n in range(number):
+            (tmp_path / split / f"{n}.png").touch()
+    lists = (
+        f"{split}: [{', '.join(f'{start}{split}/{n}.png' for n in range(number))}]"
+        for split in ("train", "val")
+    )
+    yaml(tmp_path, "\n".join(lists))
+    calls, parents = 0, PurePath.parents.fget  # type: ignore[attr-defined]
+
+    def counting(path: Path) -> Sequence[Path]:
+        nonlocal calls
+        calls += 1
+        return parents(path)
+
+    monkeypatch.setattr(PurePath, "parents", property(counting))
+    assert find_readers(tmp_path).keys() == {"train", "val"}
+    assert calls < 10 * number
 
 
 @pytest.mark.parametrize("label", ["nan", "inf", "-inf", "1e300", "99999999999999999999", "0.5"])

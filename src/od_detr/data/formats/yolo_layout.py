@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,14 +165,29 @@ def _entries(entry: Any, path: Any, file: Path, split: str) -> list[_Entry]:
 def _refuse_shared(entries: Mapping[str, Sequence[_Entry]], split: str, file: Path) -> None:
     """Different paths that mean the same images are wrong, unless they were found as written."""
     for other in entries.keys() - {split}:
-        for one, two in product(entries[split], entries[other]):
-            same = one.place == two.place or one.place in two.place.parents
-            same = same or two.place in one.place.parents
-            if same and one.text != two.text and not (one.exact and two.exact):
+        mine, theirs = entries[split], entries[other]
+        swapped = ((one, two) for two, one in _within(theirs, mine))
+        for one, two in chain(_within(mine, theirs), swapped):
+            if not (one.exact and two.exact) and _normal(one.text) != _normal(two.text):
                 raise InputError(
                     f"{file}: {split}: {one.text!r} is not there, and {one.place} is {other}'s; "
                     "correct the paths"
                 )
+
+
+def _within(inner: Sequence[_Entry], outer: Sequence[_Entry]) -> Iterator[tuple[_Entry, _Entry]]:
+    """The pairs whose first place is the second or lies in it."""
+    by_place: dict[Path, list[_Entry]] = defaultdict(list)
+    for entry in dict.fromkeys(outer):
+        by_place[entry.place].append(entry)
+    for entry in dict.fromkeys(inner):
+        for place in (entry.place, *entry.place.parents):
+            yield from ((entry, found) for found in by_place.get(place, ()))
+
+
+def _normal(text: str) -> str:
+    """A path as it is without blanks around it, a slash at its end and detours."""
+    return posixpath.normpath(text.strip().replace("\\", "/"))
 
 
 def _from_darknet(data: Path) -> dict[str, YoloSplit]:
