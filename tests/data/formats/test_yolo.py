@@ -27,6 +27,34 @@ def test_a_missing_validation_folder_is_not_that_of_training(tmp_path: Path) -> 
         find_readers(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["train: /c/D2/images\nval: /c/D2/images", "train: ds/images"])
+def test_a_folder_of_all_images_may_have_the_path_of_another_computer(
+    text: str, tmp_path: Path
+) -> None:
+    yolo_pair(tmp_path, "{}", "{}", text)
+    for split in find_readers(tmp_path):
+        assert len(find_readers(tmp_path)[split]().labels) == 4
+    (tmp_path / "images" / "val2017").mkdir()
+    with pytest.raises(InputError, match=r"train: '.*/images' is not there"):
+        find_readers(tmp_path)
+
+
+def test_darknet_may_name_the_folder_of_all_images(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}", "{}", None)
+    write(tmp_path / "obj.data", "train = data/images\nnames = data/classes.txt\nvalid =\n")
+    assert len(find_readers(tmp_path)["train"]().labels) == 4
+    assert find_readers(tmp_path).keys() == {"train"}
+    write(tmp_path / "obj.data", "train = data/images\nvalid = valid/images\n")
+    with pytest.raises(InputError, match=r"obj\.data: val: 'valid/images' is not there"):
+        find_readers(tmp_path)
+
+
+def test_the_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    yolo_pair(tmp_path, "{}", "{}", "train: /x/images\nval: images")
+    with pytest.raises(InputError, match=r"train: '/x/images' is not there, and .* is val's"):
+        find_readers(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     ["train: /x/train/pets\nval: /x/val/pets", "train: pets/images\nval: /x/val/pets"],

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.counts import counted
 from od_detr.data.findings import Finding, error, note, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
-from od_detr.data.formats.choices import files_in
+from od_detr.data.formats.choices import NAMES, files_in
 from od_detr.data.headers.scan import read_headers
 from od_detr.data.image_formats import IMAGE_SUFFIXES
+from od_detr.data.walking import walked
 
 CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "names.txt", "_darknet.labels")
 
@@ -47,20 +49,27 @@ def found_below(text: str, bases: Sequence[Path], root: Path) -> Path | None:
 
     It is looked up from each base; then the end of the path is looked up in `root`, as Roboflow
     writes ``../train/images``, CVAT ``data/images/a.jpg``, and notebooks the folder of another
-    computer. Windows' separators are understood. `images` alone is no such end: it is the folder of
-    all splits where ``../valid/images`` would be that of one.
+    computer. Windows' separators are understood. `images` alone is no such end if it holds the
+    folders of the splits: it is that of all where ``../valid/images`` would be that of one.
     """
     text = text.strip().replace("\\", "/")
     for base in bases:
         if (base / text).exists():
             return base / text
     parts = [part for part in text.split("/") if part not in ("", ".", "..")]
-    ends = (
-        root.joinpath(*parts[first:])
-        for first in range(len(parts))
-        if not first or parts[first:] not in (["images"], ["labels"])
-    )
-    return next((path for path in ends if path.exists()), None)
+    for first in range(len(parts)):
+        end = root.joinpath(*parts[first:])
+        bare = first and parts[first:] in (["images"], ["labels"])
+        if end.exists() and not (bare and _holds_splits(end)):
+            return end
+    return None
+
+
+def _holds_splits(folder: Path) -> bool:
+    """Whether a folder is in it that is called like a split, such as `train` or `val2017`."""
+    words = set(chain.from_iterable(NAMES.values()))
+    _, folders, _ = next(walked(folder), ("", [], []))
+    return any(name.lower().rstrip("0123456789") in words for name in folders)
 
 
 def label_file(image: Path) -> Path:

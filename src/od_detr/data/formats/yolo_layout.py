@@ -141,7 +141,7 @@ def _keypoints(content: dict[str, Any], file: Path) -> int:
 
 
 class _Entry(NamedTuple):
-    """A path of a YAML file, where it is, and whether that is more than the end of it."""
+    """A path that is written for a split, where it is, and whether that is more than its end."""
 
     text: str
     place: Path
@@ -153,13 +153,21 @@ def _entries(entry: Any, path: Any, file: Path, split: str) -> list[_Entry]:
     bases = [root / path.replace("\\", "/"), root] if isinstance(path, str) else [root]
     found = []
     for text in map(str, entry if isinstance(entry, list) else [entry]):
-        place = found_below(text, bases, root)
-        written = [base / text.strip().replace("\\", "/") for base in bases]
-        if place is None:
-            looked_for = " or ".join(map(str, written))
+        if (each := _found(text, bases, root)) is None:
+            looked_for = " or ".join(map(str, _written(text, bases)))
             raise InputError(f"{file}: {split}: {text!r} is not there ({looked_for}); correct it")
-        found.append(_Entry(text, place, place in written))
+        found.append(each)
     return found
+
+
+def _found(text: str, bases: Sequence[Path], root: Path) -> _Entry | None:
+    place = found_below(text, bases, root)
+    return None if place is None else _Entry(text, place, place in _written(text, bases))
+
+
+def _written(text: str, bases: Sequence[Path]) -> list[Path]:
+    """Where a path is if it is taken as it is written."""
+    return [base / text.strip().replace("\\", "/") for base in bases]
 
 
 def _refuse_shared(entries: Mapping[str, Sequence[_Entry]], split: str, file: Path) -> None:
@@ -169,8 +177,9 @@ def _refuse_shared(entries: Mapping[str, Sequence[_Entry]], split: str, file: Pa
         swapped = ((one, two) for two, one in _within(theirs, mine))
         for one, two in chain(_within(mine, theirs), swapped):
             if not (one.exact and two.exact) and _normal(one.text) != _normal(two.text):
+                lost, its, owner = (two, other, split) if one.exact else (one, split, other)
                 raise InputError(
-                    f"{file}: {split}: {one.text!r} is not there, and {one.place} is {other}'s; "
+                    f"{file}: {its}: {lost.text!r} is not there, and {lost.place} is {owner}'s; "
                     "correct the paths"
                 )
 
@@ -197,16 +206,17 @@ def _from_darknet(data: Path) -> dict[str, YoloSplit]:
         pairs = (line.partition("=") for line in _lines(file))
         content = {key.strip(): value.strip() for key, _, value in pairs}
         places = {
-            split: found_below(content[key], [data], data)
+            split: [place]
             for split, key in (("train", "train"), ("val", "valid"))
-            if key in content
+            if content.get(key) and (place := _found(content[key], [data], data))
         }
+        if "val" in places:
+            _refuse_shared(places, "val", file)
         listed = found_below(content["names"], [data], data) if "names" in content else None
         names = _names_in(listed) if listed else _names_beside(data)
         splits = {
-            split: YoloSplit(file, data, (place,), names)
-            for split, place in places.items()
-            if place is not None
+            split: YoloSplit(file, data, (entry.place,), names)
+            for split, (entry,) in places.items()
         }
         if splits:
             return splits
