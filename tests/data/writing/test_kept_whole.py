@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -129,6 +130,37 @@ def test_what_yolo_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.png: is 50 x 20 pixels, but its entry says 40 x 30"):
         convert_data(tmp_path / "size", "yolo", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("u.bin", "'.bin' is no suffix of images"),
+        ("u", "it has no suffix"),
+        (".x/u.png", "'.x' is hidden"),
+    ],
+)
+def test_an_image_that_yolo_would_overlook_is_named(name: str, reason: str, tmp_path: Path) -> None:
+    data, output = tmp_path / "data", tmp_path / "out"
+    coco(data, "train", [("a.png", []), ("b.png", [[1, 1, 9, 9]])])
+    file = data / "images" / name
+    file.parent.mkdir(exist_ok=True)
+    (data / "images" / "b.png").rename(file)
+    listed = data / "train.json"
+    listed.write_text(listed.read_text().replace("b.png", name))
+    expected = f"{file}: YOLO's readers would overlook this image, as {reason}; rename it"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        convert_data(data, "yolo", output)
+    assert not output.exists()
+    assert convert_data(data, "coco", output)["train"].boxes == 1
+
+
+def test_classes_that_yolo_cannot_hold_are_named(tmp_path: Path) -> None:
+    coco(tmp_path / "data", "export", [("a.png", []), ("b.png", [[1, 1, 9, 9]])])
+    listed = tmp_path / "data" / "export.json"
+    listed.write_text(listed.read_text().replace('"cat"', '" cat"'))
+    with pytest.raises(InputError, match=r"classes \(\(' cat',\) would become .*\); correct them$"):
+        convert_data(tmp_path / "data", "yolo", tmp_path / "out")
 
 
 def full(*_: object) -> None:

@@ -18,7 +18,7 @@ from od_detr.data.formats.choices import ALL, Choices
 from od_detr.data.preparation.classes import given_classes, own_classes
 from od_detr.data.writing.coco_writer import write_coco
 from od_detr.data.writing.folder import new_folder
-from od_detr.data.writing.names import below_common, yolo_names
+from od_detr.data.writing.names import below_common, refuse_overlooked, yolo_names
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, writing
 
@@ -77,6 +77,8 @@ def convert_data(
             held = _for_yolo(found) if to == "yolo" else found
             _, names = below_common(held.paths)
             final = yolo_names(names) if to == "yolo" else names
+            if to == "yolo":
+                refuse_overlooked(held.paths, final)
             kept[split] = held, final
             made[split] = Written(
                 len(held.names),
@@ -212,10 +214,11 @@ def _check(
         wrong = next((what for what, (old, new) in found.items() if old != new), None)
         if wrong is not None:
             reason = next((str(f) for f in read.findings if f.severity == "error"), "")
+            reason = reason.replace(str(folder), str(output))
             raise InputError(
                 f"--output {output}: {split}: {to.upper()} cannot hold these {wrong} "
-                f"({found[wrong][0]} would become {found[wrong][1]}): "
-                f"{reason.replace(str(folder), str(output))}; see od-detr doctor"
+                f"({found[wrong][0]} would become {found[wrong][1]})"
+                + (f": {reason}; see od-detr doctor" if reason else "; correct them")
             )
         if to == "yolo":  # coordinates are shares of the file's own size
             place = folder / "images" / ("" if split == ALL else split)

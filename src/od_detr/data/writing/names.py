@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from od_detr.data.formats.choices import HIDDEN
+from od_detr.data.image_formats import IMAGE_SUFFIXES
+from od_detr.errors import InputError
+
 
 def below_common(paths: Iterable[str]) -> tuple[str, list[str]]:
     """The folder that all files have in common, and the path of each below it, with slashes."""
@@ -40,3 +44,28 @@ def yolo_names(names: Sequence[str]) -> list[str]:
         renamed.append(PurePosixPath(*folders, path.name))
     stems = unique(str(path.with_suffix("")) for path in renamed)
     return [f"{stem}{path.suffix}" for stem, path in zip(stems, renamed, strict=True)]
+
+
+def refuse_overlooked(paths: Iterable[str], names: Iterable[str]) -> None:
+    """YOLO's readers look for images by their suffix, and not in hidden folders.
+
+    Args:
+        paths: the image files.
+        names: the path of each in the data set that is written.
+
+    Raises:
+        InputError: they would not find one of the images.
+    """
+    for path, name in zip(paths, names, strict=True):
+        hidden = next((part for part in name.split("/") if part.startswith(HIDDEN)), None)
+        if hidden is not None:
+            reason = f"{hidden!r} is hidden"
+        elif not name.lower().endswith(IMAGE_SUFFIXES):
+            suffix = PurePosixPath(name).suffix
+            reason = f"{suffix!r} is no suffix of images" if suffix else "it has no suffix"
+        else:
+            continue
+        raise InputError(
+            f"{path}: YOLO's readers would overlook this image, as {reason}; rename it, also in "
+            "the annotations"
+        )
