@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data.formats.test_layouts import coco, yolo_pair
+from tests.data.formats.test_layouts import coco, yolo, yolo_pair
 
 from od_detr.data.folders import find_readers, open_split
+from od_detr.data.formats.choices import Choices
 from od_detr.data.formats.coco_layout import image_folder
 from od_detr.errors import InputError
 
@@ -84,3 +85,28 @@ def test_a_file_for_validation_alone_is_no_training_set(tmp_path: Path) -> None:
     assert len(open_split(tmp_path, "val").paths) == 4
     with pytest.raises(InputError, match="no train split, only val"):
         open_split(tmp_path, "train")
+
+
+def test_a_validation_file_is_read_beside_a_yaml_file_whose_training_set_is_elsewhere(
+    tmp_path: Path,
+) -> None:
+    coco(tmp_path / "annotations" / "instances_val2017.json", tmp_path / "val2017", "abcd")
+    text = "path: coco\ntrain: train2017.txt\nval: val2017.txt\nnames: [cat, dog]\n"
+    (tmp_path / "coco.yaml").write_text(text)
+    assert find_readers(tmp_path).keys() == {"val"}
+    validation = open_split(tmp_path / "other", "val", Choices(val_data=str(tmp_path)))
+    assert (validation.format, len(validation.paths)) == ("coco", 4)
+
+
+def test_labels_without_splits_do_not_hide_a_file_for_validation(tmp_path: Path) -> None:
+    coco(tmp_path / "instances_val.json", tmp_path / "images", "ab")
+    yolo(tmp_path / "images", tmp_path / "labels", "abcd")
+    read = open_split(tmp_path, "val")
+    assert (read.format, len(read.paths)) == ("coco", 2)
+    assert list(read.classes) == ["cat", "dog"]
+
+
+def test_a_layout_that_is_wrong_is_reported_where_no_other_fits(tmp_path: Path) -> None:
+    (tmp_path / "coco.yaml").write_text("train: train2017.txt\nnames: [cat, dog]\n")
+    with pytest.raises(InputError, match=r"train2017\.txt' is not there"):
+        find_readers(tmp_path)

@@ -113,10 +113,9 @@ def folder_of(data: Path) -> Path:
 def find_readers(data: Path, choices: Choices | None = None) -> Readers:
     """What reads each split of a data set; nothing is read yet.
 
-    A set without splits has one named `ALL`. A format of which the folder has something to train on
-    goes before one of which it has not: a COCO file for validation may lie in a YOLO data set. A
-    folder that holds nothing but the folder of a data
-    set counts as that one.
+    A set without splits has one named `ALL`. A format with a training split goes before one of
+    which the folder has only other splits: a COCO file for validation may lie in a YOLO data set.
+    A folder that holds nothing but the folder of a data set counts as that one.
 
     Args:
         data: the folder, or the YAML file of a data set in YOLO format.
@@ -136,14 +135,8 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
         )
     chosen, folder = choices or Choices(), data
     for _ in range(1 + WRAPPERS):
-        untrained: Readers = {}
-        for readers_of in FORMATS:
-            readers = readers_of(folder, chosen)
-            if readers.keys() & TRAINED:
-                return readers
-            untrained = untrained or readers
-        if untrained:
-            return untrained
+        if readers := _readers_of(folder, chosen):
+            return readers
         inner = [path for path in folder.iterdir() if not path.name.startswith(HIDDEN)]
         folders = [path for path in inner if path.is_dir()]
         if len(folders) != 1:
@@ -155,3 +148,22 @@ def find_readers(data: Path, choices: Choices | None = None) -> Readers:
         "and labels folders) and Pascal VOC (Annotations/*.xml); give the data set's folder, in a "
         "layout of docs/data.md"
     )
+
+
+def _readers_of(folder: Path, choices: Choices) -> Readers:
+    """The splits in the first format that fits, or in a later one that alone has a training split.
+
+    What is wrong in a later format does not matter: the folder is for validation or test.
+    """
+    first: Readers = {}
+    for readers_of in FORMATS:
+        try:
+            readers = readers_of(folder, choices)
+        except InputError:
+            if not first:
+                raise
+            continue
+        if "train" in readers or (ALL in readers and not first):
+            return readers
+        first = first or readers
+    return first
