@@ -46,6 +46,15 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(
     assert list(answer.json["splits"]) == ["val"]
 
 
+def test_a_folder_to_evaluate_on_passes(od_detr: Callable, tmp_path: Path) -> None:
+    render_scenes(tmp_path / "data", 4, 2, 48)
+    (tmp_path / "data" / "train.json").unlink()
+    answer = od_detr("doctor", tmp_path / "data", "--workers", "1")
+    assert answer.status == 0, answer.error
+    assert "there is no training split" in answer.out
+    assert "stops training" not in answer.out
+
+
 def test_a_folder_without_annotations_is_refused(od_detr: Callable, tmp_path: Path) -> None:
     answer = od_detr("doctor", tmp_path)
     assert answer.status == 2

@@ -340,8 +340,10 @@ CLASSES: dict[str, Kind] = {
 }
 
 SPLITS: dict[str, Kind] = {
-    "split-untrained": stops(
-        "splits", "there is no training split", "add a folder or file for train"
+    "split-untrained": notes(
+        "splits",
+        "there is no training split",
+        "nothing to do for evaluate and --val-data; to train, add a folder or file for train",
     ),
     "split-absent": notes(
         "splits",

@@ -102,7 +102,7 @@ def diagnosed(data: Path, examination: Examination, progress: Progress = no_prog
     """
     read, problems = opened(data, examination.choices)
     splits = with_looks(read, examination, progress)
-    if len(read) and not problems:
+    if read and all(problem.severity != "error" for problem in problems):
         problems += unlisted_images(splits)
     for split in splits:
         found = split.annotations
@@ -115,7 +115,7 @@ def diagnosed(data: Path, examination: Examination, progress: Progress = no_prog
 
 
 def opened(data: Path, choices: Choices) -> tuple[dict[str, Annotations], list[Problem]]:
-    """The annotations of every split, and the splits that cannot be read at all."""
+    """The annotations of every split, and the splits that are not there or cannot be read."""
     read: dict[str, Annotations] = {}
     problems: list[Problem] = []
     readers = find_readers(data, choices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.doctor.conftest import Plants
+from tests.doctor.conftest import Plants, picture
 
 from od_detr.doctor.checks.classes import IMBALANCED, RARE, alike
 from od_detr.doctor.diagnosis import Examination, diagnosed
@@ -43,10 +43,17 @@ def test_a_class_beside_one_of_a_hundred_times_its_boxes_is_found(
     assert "class-rare" not in problems
 
 
-def test_a_set_without_a_training_split_would_not_train(plants: Callable[..., Plants]) -> None:
-    data = plants(val=4, test=4).write()
-    (error,) = diagnosed(data, Examination()).errors
-    assert (error.code, error.examples) == ("split-untrained", ("only val and test",))
+def test_a_set_without_a_training_split_may_be_there_to_evaluate_on(
+    plants: Callable[..., Plants],
+) -> None:
+    data = plants(val=20, test=20).write()
+    picture(99).save(data / "images" / "val" / "extra.jpg")
+    diagnosis = diagnosed(data, Examination(image_size=48))
+    problems = {problem.code: problem for problem in diagnosis.problems}
+    assert problems.keys() == {"split-untrained", "image-unlisted"}
+    note = problems["split-untrained"]
+    assert (note.severity, note.examples) == ("note", ("only val and test",))
+    assert all(word in note.kind.fix for word in ("evaluate", "--val-data", "to train"))
     (data / "train.json").write_text("[]")
     codes = [problem.code for problem in diagnosed(data, Examination()).errors]
     assert codes == ["annotations-unreadable"]
