@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,27 @@ def test_the_name_that_is_written_counts_where_no_image_has_the_xml_file_s(tmp_p
     (found,) = find_readers(tmp_path)[ALL]().findings
     assert (found.code, found.severity) == ("image-listed-twice", "warning")
     assert "a.png is the image of 2 XML files" in found.problem
+
+
+def test_folders_are_listed_and_no_name_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voc(tmp_path / "JPEGImages", tmp_path / "Annotations", "abc")
+    for number, stem in enumerate("abc"):
+        renamed(tmp_path / "Annotations" / f"{stem}.xml", str(number))
+    (tmp_path / "JPEGImages" / "loop.png").symlink_to("loop.png")
+    asked, stat = [], os.stat
+
+    def recorded(path: os.PathLike[str] | str, **more: bool) -> os.stat_result:
+        asked.append(os.fspath(path))
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", recorded)
+    read = find_readers(tmp_path)[ALL]()
+    assert [Path(path).stem for path in read.paths] == list("abc")
+    assert {name for name in asked if name.endswith((".png", ".jpg"))} <= {
+        str(tmp_path / "JPEGImages" / "loop.png")
+    }
 
 
 def test_of_two_suffixes_the_one_that_is_written_counts(tmp_path: Path) -> None:

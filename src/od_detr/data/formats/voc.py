@@ -14,6 +14,7 @@ from od_detr.data.formats.assembled import LabelledImage, assembled
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
 from od_detr.data.headers.header import read_header
 from od_detr.data.image_formats import IMAGE_SUFFIXES
+from od_detr.data.preparation.placing import Listing
 from od_detr.errors import InputError
 
 Files = Sequence[Path]
@@ -114,10 +115,10 @@ def read_voc(source: Path, parts: Sequence[tuple[Path, Files]], choices: Choices
         choices: what the user chose about the data.
     """
     found: list[Finding] = []
-    read, stale = [], []
+    read, stale, listing = [], [], Listing()
     for root, files in parts:
         for file in files:
-            if (each := _read(file, root, choices, found, stale)) is not None:
+            if (each := _read(file, root, choices, listing, found, stale)) is not None:
                 read.append(each)
     names = sorted({name for _, objects in read for name, *_ in objects})
     label_of = {name: label for label, name in enumerate(names)}
@@ -139,7 +140,12 @@ Object = tuple[str, tuple[float, float, float, float], bool]
 
 
 def _read(
-    file: Path, root: Path, choices: Choices, found: list[Finding], stale: list[tuple[Path, str]]
+    file: Path,
+    root: Path,
+    choices: Choices,
+    listing: Listing,
+    found: list[Finding],
+    stale: list[tuple[Path, str]],
 ) -> tuple[LabelledImage, list[Object]] | None:
     try:
         if file.stat().st_size > LARGEST_XML:
@@ -152,11 +158,11 @@ def _read(
         return None
     name = (tree.findtext("filename") or "").strip().replace("\\", "/")
     written = name.rpartition("/")[2]
-    path = _image(file, written, root)
+    path = _image(file, written, root, listing)
     if path is None:
         problem = f"filename {name!r} is not a file in JPEGImages, images or next to the XML file"
         found.append(error("image-file", file, "", problem, "add the image or remove the XML file"))
-    elif Path(written).stem != path.stem and (path.parent / written).is_file():
+    elif Path(written).stem != path.stem and written in listing.files(str(path.parent)):
         stale.append((file, written))
     size = tuple(_whole(tree.findtext(f"size/{side}")) for side in ("height", "width"))
     if path is not None and min(size) < 1:
@@ -178,7 +184,7 @@ def _whole(text: str | None) -> int:
     return int(number) if 0 < number < LONGEST_SIDE else 0
 
 
-def _image(file: Path, name: str, root: Path) -> Path | None:
+def _image(file: Path, name: str, root: Path, listing: Listing) -> Path | None:
     """The image of an XML file: of its own name, else of the name that it gives.
 
     Who renames images renames their XML files with them, but not what is written there.
@@ -190,8 +196,11 @@ def _image(file: Path, name: str, root: Path) -> Path | None:
     names = [f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
     names += [f"{file.stem}{suffix.upper()}" for suffix in IMAGE_SUFFIXES]
     names = [name, *names] if Path(name).stem == file.stem else [*names, name]
-    candidates = (folder / each for each in names if each for folder in folders)
-    return next((path for path in candidates if path.is_file()), None)
+    listed = [(folder, listing.files(str(folder))) for folder in folders]
+    found = (folder / each for each in names for folder, files in listed if each in files)
+    # Some file systems find what is written in another case.
+    unlisted = (listing.find(str(folder), name) for folder in folders)
+    return next(found, None) or next((Path(path) for path in unlisted if path), None)
 
 
 def _objects(

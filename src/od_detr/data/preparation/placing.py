@@ -36,7 +36,12 @@ class Listing:
         if folder not in self._files:
             try:
                 with os.scandir(folder) as entries:
-                    found = [entry for entry in entries if entry.is_file()]
+                    found = [
+                        entry
+                        for entry in entries
+                        # A link in a loop is no file, but `entry.is_file()` raises.
+                        if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
+                    ]
             except (OSError, ValueError):
                 found = []
             self._files[folder] = {entry.name for entry in found}
