@@ -134,6 +134,8 @@ READING: dict[str, Kind] = {
         "an XML file names another image than the one of its own name, which is taken",
         "correct filename, or rename the file",
     ),
+    "voc-lists": costs(0.5, "splits", "a year without lists is left out", "add the lists"),
+    "voc-years": costs(0.5, "images", "a name is in two years", "keep one, if it is one picture"),
     "xml": stops(
         "images", "an XML file cannot be read", "export the annotations again", LEAVES_IMAGE
     ),

@@ -9,8 +9,7 @@ import pytest
 from tests.data.formats.test_layouts import SIZE, voc, voc_lists, write
 
 from od_detr.data.folders import find_readers, open_split
-from od_detr.data.formats.choices import ALL
-from od_detr.errors import InputError
+from od_detr.data.formats.choices import ALL, Choices
 
 
 def renamed(file: Path, stem: str) -> None:
@@ -111,8 +110,55 @@ def test_several_years_are_one_data_set(devkit: str, tmp_path: Path) -> None:
     assert len(open_split(tmp_path, "val").paths) == 2
 
 
-def test_a_year_without_lists_is_not_left_out(tmp_path: Path) -> None:
+def test_a_year_that_is_also_there_as_a_link_is_read_once(tmp_path: Path) -> None:
+    voc_lists(tmp_path / "VOCdevkit" / "VOC2007")
+    (tmp_path / "VOC2007").symlink_to(tmp_path / "VOCdevkit" / "VOC2007")
+    for split, count in (("train", 3), ("val", 1)):
+        read = open_split(tmp_path, split)
+        assert (len(read.paths), read.findings) == (count, ())
+
+
+def test_a_name_in_two_years_is_counted_in_each_split(tmp_path: Path) -> None:
+    """As in VOC0712, which some tools merge beside the years that it is made of."""
     voc_lists(tmp_path / "VOC2007")
-    voc(tmp_path / "VOC2012" / "JPEGImages", tmp_path / "VOC2012" / "Annotations", "ab")
-    with pytest.raises(InputError, match=r"VOC2012: has no lists in ImageSets/Main, but"):
-        find_readers(tmp_path)
+    voc(tmp_path / "VOC0712" / "JPEGImages", tmp_path / "VOC0712" / "Annotations", "abd")
+    write(tmp_path / "VOC0712" / "ImageSets" / "Main" / "trainval.txt", "a\nb\nd\n")
+    for split, count, name in (("train", 5, "a"), ("val", 1, "d")):
+        (found,) = open_split(tmp_path, split).findings
+        assert (found.code, found.severity, found.count) == ("voc-years", "warning", count)
+        assert found.problem == f"{name!r} is in VOC0712 and VOC2007"
+
+
+def test_years_of_different_pictures_are_joined_without_a_word(tmp_path: Path) -> None:
+    for year, stems in (("2007", "ab"), ("2012", "cd")):
+        root = tmp_path / f"VOC{year}"
+        voc(root / "JPEGImages", root / "Annotations", stems)
+        write(root / "ImageSets" / "Main" / "train.txt", "\n".join(stems))
+    read = open_split(tmp_path, "train", Choices(val_data="elsewhere"))
+    assert ([Path(path).stem for path in read.paths], read.findings) == (list("abcd"), ())
+
+
+def test_a_list_with_a_path_is_an_error_of_that_file_also_with_several_years(
+    tmp_path: Path,
+) -> None:
+    for year in ("2007", "2012"):
+        voc_lists(tmp_path / f"VOC{year}")
+        write(tmp_path / f"VOC{year}" / "ImageSets" / "Main" / "val.txt", f"/nowhere/{year}\n")
+    errors = [each for each in open_split(tmp_path, "val").findings if each.code == "xml"]
+    assert [each.source for each in errors] == ["/nowhere/2007.xml", "/nowhere/2012.xml"]
+
+
+@pytest.mark.parametrize("listed", ["2007", "2012"])
+def test_a_year_without_lists_is_left_out_beside_one_with_lists(
+    listed: str, tmp_path: Path
+) -> None:
+    voc_lists(tmp_path / f"VOC{listed}")
+    bare = tmp_path / ("VOC2012" if listed == "2007" else "VOC2007")
+    voc(bare / "JPEGImages", bare / "Annotations", "ab")
+    for split, stems in (("train", "abc"), ("val", "d")):
+        read = open_split(tmp_path, split)
+        assert [Path(path).parts[-3] for path in read.paths] == [f"VOC{listed}"] * len(stems)
+        (found,) = read.findings
+        assert (found.code, found.severity) == ("voc-lists", "warning")
+        assert str(found).startswith(f"{bare}: no lists in ImageSets/Main")
+        assert "2 XML files not read; add the lists" in str(found)

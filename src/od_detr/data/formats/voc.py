@@ -9,13 +9,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from od_detr.data.annotations import Annotations, Categories
+from od_detr.data.counts import counted
 from od_detr.data.findings import Finding, error, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
 from od_detr.data.headers.header import read_header
 from od_detr.data.image_formats import IMAGE_SUFFIXES
 from od_detr.data.preparation.placing import Listing
-from od_detr.errors import InputError
 
 Files = Sequence[Path]
 LARGEST_XML = 16 << 20
@@ -29,21 +29,14 @@ def voc_readers(data: Path, choices: Choices) -> Readers:
     ``Annotations/*.xml`` with images in ``JPEGImages`` and lists of names in ``ImageSets/Main``;
     the same inside of ``VOCdevkit`` or ``VOC2012``, where several years are joined split by split;
     ``train/*.xml`` beside their images as Roboflow exports them, or in ``train/annotations``; or
-    XML files in one folder: a set without splits.
-
-    Raises:
-        InputError: of several years, some have lists of names and others have none.
+    XML files in one folder: a set without splits. Of several years, those without lists of names
+    are left out if others have them.
     """
     if files := files_in(data / "Annotations", ".xml", below=True):
         lists = _listed(data, files)
         by_folder = {} if lists else _by_folder(data, choices)
         return by_folder or _joined(data, {data: lists or {ALL: files}}, choices)
-    years = {
-        root: _listed(root, files) or {ALL: files}
-        for root in (*sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*")))
-        if (files := files_in(root / "Annotations", ".xml", below=True))
-    }
-    if years:
+    if years := _years(data):
         return _joined(data, years, choices)
     if splits := _by_folder(data, choices):
         return splits
@@ -66,27 +59,71 @@ def _by_folder(data: Path, choices: Choices) -> Readers:
     return splits
 
 
+def _years(data: Path) -> dict[Path, Mapping[str, Files]]:
+    """The files of each year by split; a folder that is also there as a link is one year."""
+    years: dict[Path, Mapping[str, Files]] = {}
+    real: set[Path] = set()
+    for root in (*sorted(data.glob("VOC*")), *sorted(data.glob("VOCdevkit/VOC*"))):
+        files = files_in(root / "Annotations", ".xml", below=True)
+        if files and root.resolve() not in real:
+            real.add(root.resolve())
+            years[root] = _listed(root, files) or {ALL: files}
+    return years
+
+
 def _joined(data: Path, roots: Mapping[Path, Mapping[str, Files]], choices: Choices) -> Readers:
     """The splits of one or several folders with `Annotations`."""
+    used = {root: files for root, files in roots.items() if ALL not in files} or roots
+    found = [_unlisted(root, files[ALL]) for root, files in roots.items() if root not in used]
+    years = _years_of_names(used) if len(used) > 1 else {}
     splits: Readers = {}
     for split in (*NAMES, ALL):
-        parts = [(root, files[split]) for root, files in roots.items() if split in files]
+        parts = [(root, files[split]) for root, files in used.items() if split in files]
         if parts:
-            file = parts[0][0] if len(roots) == 1 else data
-            splits[split] = partial(read_voc, file, parts, choices)
-    if ALL in splits and len(splits) > 1:
-        bare = next(root for root, files in roots.items() if ALL in files)
-        raise InputError(
-            f"{bare}: has no lists in ImageSets/Main, but {data} has other years with lists; add "
-            "them, or give the folder of one year"
-        )
+            file = parts[0][0] if len(used) == 1 else data
+            repeated = _repeated(file, parts, years)
+            splits[split] = partial(read_voc, file, parts, choices, (*found, *repeated))
     return splits
+
+
+def _unlisted(root: Path, files: Files) -> Finding:
+    left_out = counted(len(files), "XML file")
+    problem = f"no lists in ImageSets/Main, as other years have; {left_out} not read"
+    return warning("voc-lists", root, "", problem, "add the lists, or give this folder alone")
+
+
+def _name(file: Path, root: Path) -> str:
+    """What lists call an XML file; they may also name one that lies elsewhere."""
+    folder = (root / "Annotations").as_posix()
+    return file.with_suffix("").as_posix().removeprefix(f"{folder}/")
+
+
+def _years_of_names(roots: Mapping[Path, Mapping[str, Files]]) -> dict[str, list[str]]:
+    """The years of each name in any split."""
+    years: dict[str, list[str]] = {}
+    for root, splits in roots.items():
+        for name in {_name(file, root) for files in splits.values() for file in files}:
+            years.setdefault(name, []).append(root.name)
+    return years
+
+
+def _repeated(
+    source: Path, parts: Sequence[tuple[Path, Files]], years: Mapping[str, Sequence[str]]
+) -> list[Finding]:
+    """Names of a split that are also in another year, as in a merged one beside its parts."""
+    names = [_name(file, root) for root, files in parts for file in files] if years else []
+    again = [name for name in names if len(years[name]) > 1]
+    if not again:
+        return []
+    problem = f"{again[0]!r} is in {' and '.join(years[again[0]])}"
+    fix = "keep one if it is one picture: it is trained on twice, or trained and evaluated on"
+    return [warning("voc-years", source, "", problem, fix, len(again))]
 
 
 def _listed(root: Path, files: Files) -> dict[str, Files]:
     """The files of the splits that are lists of names."""
     folder = root / "Annotations"
-    file_of = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    file_of = {_name(file, root): file for file in files}
     lists = root / "ImageSets" / "Main"
     splits: dict[str, Files] = {}
     for split in NAMES:
@@ -106,15 +143,21 @@ def _stem(line: str, known: Collection[str]) -> str:
     return next((name for name in candidates if name in known), line.split()[0])
 
 
-def read_voc(source: Path, parts: Sequence[tuple[Path, Files]], choices: Choices) -> Annotations:
+def read_voc(
+    source: Path,
+    parts: Sequence[tuple[Path, Files]],
+    choices: Choices,
+    findings: Sequence[Finding] = (),
+) -> Annotations:
     """Reads the XML files of one split; classes are their object names in alphabetical order.
 
     Args:
         source: names the split in messages.
         parts: folders of images, and the XML files of each.
         choices: what the user chose about the data.
+        findings: what is already known about the split.
     """
-    found: list[Finding] = []
+    found = list(findings)
     read, stale, listing = [], [], Listing()
     for root, files in parts:
         for file in files:
