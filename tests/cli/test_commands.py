@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from od_detr import Detector
 from od_detr.architectures import ARCHITECTURES
 from od_detr.cli.commands import COMMANDS
 from od_detr.cli.parsing.parser import parse
+from od_detr.cli.program import SPINS
 from od_detr.cli.reference import page
 from od_detr.cli.train import TrainCommand
 from od_detr.data.scenes import CLASSES
@@ -64,6 +66,24 @@ def test_a_process_does_not_search_for_cycles_before_it_ends() -> None:
     command = [sys.executable, "-c", script, "--version"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_wait_briefly_for_each_other_unless_the_user_says_otherwise(
+    given: dict[str, str], kept: str
+) -> None:
+    """OpenMP reads it when torch is loaded, so it must be set before."""
+    script = (
+        "import atexit, os, sys\nfrom od_detr.cli import main\n"
+        "atexit.register(lambda: print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules))\n"
+        "main()"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, "-c", script, "--version"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=True, env=plain | given
+    )
+    assert result.stdout.splitlines()[-1] == f"{kept} False"
 
 
 def test_help_of_a_command_is_its_own(od_detr: Command) -> None:

@@ -25,6 +25,9 @@ from od_detr.signals import handled, known
 
 LONGEST_WORD = 400  # of a message, in characters; paths have up to 255 a folder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nothing more can be written
+# How long torch's threads on a CPU wait for each other before they sleep. By default it is so long
+# that beside another busy process they take each other's cores, and a step takes 20 times as long.
+SPINS = "1000"
 SKIPPED = 4  # done, but some inputs were skipped: the command's result lists them under "skipped"
 
 
@@ -39,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `od-detr`; those of this process by default.
     """
     if arguments is None:  # the process ends with the command
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         atexit.register(gc.freeze)  # spares it a search for cycles, seconds long after a training
         _print_any_name()
     words = list(sys.argv[1:] if arguments is None else arguments)
