@@ -16,6 +16,8 @@ from od_detr.data.findings import Finding
 
 # COCO rounds coordinates to a hundredth of a pixel, so a box may overshoot its image by that much.
 ROUNDING = 0.02
+# Coordinates and areas are smaller; NaN fails the comparison.
+LARGEST = 1e300
 
 
 class Strings:

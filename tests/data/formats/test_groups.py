@@ -20,12 +20,12 @@ RECORDED = {r"(.+)_": "g", r"^(.*)_\d+": "g", r"([a-z]+)": "g", r"vid([a-z])": "
 
 
 def yolo_by_camera(root: Path, camera: str, stems: list[str]) -> None:
-    yolo(root / "images" / camera, root / "labels" / camera, stems)  # type: ignore[arg-type]
+    yolo(root / "images" / camera, root / "labels" / camera, stems)
     write(root / "classes.txt", "cat\ndog\n")
 
 
 def voc_by_camera(root: Path, camera: str, stems: list[str]) -> None:
-    voc(root / "JPEGImages" / camera, root / "Annotations" / camera, stems)  # type: ignore[arg-type]
+    voc(root / "JPEGImages" / camera, root / "Annotations" / camera, stems)
 
 
 def videos(make: Callable[[Path, str, list[str]], None], root: Path) -> None:

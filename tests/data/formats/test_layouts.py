@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def coco(file: Path, images: Path, stems: str, prefix: str = "") -> None:
     file.write_text(json.dumps({"images": entries, "annotations": boxes, "categories": categories}))
 
 
-def yolo(images: Path, labels: Path, stems: str, empty_files: bool = True) -> None:
+def yolo(images: Path, labels: Path, stems: Sequence[str], empty_files: bool = True) -> None:
     labels.mkdir(parents=True, exist_ok=True)
     for stem in stems:
         image(images, stem)
@@ -67,7 +67,7 @@ def yolo(images: Path, labels: Path, stems: str, empty_files: bool = True) -> No
             (labels / f"{stem}.txt").write_text("\n".join(rows))
 
 
-def voc(images: Path, xmls: Path, stems: str, size: bool = True) -> None:
+def voc(images: Path, xmls: Path, stems: Sequence[str], size: bool = True) -> None:
     xmls.mkdir(parents=True, exist_ok=True)
     for stem in stems:
         image(images, stem)

@@ -21,12 +21,6 @@ def test_a_folder_that_is_not_there_is_not_the_folder_of_all_images(tmp_path: Pa
         find_readers(tmp_path)
 
 
-def test_a_missing_validation_folder_is_not_that_of_training(tmp_path: Path) -> None:
-    yolo_pair(tmp_path, "{}", "{}", "train: images\nval: ../valid/images")
-    with pytest.raises(InputError, match=r"val: '\.\./valid/images' is not there"):
-        find_readers(tmp_path)
-
-
 @pytest.mark.parametrize("text", ["train: /c/D2/images\nval: /c/D2/images", "train: ds/images"])
 def test_a_folder_of_all_images_may_have_the_path_of_another_computer(
     text: str, tmp_path: Path
@@ -49,9 +43,18 @@ def test_darknet_may_name_the_folder_of_all_images(tmp_path: Path) -> None:
         find_readers(tmp_path)
 
 
-def test_the_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    yolo_pair(tmp_path, "{}", "{}", "train: /x/images\nval: images")
-    with pytest.raises(InputError, match=r"train: '/x/images' is not there, and .* is val's"):
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("train: images\nval: ../valid/images", r"val: '\.\./valid/images' is not there"),
+        ("train: /x/images\nval: images", "train: '/x/images' is not there, and .* is val's"),
+    ],
+)
+def test_a_split_that_is_not_there_is_named_and_is_not_the_other(
+    text: str, line: str, tmp_path: Path
+) -> None:
+    yolo_pair(tmp_path, "{}", "{}", text)
+    with pytest.raises(InputError, match=line):
         find_readers(tmp_path)
 
 

@@ -53,8 +53,9 @@ def coco_readers(data: Path, choices: Choices) -> Readers:
 
 
 def lone_coco_readers(data: Path, choices: Choices) -> Readers:
-    """The only JSON file of a folder, if it begins like a COCO file and is not that of a split."""
-    file = None if coco_readers(data, choices) else _lone_file(data)
+    """The only JSON file of a folder, whatever its name, if it begins like a COCO file."""
+    del choices
+    file = _lone_file(data)
     if file is None or file.name == "notes.json":  # Label Studio's, beside YOLO files
         return {}
     with file.open("rb") as opened:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from od_detr.data.annotations import Annotations, Categories
+from od_detr.data.annotations import LARGEST, Annotations, Categories
 from od_detr.data.counts import counted
 from od_detr.data.findings import Finding, error, warning
 from od_detr.data.formats.assembled import LabelledImage, assembled
@@ -275,8 +275,7 @@ def _box(entry: ElementTree.Element, origin: int) -> tuple[float, float, float, 
         left, top = left - origin, top - origin
     except ValueError:
         return None
-    # As in COCO files; NaN fails the comparison.
-    if not all(abs(each) < 1e300 for each in (left, top, right, bottom)):
+    if not all(abs(each) < LARGEST for each in (left, top, right, bottom)):
         return None
     if right < left or bottom < top:
         return None

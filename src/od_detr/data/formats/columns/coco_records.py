@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from od_detr.data.annotations import LARGEST
 from od_detr.data.findings import Finding, error, limited, warning
 
 SECTIONS = {"images": "image", "annotations": "annotation", "categories": "category"}
@@ -98,7 +99,7 @@ class _Record(NamedTuple):
             self.wrong("bbox", problem, "write [x, y, width, height]")
             return None
         # Unlike math.isfinite, a comparison accepts integers too large for a float; NaN fails it.
-        if not all(abs(part) < 1e300 for part in value):
+        if not all(abs(part) < LARGEST for part in value):
             problem = f"{reprlib.repr(value)} is not finite"
             self.wrong("bbox", problem, "write finite pixel coordinates")
             return None
@@ -116,7 +117,7 @@ class _Record(NamedTuple):
         value = self.values.get("area")
         if value is None:
             return math.nan
-        if type(value) in (int, float) and 0 <= value < 1e300:
+        if type(value) in (int, float) and 0 <= value < LARGEST:
             return float(value)
         self.findings.append(
             warning(

@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 
 from od_detr.collector import collector_paused
+from od_detr.data.annotations import LARGEST
 from od_detr.data.formats.columns.coco_records import SECTIONS, CocoTable
 
 WINDOW = 1 << 20
@@ -271,7 +272,7 @@ def _joined(parts: dict[str, list[Columns]]) -> CocoTable:
     )
     crowd, area = np.maximum(boxes["iscrowd"], 0), boxes["area"]
     corners = boxes["bbox"]
-    if (crowd > 1).any() or (area < 0).any() or not (np.abs(corners) < 1e300).all():
+    if (crowd > 1).any() or (area < 0).any() or not (np.abs(corners) < LARGEST).all():
         raise Unusual("a box, iscrowd or area out of range")
     if not all(images["file_name"]) or not all(categories["name"]):
         raise Unusual("an image or category without a name")
