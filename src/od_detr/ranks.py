@@ -74,6 +74,11 @@ class Ranks:
         """Whether a launcher started this process together with others."""
         return self.launcher != ALONE
 
+    @property
+    def other_launcher(self) -> str | None:
+        """The launcher, where that is not this package."""
+        return None if self.launcher in (ALONE, OWN) else self.launcher
+
     def __str__(self) -> str:
         """As a message names the process."""
         return f"rank {self.rank} (node {self.node}, local rank {self.local_rank})"

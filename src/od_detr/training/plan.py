@@ -27,7 +27,7 @@ from od_detr.devices import (
 from od_detr.evaluation.scoring import Scorer
 from od_detr.files import locked, make_directory, writing
 from od_detr.options import EmaOptions, TrainOptions, check_limits
-from od_detr.ranks import ALONE, OWN, SRUN, Ranks, settle, settled
+from od_detr.ranks import SRUN, Ranks, settle, settled
 from od_detr.run_files import RunFiles
 from od_detr.training.nonfinite.guard import FiniteGuard
 from od_detr.training.processes.launch import Launched
@@ -146,8 +146,7 @@ def planned(options: TrainOptions) -> Plan:
     place = settled(options.devices, options.nodes)
     settle(place)
     options = replace(options, devices=place.devices, nodes=place.nodes)
-    launcher = None if place.launcher in (ALONE, OWN) else place.launcher
-    kind = check_devices(options.device, place.devices, options.precision, launcher)
+    kind = check_devices(options.device, place.devices, options.precision, place.other_launcher)
     chosen_logger(options.logger)
     if options.compile:
         check_compiles(kind)

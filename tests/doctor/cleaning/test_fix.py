@@ -18,6 +18,7 @@ from od_detr.data.headers.header import Header
 from od_detr.doctor.cleaning.fix import QUARANTINE, cleaned, write_cleaned
 from od_detr.doctor.cleaning.repair import turned
 from od_detr.doctor.diagnosis import Examination, diagnosed
+from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.training.fit import fit
 
@@ -36,7 +37,7 @@ def document(folder: Path, split: str) -> dict:
     return json.loads((folder / f"{split}.json").read_text())
 
 
-def rows(annotations: dict) -> list:
+def rows(annotations: list[dict]) -> list:
     return [(each["image_id"], each["category_id"], each["bbox"]) for each in annotations]
 
 
@@ -68,6 +69,25 @@ def test_a_sound_set_stays_as_it_is(plants: Make) -> None:
         names = [entry["file_name"] for entry in old["images"]]
         assert [entry["file_name"] for entry in new["images"]] == names
     assert (output / QUARANTINE).read_text().splitlines() == ["split,record,code,problem"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_after_an_error_the_output_is_as_before(
+    there: bool, plants: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = plants(train=2, val=2).write()
+    output = data.parent / "fixed"
+    if there:
+        output.mkdir()
+    before = sorted(data.parent.rglob("*"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(csv, "writer", full)
+    with pytest.raises(InputError, match=r"fixed: cannot be written \(No space left"):
+        fixed(data)
+    assert sorted(data.parent.rglob("*")) == before
 
 
 def test_what_is_left_out_is_listed(plants: Make) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Bool
 from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.formats.choices import ALL
 from od_detr.data.writing.coco_writer import write_coco
+from od_detr.data.writing.folder import new_folder
 from od_detr.data.writing.names import below_common
 from od_detr.doctor.catalogue import KINDS
 from od_detr.doctor.checks.boxes import box_problems
@@ -26,7 +27,7 @@ from od_detr.doctor.diagnosis import Diagnosis
 from od_detr.doctor.kind import LEAVES_BOX, LEAVES_IMAGE
 from od_detr.doctor.problem import Problem, Split
 from od_detr.errors import InputError
-from od_detr.files import atomic_write
+from od_detr.files import writing
 
 QUARANTINE = "quarantine.csv"
 BOXES_OUT = {code for code, kind in KINDS.items() if kind.cleaned == LEAVES_BOX}
@@ -88,24 +89,24 @@ def write_cleaned(made: Cleaned, output: Path) -> None:
 
     Args:
         made: what to write.
-        output: a folder that is absent or empty.
+        output: a folder that is absent or empty. On an error it stays so.
 
     Raises:
-        InputError: the folder is not empty.
+        InputError: the folder is not empty, or cannot be written.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    if any(output.iterdir()):
+    if output.is_dir() and any(output.iterdir()):
         raise InputError(f"--fix {output}: is not empty; give a new folder")
-    for split in made.splits:
-        whole = split.name == ALL
-        place = output / "images" if whole else output / "images" / split.name
-        names = _linked(split.annotations, place)
-        file = output / ("annotations.json" if whole else f"{split.name}.json")
-        write_coco(split.annotations, file, names)
-    with atomic_write(output / QUARANTINE) as partial, partial.open("w", newline="") as opened:
-        rows = csv.writer(opened)
-        rows.writerow(("split", "record", "code", "problem"))
-        rows.writerows((each.split, each.record, each.code, each.problem) for each in made.rejected)
+    with writing(output), new_folder(output) as folder:
+        for split in made.splits:
+            whole = split.name == ALL
+            place = folder / "images" if whole else folder / "images" / split.name
+            names = _linked(split.annotations, place)
+            file = folder / ("annotations.json" if whole else f"{split.name}.json")
+            write_coco(split.annotations, file, names)
+        with (folder / QUARANTINE).open("w", newline="", encoding="utf-8") as opened:
+            rows = csv.writer(opened)
+            rows.writerow(("split", "record", "code", "problem"))
+            rows.writerows((out.split, out.record, out.code, out.problem) for out in made.rejected)
 
 
 def _trained(split: Split) -> tuple[str, ...]:

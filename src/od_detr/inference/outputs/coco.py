@@ -43,5 +43,5 @@ class CocoResults:
 
     def close(self) -> None:
         """Ends the array, so that the file is valid."""
-        self._file.write("\n]\n")
-        self._file.close()
+        with self._file:
+            self._file.write("\n]\n")

@@ -15,7 +15,7 @@ from od_detr.dotted import with_values
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
 from od_detr.options.config_file import read_config
-from od_detr.ranks import ALONE, OWN, Ranks
+from od_detr.ranks import Ranks
 from od_detr.training.cost.estimate import Estimate, held_bytes, image_bytes
 from od_detr.training.cost.passes import blank_batch
 from od_detr.training.cost.trial import ALWAYS, Trial, by_trial
@@ -49,7 +49,7 @@ def with_batch_size(plan: Plan, frozen: bool | None = None) -> Plan:
     options, place = plan.options, plan.place
     if options.batch_size is not None:
         return plan
-    if place.launcher not in (ALONE, OWN) or place.nodes > 1:
+    if place.other_launcher or place.nodes > 1:
         raise InputError(
             f"--batch-size auto: is tried by one process, and there are {place.world_size} of "
             f"{place.launcher}; give a number"
