@@ -158,7 +158,7 @@ def test_the_rules_of_options_follow_from_their_declarations() -> None:
     assert set(RESOLVED_LATER) == {
         *SIZES, "devices", "nodes", "opt.lr", "opt.backbone_lr", "opt.drop", "ema.decay",
         "qfl.class_weight",
-        "eval.topk", "model", "image_size", "epochs", "batch_size",
+        "eval.topk", "model", "backbone", "image_size", "epochs", "batch_size",
     }  # fmt: skip
     assert PER_RUN == ("resume", "resume_with_other_data", "dry_run", "budget")
 

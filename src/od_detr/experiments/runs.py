@@ -31,7 +31,7 @@ from od_detr.run_files import RunFiles, kept_name
 
 # Where a run happens and what it survives, not what it is.
 ELSEWHERE = ("output", "resume", "workers", "device", "on_unreadable")
-OF_INIT = ("backbone", "backbone_options")  # what `init` decides without being None before
+OF_INIT = ("backbone_options",)  # what `init` decides without being None before
 PLACES = ("data", "init", "backbone_weights")  # which may have moved, but not under another name
 
 

@@ -18,5 +18,5 @@ PER_RUN = tuple(each.name for each in _ALL if each.about.per_run)
 RESOLVED_LATER = tuple(each.name for each in _ALL if each.about.resolved)
 # Those of them that the launcher decides, and those that are sizes of the detector.
 PROCESSES = ("devices", "nodes")
-_OTHERS = (*PROCESSES, "model", "image_size", "epochs", "batch_size")
+_OTHERS = (*PROCESSES, "model", "backbone", "image_size", "epochs", "batch_size")
 SIZES = tuple(name for name in RESOLVED_LATER if "." not in name and name not in _OTHERS)

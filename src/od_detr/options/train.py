@@ -29,6 +29,7 @@ from od_detr.options.schedule import EvalOptions, OptimizerOptions
 from od_detr.run_files import RunFiles
 
 DEFAULT_MODEL: ModelName = "deformable-detr-plus"
+DEFAULT_BACKBONE = "resnet50"
 RecipeName = Literal["baseline", "qfl", "md", "md+pd", "md+ag", "od"]
 # Epoch after which the originals reduce the learning rate, by length of the schedule.
 DROPS = {12: 11, 24: 20, 36: 30, 50: 40}
@@ -138,8 +139,12 @@ class TrainOptions(DataOptions):
         cap=65_536,
         known_as=("grad_accum_steps", "accumulate_grad_batches", "nbs"),
     )
-    backbone: str = option(
-        "resnet50", "Backbone: a timm model that supports features_only.", everyday=True
+    backbone: str | None = option(
+        None,
+        "Backbone: a timm model that supports features_only.",
+        everyday=True,
+        resolved=True,
+        shown=f"that of --init, or {DEFAULT_BACKBONE}",
     )
     backbone_weights: str = option(
         "imagenet",
@@ -381,17 +386,3 @@ class TrainOptions(DataOptions):
                 f"{files.directory}: holds no run to resume; give its folder with --output"
             )
         return files.config if files.is_run else None
-
-    def check_stages(self, layers: int) -> None:
-        """Refuses `ag.stages` that a detector with this many decoder layers does not have.
-
-        Raises:
-            InputError: naming the stages and the range.
-        """
-        stages = self.ag.stages
-        if stages is None or (stages and all(1 <= stage <= layers for stage in stages)):
-            return
-        raise InputError(
-            f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; "
-            f"give numbers from 1 to {layers}"
-        )

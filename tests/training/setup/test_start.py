@@ -28,7 +28,7 @@ SMALL = {
     "queries": 12,
     "feedforward": 64,
 }
-OPEN = dict.fromkeys(SIZES) | {"image_size": None, "backbone": "resnet50", "backbone_options": {}}
+OPEN = dict.fromkeys(SIZES) | {"image_size": None, "backbone": None, "backbone_options": {}}
 CLASSES = ["square", "ghost", "circle"]
 
 
@@ -70,6 +70,8 @@ def test_a_backbone_beside_init_is_refused_and_its_weights_are_said_to_be_left_o
     start: Path, options: Callable[..., TrainOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The weights may stand in the configuration of the run that is gone on from."""
+    with pytest.raises(InputError, match=r"--backbone resnet50: .* has a resnet18; leave it out"):
+        planned(options(init=str(start), **OPEN | {"backbone": "resnet50"}))
     with pytest.raises(InputError, match=r"--backbone-options.* leave it out with --init"):
         planned(options(init=str(start), **OPEN | {"backbone_options": {"a": 1}}))
     planned(options(init=str(start), **OPEN | {"backbone_weights": "b.safetensors"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from od_detr.data.annotations import Annotations
@@ -22,7 +23,7 @@ from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.options import SIZES, TrainOptions
-from od_detr.options.train import DEFAULT_MODEL
+from od_detr.options.train import DEFAULT_BACKBONE, DEFAULT_MODEL
 from od_detr.ranks import Ranks
 from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
@@ -141,7 +142,7 @@ def open_detector(
         detector = build_detector(
             options.model or DEFAULT_MODEL,
             len(train.classes),
-            backbone=options.backbone,
+            backbone=options.backbone or DEFAULT_BACKBONE,
             backbone_weights=options.backbone_weights,
             backbone_options=options.backbone_options or None,
             backbone_frozen=frozen,
@@ -159,7 +160,17 @@ def open_detector(
             f"{options.data}: an image has {train.most_targets} objects, more than the "
             f"{detector.num_queries} queries; {fix}"
         )
-    options.check_stages(detector.num_layers)
+    _check_stages(options.ag.stages, detector.num_layers)
     detector.encoder.recompute = options.checkpoint_encoder
     freeze(detector, options.freeze)
     return detector
+
+
+def _check_stages(stages: Sequence[int] | None, layers: int) -> None:
+    """Refuses `ag.stages` that a detector with this many decoder layers does not have."""
+    if stages is None or (stages and all(1 <= stage <= layers for stage in stages)):
+        return
+    raise InputError(
+        f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; "
+        f"give numbers from 1 to {layers}"
+    )

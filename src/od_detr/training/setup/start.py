@@ -15,7 +15,7 @@ from od_detr.errors import InputError
 from od_detr.integrations.weights.opening import open_weights
 from od_detr.options import SIZES, TrainOptions, flag_name
 from od_detr.options.data import DEFAULT_SIZE
-from od_detr.options.train import DEFAULT_MODEL
+from od_detr.options.train import DEFAULT_BACKBONE, DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,16 @@ def resumed_start(checkpoint: Mapping[str, Any], source: str) -> Start:
 
 
 def with_start(options: TrainOptions, start: Start | None) -> TrainOptions:
-    """The options with architecture and image size: the user's, those of the start, or defaults."""
+    """The options with architecture, backbone and image size: the user's, those of the start, or
+    defaults.
+    """
     if start is None:
-        model, size = options.model or DEFAULT_MODEL, options.image_size or DEFAULT_SIZE
-        return replace(options, model=model, image_size=size)
+        return replace(
+            options,
+            model=options.model or DEFAULT_MODEL,
+            backbone=options.backbone or DEFAULT_BACKBONE,
+            image_size=options.image_size or DEFAULT_SIZE,
+        )
     settings, trained_at = start.detector.settings, start.image_size
     size = options.image_size or trained_at or DEFAULT_SIZE
     if start.classes is not None:
@@ -79,7 +85,8 @@ def with_start(options: TrainOptions, start: Start | None) -> TrainOptions:
             + (f", trained at {trained_at} pixels" if trained_at else "")
             + (f"; --image-size is now {size}" if size != trained_at else "")
         )
-    return replace(options, model=settings["model"], image_size=size)
+    model, backbone = settings["model"], settings["backbone"]
+    return replace(options, model=model, backbone=backbone, image_size=size)
 
 
 def say(line: str) -> None:
@@ -106,7 +113,7 @@ def _check_same(options: TrainOptions, settings: Mapping[str, Any]) -> None:
     if options.backbone_weights not in (TrainOptions.backbone_weights, "none"):
         # The config.yaml of another run may say it, which is no reason to stop.
         say(f"--backbone-weights {options.backbone_weights}: not read; {source} has its own")
-    if options.backbone not in (TrainOptions.backbone, settings["backbone"]):
+    if options.backbone not in (None, settings["backbone"]):
         raise InputError(
             f"--backbone {options.backbone}: {source} has a {settings['backbone']}; leave it "
             "out with --init"
