@@ -123,8 +123,8 @@ def _examination(options: DoctorOptions) -> Examination:
     from od_detr.data.formats.choices import Choices
     from od_detr.doctor.checks.fit import Model
     from od_detr.doctor.diagnosis import Examination
-    from od_detr.doctor.looks import cores
     from od_detr.errors import InputError
+    from od_detr.machine.limits import cores
 
     if options.queries is not None and options.model is None:
         raise InputError("--queries: counts for a model only; give --model, too")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from od_detr.machine.limits import cores, main_memory
 from od_detr.options.commands.shared import json_option
 
 PACKAGES = (
@@ -52,10 +52,8 @@ def environment() -> dict[str, Any]:
         "machine": {
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(),
-            "memory_bytes": _memory(),
+            "cores": cores(),
+            "memory_bytes": main_memory(),
             "python_executable": sys.executable,
         },
         "devices": _devices(),
@@ -68,14 +66,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _memory() -> int | None:
-    """Bytes of main memory, where the system says."""
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _devices() -> dict[str, Any]:

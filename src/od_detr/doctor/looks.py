@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -46,12 +45,6 @@ class Look:
     digest: bytes = b""
     thumb: bytes = b""
     grey: tuple[float, float, float] = (0.0, 128.0, 255.0)
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def looks(

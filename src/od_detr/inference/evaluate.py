@@ -19,7 +19,6 @@ from od_detr.data.preparation.classes import evaluated_classes
 from od_detr.data.preparation.splitting import DIVIDED
 from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer
-from od_detr.devices import choose_device
 from od_detr.errors import InputError
 from od_detr.evaluation.analysis import analysed
 from od_detr.evaluation.coco import CocoEvaluator
@@ -29,6 +28,7 @@ from od_detr.files import atomic_write
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, open_run
 from od_detr.inference.reading import OnUnreadable, Reading
+from od_detr.machine.devices import choose_device
 from od_detr.options import TrainOptions, from_values
 from od_detr.options.commands.evaluate import EvaluateOptions
 from od_detr.options.config_file import read_config

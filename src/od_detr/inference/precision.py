@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from od_detr.detectors import DetectionTransformer
-from od_detr.devices import full_memory_explained
 from od_detr.errors import InputError
+from od_detr.machine.devices import full_memory_explained
 from od_detr.nn.backbone import FrozenNorm
 
 FULL = "the device's memory is full; give a smaller --batch-size"

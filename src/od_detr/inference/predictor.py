@@ -23,7 +23,6 @@ from od_detr.detectors import (
     compile_backbone,
     load_weights,
 )
-from od_detr.devices import choose_device
 from od_detr.errors import InputError
 from od_detr.evaluation.analysis import DEFAULT_THRESHOLD
 from od_detr.inference.precision import choose_precision, computing, prepare
@@ -37,6 +36,7 @@ from od_detr.inference.videos import (
     number_of_frames,
 )
 from od_detr.integrations.weights.opening import open_weights
+from od_detr.machine.devices import choose_device
 from od_detr.options.names import nearest
 from od_detr.run_files import RunFiles
 from od_detr.structures import Batch

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from od_detr.devices import choose_device
 from od_detr.dotted import flat
 from od_detr.errors import FullMemoryError
+from od_detr.machine.devices import choose_device
 from od_detr.options import TrainOptions
 from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget

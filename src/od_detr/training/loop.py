@@ -12,12 +12,12 @@ import torch
 from od_detr import ranks
 from od_detr.data.counts import counted
 from od_detr.detectors import DetectionTransformer
+from od_detr.machine.memory import GIVE_BACK_EVERY, give_back
 from od_detr.structures import Batch
 from od_detr.training.display.advice import NEAR_ZERO, advice, facts_of
 from od_detr.training.display.displays import display_of
 from od_detr.training.display.pace import Pace
 from od_detr.training.display.samples import draw_samples, sample_places
-from od_detr.training.main_memory import GIVE_BACK_EVERY, give_back
 from od_detr.training.module import Training
 from od_detr.training.plan import Parts
 from od_detr.training.processes.signals import StopSignal

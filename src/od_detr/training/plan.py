@@ -18,14 +18,15 @@ from od_detr.data.dataset import CocoDataset
 from od_detr.data.loading.batching import AlikeBatches, BatchSampler
 from od_detr.data.loading.workers import Loader
 from od_detr.detectors import DetectionTransformer, check_compiles, compile_backbone
-from od_detr.devices import (
+from od_detr.evaluation.scoring import Scorer
+from od_detr.files import locked, make_directory, writing
+from od_detr.machine.devices import (
     check_devices,
     choose_device,
     described_arithmetic,
     set_arithmetic,
 )
-from od_detr.evaluation.scoring import Scorer
-from od_detr.files import locked, make_directory, writing
+from od_detr.machine.limits import cores
 from od_detr.options import EmaOptions, TrainOptions, check_limits
 from od_detr.ranks import SRUN, Ranks, settle, settled
 from od_detr.run_files import RunFiles
@@ -274,11 +275,9 @@ def spare_cores(place: Ranks) -> int:
 
     A task of srun that is bound to its own cores sees no others.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    bound = place.launcher == SRUN and cores <= int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
-    return max(0, (cores if bound else cores // place.devices) - 1)
+    present = cores()
+    bound = place.launcher == SRUN and present <= int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+    return max(0, (present if bound else present // place.devices) - 1)
 
 
 def _quiet() -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import torch
 
-from od_detr.devices import full_memory_explained
+from od_detr.machine.devices import full_memory_explained
+from od_detr.machine.memory import give_back
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
-from od_detr.training.main_memory import give_back
 
 HALF = 2  # to which the other options reduce the memory of a step, about
 

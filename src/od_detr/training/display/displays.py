@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from od_detr.machine.memory import peak_resident
 from od_detr.training.display.pace import Pace, duration
 from od_detr.training.display.table import table_header, table_row
-from od_detr.training.main_memory import peak_resident
 
 QUIET_SECONDS = 60.0  # between two lines of progress without a terminal
 FIRST_SECONDS = 10.0  # until the first of them

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from od_detr.data.counts import counted
-from od_detr.devices import described_arithmetic
+from od_detr.machine.devices import described_arithmetic
+from od_detr.machine.limits import main_memory
+from od_detr.machine.memory import resident
 from od_detr.training.cost.estimate import Estimate
 from od_detr.training.cost.memory import remedies
 from od_detr.training.display.pace import duration
-from od_detr.training.main_memory import resident
 from od_detr.training.plan import Parts
 
 
@@ -88,6 +87,4 @@ def memory_of(device: torch.device) -> int | None:
     """Bytes of memory that the device has, if that is known."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    if device.type == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
+    return main_memory() if device.type == "cpu" else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from od_detr.training.main_memory import give_back, peak_resident, resident
+from od_detr.machine.memory import give_back, peak_resident, resident
 
 
 def test_freed_memory_leaves_the_process() -> None:

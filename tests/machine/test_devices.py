@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from od_detr import devices
-from od_detr.devices import check_devices, choose_device, described_arithmetic, set_arithmetic
 from od_detr.errors import InputError
+from od_detr.machine import devices
+from od_detr.machine.devices import (
+    check_devices,
+    choose_device,
+    described_arithmetic,
+    set_arithmetic,
+)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: int = 0) -> None:
