@@ -15,7 +15,7 @@ from benchmarks.saving import blank_contents
 
 from od_detr import checkpoints, files
 from od_detr.checkpoints import WORTH_A_THREAD, load_checkpoint, restore_last, save_checkpoint
-from od_detr.errors import InputError
+from od_detr.errors import InputError, Interrupted
 from od_detr.run_files import RunFiles
 
 
@@ -215,3 +215,21 @@ def test_a_new_folder_and_every_rename_are_flushed_to_the_disk(
     assert set(flushed) == {tmp_path, tmp_path / "runs"}
     save(run, 1)
     assert flushed[-1] == run.directory
+
+
+@pytest.mark.parametrize("stop", [Interrupted("stopped"), KeyboardInterrupt()])
+def test_a_stop_during_a_save_is_no_full_disk(
+    run: RunFiles, stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch replaces what its writer raises by an error of its own."""
+    save(run, 1)
+
+    def write(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(checkpoints._Hashing, "write", write)
+    with pytest.raises(type(stop)) as raised:
+        save(run, 2)
+    assert raised.value is stop
+    assert names(run) == ["last.ckpt"]
+    assert load_checkpoint(run).contents["global_step"] == 1

@@ -72,7 +72,7 @@ def test_ranks_of_a_launcher_are_complete_and_disjoint(launcher, devices: int, n
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_launchers_numbers_are_the_defaults_and_may_be_repeated(launcher) -> None:
-    environment = launcher(1, 1, 2, 3)
+    environment = launcher(1, 1, 2, 3) | {"MASTER_ADDR": "first"}
     expected = current(environment)
     for devices, nodes in ((None, None), (2, None), (None, 3), (2, 3)):
         assert settled(devices, nodes, environment) == expected
@@ -118,6 +118,16 @@ def test_torchrun_inside_a_slurm_job_is_torchrun() -> None:
 def test_rank_and_world_size_alone_mean_one_process_a_node() -> None:
     assert current({"RANK": "2", "WORLD_SIZE": "4"}).node == 2
     assert current({"RANK": "2", "WORLD_SIZE": "4"}).nodes == 4
+
+
+@pytest.mark.parametrize("launcher", [mpirun, lambda *place: {"RANK": "2", "WORLD_SIZE": "4"}])
+def test_several_nodes_need_to_know_where_rank_0_is(launcher) -> None:
+    """Else each node waits for rank 0 on its own machine."""
+    environment = launcher(1, 0, 2, 2)
+    with pytest.raises(InputError, match=r"nothing says where rank 0 is; set MASTER_ADDR"):
+        settled(None, None, environment)
+    for known in ({"MASTER_ADDR": "first"}, {"SLURM_JOB_ID": "7"}):
+        assert settled(None, None, environment | known).rank == 2
 
 
 def test_several_nodes_need_a_launcher_or_the_node() -> None:

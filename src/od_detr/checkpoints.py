@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 
 from od_detr.checkpoint_contents import what_is_wrong
-from od_detr.errors import InputError, first_line
+from od_detr.errors import InputError, Interrupted, first_line
 from od_detr.files import also_named, atomic_write
 from od_detr.run_files import RunFiles
 
@@ -61,6 +61,8 @@ def save_checkpoint(contents: Mapping[str, Any], files: RunFiles) -> None:
         with atomic_write(files.last, older=files.previous) as partial:
             _write(contents, partial)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+        if isinstance(error.__context__, Interrupted | KeyboardInterrupt):  # and a stop during one
+            raise error.__context__ from None
         raise InputError(
             f"{files.last}: cannot be written ({_reason(error)}); free some space or restore the "
             "folder, then --resume"

@@ -79,10 +79,6 @@ class Ranks:
         """The launcher, where that is not this package."""
         return None if self.launcher in (ALONE, OWN) else self.launcher
 
-    def __str__(self) -> str:
-        """As a message names the process."""
-        return f"rank {self.rank} (node {self.node}, local rank {self.local_rank})"
-
 
 def current(environment: Mapping[str, str] | None = None) -> Ranks:
     """The place of this process, from the environment variables of the launcher that is there.
@@ -107,8 +103,8 @@ def settled(
     starts the others of its machine itself when training begins.
 
     Raises:
-        LaunchError: The launcher's numbers differ from those asked for, or several nodes are asked
-            for and nothing says which of them this is.
+        LaunchError: The launcher's numbers differ from those asked for, or there are several nodes
+            and nothing says which of them this is, or where rank 0 is.
     """
     variables = os.environ if environment is None else environment
     ranks = current(variables)
@@ -124,6 +120,11 @@ def settled(
                 f"{ranks.nodes} nodes, {ranks.world_size} processes in all; "
                 f"give --{option} {given}, or leave it out"
             )
+    if ranks.nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & variables.keys():
+        raise LaunchError(
+            f"{ranks.launcher}: started processes on {ranks.nodes} nodes, and nothing says where "
+            "rank 0 is; set MASTER_ADDR to its host and MASTER_PORT to a free port on every node"
+        )
     return ranks
 
 

@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from od_detr.cli.parsing.parser import parse
 from od_detr.errors import InputError
 from od_detr.options import (
     MAY_CHANGE_ON_RESUME,
@@ -23,10 +25,11 @@ from od_detr.options import (
     check_limits,
     from_values,
 )
-from od_detr.options.config_file import parse_yaml, read_config
+from od_detr.options.config_file import read_config
 from od_detr.options.fields import options_of, renamed
 from od_detr.options.names import as_python, known_name
 from od_detr.options.reading import build
+from od_detr.plain_yaml import parse_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +70,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"recipe": "best"}, "recipe"),
     ({"ag": {"stages": ["a"]}}, "ag_stages"),
     ({"backbone_options": [1]}, "backbone_options"),
+    ({"classes": np.array(["a", "b"])}, "classes"),
     ({"hidden_dim": 33}, "hidden_dim"),
     ({"opt": None}, "opt"),
     ({"opt": [1]}, "opt"),
@@ -114,9 +118,24 @@ def yaml_able(value: Any) -> Any:
 
 
 def test_yaml_reads_numbers_and_words_as_people_mean_them() -> None:
-    text = "{a: on, b: 1e-4, c: 3, d: .5, e: off, f: true, g: 1.5e3, h: '1', i: null, j: yes}"
-    expected = [*("on", 1e-4, 3, 0.5, "off", True, 1500.0, "1", None, "yes")]
-    assert list(parse_yaml(text).values()) == expected
+    text = "[on, 1e-4, 3, .5, off, true, 1.5e3, '1', null, yes, 010, -7, 1:30, 0x1F, 0o17, 1_000]"
+    expected = ["on", 1e-4, 3, 0.5, "off", True, 1500.0, "1", None, "yes"]
+    assert parse_yaml(text) == [*expected, 10, -7, "1:30", 31, 15, "1_000"]
+
+
+@pytest.mark.parametrize("earlier", ["dn.loss", "dn_loss", "dn-loss"])
+def test_an_earlier_name_is_accepted_with_a_warning(
+    earlier: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it stands: as a flag, in a call, in a file."""
+    warning = f"warning: the option {earlier} is now called denoising.loss; "
+    assert parse("train", TrainOptions, ["--data", "x", f"--{earlier}", "qfl"]).denoising.loss
+    assert capsys.readouterr().err.startswith(warning)
+    assert made(**{earlier: "qfl"}).denoising.loss == "qfl"
+    assert capsys.readouterr().err.startswith(warning)
+    (tmp_path / "options.yaml").write_text(f"{earlier}: qfl\n")
+    assert read_config(TrainOptions, tmp_path / "options.yaml") == {"denoising.loss": "qfl"}
+    assert capsys.readouterr().err.startswith(warning)
 
 
 @given(st.text(alphabet="abc:{}[]&*!|>-# \n'\"0123456789.%?,\t", max_size=60))

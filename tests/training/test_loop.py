@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.host_reads import reads_counted
@@ -12,6 +13,7 @@ from benchmarks.host_reads import reads_counted
 from od_detr.options import TrainOptions
 from od_detr.training.fit import fit
 from od_detr.training.loop import Loop
+from od_detr.training.nonfinite.guard import FiniteGuard
 
 
 @pytest.mark.slow
@@ -58,3 +60,21 @@ def test_processes_that_save_by_the_clock_save_each_step_once(
     finally:
         torch.distributed.destroy_process_group()
     assert saved == [4, 12, 12]  # asked for in the third step; before and after validation
+
+
+@pytest.mark.slow
+def test_the_loss_that_is_shown_is_the_mean_of_the_batches(
+    options: Callable[..., TrainOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, settle = [], FiniteGuard.settle
+
+    def spy(self: FiniteGuard, *arguments: object) -> str | None:
+        judged = self._pending is not None
+        line = settle(self, *arguments)
+        shown.extend([self.last_loss] if judged else [])
+        return line
+
+    monkeypatch.setattr(FiniteGuard, "settle", spy)
+    run = fit(options(epochs=1, batch_size=1, accumulate=4))
+    assert len(shown) == 3
+    assert np.mean(shown) == pytest.approx(run.rows[-1]["train/loss"], rel=1e-5)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from od_detr.checkpoints import Checkpoint
 from od_detr.errors import InputError
 from od_detr.files import atomic_write
-from od_detr.options import TrainOptions
+from od_detr.options import EvalOptions, TrainOptions
 from od_detr.ranks import OWN, SRUN, Ranks
 from od_detr.run_files import CONFIG_HEAD, RunFiles
+from od_detr.training.cost import estimate
 from od_detr.training.fit import fit
 from od_detr.training.plan import assembled, planned, spare_cores
 from od_detr.training.record.output import check_same_save, last_save
@@ -36,6 +38,32 @@ def test_a_file_that_no_run_wrote_is_never_overwritten(name: str, options: Optio
 def test_the_data_folder_is_no_output(options: Options, scenes: Path) -> None:
     with pytest.raises(InputError, match="--output"):
         planned(options(output=f"{scenes}/images/.."))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "due", "left"),
+    [(0, False, 3), (1, False, 3), (2, True, 3), (4, False, 1), (5, True, 1)],
+)
+def test_validations_left_are_those_that_will_come(
+    epoch: int, due: bool, left: int, options: Options
+) -> None:
+    """After epochs 2, 4 and 5, and one that a stop left out."""
+    parts = assembled(planned(options(epochs=5, eval=EvalOptions(every=2))))
+    checkpoint = Checkpoint({"run": {"epoch": epoch, "validation_due": due}}, Path("last.ckpt"))
+    resumed = replace(parts, plan=replace(parts.plan, checkpoint=checkpoint))
+    assert resumed.validations_left == left
+    assert not resumed.is_finished
+
+
+def test_the_cost_is_that_of_the_epochs_left(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = assembled(planned(options(epochs=5)))
+    monkeypatch.setattr(estimate, "step_seconds", lambda *_: 1.0)
+    checkpoint = Checkpoint({"run": {"epoch": 4, "validation_due": False}}, Path("last.ckpt"))
+    resumed = replace(parts, plan=replace(parts.plan, checkpoint=checkpoint))
+    whole, left = (estimate.estimate(each).seconds for each in (parts, resumed))
+    assert left == pytest.approx(whole / 5)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -25,7 +25,7 @@ from od_detr.dotted import flat
 from od_detr.errors import InputError, Interrupted
 from od_detr.files import atomic_write, locked, read_json
 from od_detr.options import TrainOptions
-from od_detr.options.config_file import parse_yaml
+from od_detr.plain_yaml import parse_yaml
 from od_detr.ranks import is_chief
 from od_detr.run_files import RunFiles, kept_name
 

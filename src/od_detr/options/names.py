@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 
 from od_detr.errors import InputError
@@ -43,6 +44,21 @@ def known_name(options: type, name: str) -> str | None:
     return None
 
 
+def warn_if_renamed(given: str, name: str) -> None:
+    """Says so where an option was given by an earlier name.
+
+    Args:
+        given: what was given, without hyphens in front.
+        name: the dotted name of the option that it means.
+    """
+    if re.sub("[-.]", "_", given).rstrip("_") != as_python(name).rstrip("_"):
+        print(
+            f"warning: the option {given} is now called {flag_name(name)}; the old name will be "
+            "removed in version 0.2",
+            file=sys.stderr,
+        )
+
+
 def no_such_option(options: type, name: str, shown: str, naming: Naming) -> InputError:
     """The error for an unknown option, with the option that was probably meant.
 
@@ -54,8 +70,9 @@ def no_such_option(options: type, name: str, shown: str, naming: Naming) -> Inpu
     """
     plain = name.replace("-", "_").lower()
     known = options_of(options)
-    if plain in groups_of(options):
-        members = [naming(each) for each in known if each.startswith(f"{plain}.")]
+    group = groups_of(options).get(plain)
+    if group is not None:
+        members = [naming(each) for each in known if each.startswith(f"{group}.")]
         which = members[0] if len(members) == 1 else f"one of {', '.join(members)}"
         return InputError(f"{shown} is a group of options; give {which}")
     meant = _meant(known, plain)

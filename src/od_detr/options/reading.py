@@ -17,6 +17,7 @@ from od_detr.options.names import (
     known_name,
     nearest,
     no_such_option,
+    warn_if_renamed,
 )
 from od_detr.options.peers.words import MEANT, VALUES_ELSEWHERE
 
@@ -63,6 +64,7 @@ def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[st
             raise no_such_option(options, given, naming(given), naming)
         if name in found:
             raise InputError(f"{naming(name)} is given twice")
+        warn_if_renamed(given, name)
         found[name] = value
     return found
 
@@ -131,7 +133,9 @@ def _check_range(option: Option, value: int | float, name: str) -> None:
 
 
 def _converted(option: Option, value: Any, name: str) -> Any:
-    if option.may_be_none and (value is None or value in _open_words(option)):
+    if option.may_be_none and (
+        value is None or (isinstance(value, str) and value in _open_words(option))
+    ):
         return None
     if option.choices:
         return _choice(option.choices, value, name)
@@ -205,7 +209,7 @@ def _structure(value: Any) -> Any:
     """A list or mapping that was typed on the command line, in YAML's notation."""
     if not isinstance(value, str):
         return value
-    from od_detr.options.config_file import parse_yaml
+    from od_detr.plain_yaml import parse_yaml
 
     return parse_yaml(value)
 

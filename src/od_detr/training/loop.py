@@ -51,8 +51,8 @@ class Loop:
         self.steps = StepLog(self.state.log, min(STEPS, parts.state.steps_per_epoch))
         self.steps.resumed()
         epochs, batches = self.options.total_epochs, len(parts.sampler)
-        left = epochs - self.state.epoch
-        pace = Pace(left * batches - self.state.batch, -(-left // self.options.eval.every))
+        left = (epochs - self.state.epoch) * batches - self.state.batch
+        pace = Pace(left, parts.validations_left)
         device = training.fabric.device
         self.display = display_of(epochs, epochs * batches, pace, device, directory.writes)
 
@@ -101,8 +101,7 @@ class Loop:
         self.training.settle(self.display.say)
         self.log_step(self.steps.ended())
         state.close_epoch().update(self.training.rates())
-        last = state.epoch == options.total_epochs
-        state.validation_due = last or state.epoch % options.eval.every == 0
+        state.validation_due = self.parts.validates(state.epoch)
         if not state.validation_due:
             self.directory.write_rows(state.rows)
         self.save()

@@ -59,7 +59,7 @@ class Training:
         share = Share.of([batch.targets for batch in batches])
         losses = [self.backward(batch, share, batch is batches[-1]) for batch in batches]
         self.settle(notice)  # the step before: its verdict has arrived by now
-        loss, norm = torch.stack(losses).sum(), self.descent.clipped_norm()
+        loss, norm = torch.stack(losses).mean(), self.descent.clipped_norm()
         images = tuple(image for batch in batches for image in batch.image_ids)
         self.descent.move(state.guard.judge(loss, norm, images, state.step + 1, stop, save))
         if teacher is not None:

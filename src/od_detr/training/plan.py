@@ -124,10 +124,20 @@ class Parts:
     @property
     def is_finished(self) -> bool:
         """Whether all epochs were trained before, and the last one validated."""
+        return self.validations_left == 0
+
+    @property
+    def validations_left(self) -> int:
+        """Validations from here on, with one that a stop left out."""
         checkpoint = self.plan.checkpoint
-        if checkpoint is None or self.epoch < self.options.total_epochs:
-            return False
-        return not checkpoint.contents["run"].get("validation_due", False)
+        due = checkpoint is not None and checkpoint.contents["run"]["validation_due"]
+        epochs = range(self.epoch + 1, self.options.total_epochs + 1)
+        return due + sum(map(self.validates, epochs))
+
+    def validates(self, epoch: int) -> bool:
+        """Whether a validation follows an epoch, counted from 1."""
+        options = self.options
+        return epoch == options.total_epochs or epoch % options.eval.every == 0
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -286,3 +296,5 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
     warnings.filterwarnings("ignore", message=".*OpenCV.*", module="supervision")
+    # The schedule counts steps, also one that the scaler of fp16 skips.
+    warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\)` before")

@@ -12,7 +12,7 @@ import torch
 
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
-from od_detr.options.config_file import parse_yaml
+from od_detr.plain_yaml import parse_yaml
 from od_detr.ranks import OWN, Ranks
 from od_detr.run_files import CONFIG_HEAD
 from od_detr.training.cost import batch as module

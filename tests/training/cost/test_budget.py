@@ -15,7 +15,7 @@ from od_detr.data.transforms import Sample
 from od_detr.dotted import flat
 from od_detr.errors import InputError
 from od_detr.options import DistillOptions, TrainOptions
-from od_detr.options.config_file import parse_yaml
+from od_detr.plain_yaml import parse_yaml
 from od_detr.training.cost import budget as module
 from od_detr.training.cost.budget import epoch_seconds, seconds_of, within_budget
 from od_detr.training.cost.trial import Trial

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from od_detr.cli.parsing.help import usage
 from od_detr.errors import InputError
-from od_detr.options.fields import Option, options_of, renamed
-from od_detr.options.names import as_flag, known_name, no_such_option
+from od_detr.options.fields import Option, options_of
+from od_detr.options.names import as_flag, known_name, no_such_option, warn_if_renamed
 from od_detr.options.reading import build, missing, with_continued
 from od_detr.run_files import RunFiles
 
@@ -34,7 +33,8 @@ class Words:
 
     def truth(self) -> str:
         """The word after a flag that is true or false; the bare flag means true."""
-        return self.left.pop(0) if self.left and self.left[0] in ("true", "false") else "true"
+        given = self.left and self.left[0].lower() in ("true", "false")
+        return self.left.pop(0) if given else "true"
 
 
 @dataclass
@@ -89,18 +89,13 @@ def _read(command: str, options: type, arguments: Sequence[str], reads_config: b
 
 
 def _option(command: str, options: type, flag: str) -> Option:
-    """The option that a flag names; an earlier name is accepted and reported."""
+    """The option that a flag names."""
     name = known_name(options, flag[2:])
     if name is None:
         raise no_such_option(options, flag[2:], flag, as_flag)
     if options_of(options)[name].about.positional:
         raise InputError(f"{flag}: give it without a name, as in {usage(command, options)}")
-    if flag[2:].replace("-", "_").rstrip("_") in {old.rstrip("_") for old in renamed(options)}:
-        print(
-            f"warning: {flag} is now called {as_flag(name)}; the old name will be removed in "
-            "version 0.2",
-            file=sys.stderr,
-        )
+    warn_if_renamed(flag[2:], name)
     return options_of(options)[name]
 
 

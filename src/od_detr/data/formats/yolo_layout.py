@@ -22,7 +22,7 @@ from od_detr.data.formats.yolo import (
     read_yolo,
 )
 from od_detr.errors import InputError
-from od_detr.options.config_file import parse_yaml
+from od_detr.plain_yaml import parse_yaml
 
 YAML = (".yaml", ".yml")
 LARGEST_TEXT = 1 << 20  # bytes of a YAML or .data file

@@ -28,8 +28,8 @@ class Estimate:
     """What a run takes, roughly.
 
     Attributes:
-        seconds: training and validation of all epochs; loading images is not counted. None if the
-            device's memory did not suffice for a step.
+        seconds: training and validation of the epochs that are left; loading images is not
+            counted. None if the device's memory did not suffice for a step.
         bytes: weights, gradients, optimizer and what a step keeps.
     """
 
@@ -56,10 +56,10 @@ def estimate(parts: Parts) -> Estimate | None:
             step = step_seconds(network.to(device), area, options.device_batch, options.precision)
         except torch.OutOfMemoryError:
             return Estimate(None, held)
-    steps = parts.state.steps_per_epoch * options.accumulate * options.total_epochs
-    validations = -(-options.total_epochs // options.eval.every)
+    epochs = options.total_epochs - parts.epoch
+    steps = parts.state.steps_per_epoch * options.accumulate * epochs
     detectors = 1 if network.teacher is None else 2
-    images = len(parts.val) / parts.plan.place.world_size * detectors * validations
+    images = len(parts.val) / parts.plan.place.world_size * detectors * parts.validations_left
     seconds = step * (steps + FORWARD * images / options.device_batch)
     return Estimate(seconds, held)
 

@@ -56,7 +56,7 @@ def described_device(device: torch.device) -> str:
 
 
 def described_cost(estimate: Estimate | None, device: torch.device) -> str:
-    """Time and memory of the whole run, and how much memory there is."""
+    """Time and memory of what is left of the run, and how much memory there is."""
     if estimate is None:
         return "known after the first steps"
     present = memory_of(device)

@@ -57,7 +57,7 @@ class FiniteGuard:
         0.
 
         Args:
-            loss: the sum of the step's losses on this rank, a scalar.
+            loss: the mean loss of the step's batches on this rank, a scalar.
             norm: the norm of its gradients, a scalar, the same on all ranks.
             image_ids: the step's images on this rank.
             step: number of the step.

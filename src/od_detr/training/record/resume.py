@@ -15,7 +15,7 @@ from od_detr.checkpoints import Checkpoint
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError, first_line
 from od_detr.options import MAY_CHANGE_ON_RESUME, RESOLVED_LATER, TrainOptions, flag_name
-from od_detr.options.config_file import parse_yaml
+from od_detr.plain_yaml import parse_yaml
 from od_detr.training.nonfinite.guard import all_finite
 from od_detr.training.record.fingerprint import what_changed
 from od_detr.training.record.run_config import plain_options
