@@ -107,7 +107,7 @@ class RunFiles:
     @property
     def written(self) -> tuple[Path, ...]:
         """Every file that training writes whole or not at all."""
-        saved = (self.last, self.previous, self.best_weights, self.best_config)
+        saved = (self.last, self.previous, self.best_weights, self.best_config, self.dump)
         return (self.config, self.metrics, *saved)
 
     @property

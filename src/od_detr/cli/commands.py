@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
 ABSENT = {
     "track": "tracking is not there; supervision's trackers take the result of Detector.predict",
     "tune": "there is no search for settings; 'od-detr train --help' shows what can be set",
+    "report": "there is no page for a run; 'od-detr evaluate --figure FILE' draws its curves",
     "app": "there is no web page; 'od-detr predict' writes drawn copies",
 }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from od_detr.options.commands.shared import json_option
+from od_detr.options.commands.shared import json_option, voc_origin_option
 from od_detr.options.fields import REQUIRED, option
 
 
@@ -23,9 +23,7 @@ class ConvertDataOptions:
     difficult: Literal["ignore", "keep"] = option(
         "ignore", "Pascal VOC's difficult objects: mark them as crowd, or keep them like any other."
     )
-    voc_origin: int = option(
-        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
-    )
+    voc_origin: int = voc_origin_option()
     json: bool = json_option()
 
 

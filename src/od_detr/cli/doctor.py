@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from od_detr.architectures import ModelName
-from od_detr.options.commands.shared import json_option
+from od_detr.options.commands.shared import json_option, voc_origin_option
 from od_detr.options.fields import REQUIRED, option
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ class DoctorOptions:
     difficult: Literal["ignore", "keep"] = option(
         "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
     )
-    voc_origin: int = option(
-        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
-    )
+    voc_origin: int = voc_origin_option()
     fix: str | None = option(
         None,
         "Write cleaned annotations and a list of what was left out to this new folder.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from od_detr.options.commands.shared import voc_origin_option
 from od_detr.options.fields import REQUIRED, option
 
 DEFAULT_SIZE = 800  # pixels
@@ -51,9 +52,7 @@ class DataOptions:
     difficult: Literal["ignore", "keep"] = option(
         "ignore", "Pascal VOC's difficult objects: ignore them, or keep them like any other."
     )
-    voc_origin: int = option(
-        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
-    )
+    voc_origin: int = voc_origin_option()
     balance: float | None = option(
         None,
         "Repeat images of classes that occur in less than this fraction of the images (LVIS's "

@@ -44,17 +44,19 @@ def known_name(options: type, name: str) -> str | None:
     return None
 
 
-def warn_if_renamed(given: str, name: str) -> None:
+def warn_if_renamed(given: str, name: str, naming: Naming) -> None:
     """Says so where an option was given by an earlier name.
 
     Args:
         given: what was given, without hyphens in front.
         name: the dotted name of the option that it means.
+        naming: how the message names an option.
     """
     if re.sub("[-.]", "_", given).rstrip("_") != as_python(name).rstrip("_"):
+        now = naming(name).rpartition(" ")[2]  # the file before it is named once
         print(
-            f"warning: the option {given} is now called {flag_name(name)}; the old name will be "
-            "removed in version 0.2",
+            f"warning: {naming(given)} is now called {now}; the old name will be removed in "
+            "version 0.2",
             file=sys.stderr,
         )
 

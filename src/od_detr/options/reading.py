@@ -64,7 +64,7 @@ def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[st
             raise no_such_option(options, given, naming(given), naming)
         if name in found:
             raise InputError(f"{naming(name)} is given twice")
-        warn_if_renamed(given, name)
+        warn_if_renamed(given, name, naming)
         found[name] = value
     return found
 

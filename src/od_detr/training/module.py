@@ -97,3 +97,7 @@ class Training:
         line = self.state.guard.settle(self.network.detector.parameters())
         if line and self.fabric.global_rank == 0:
             notice(line)
+
+
+def silent(_: str) -> None:
+    """A `notice` of a trial: says nothing of a skipped step."""

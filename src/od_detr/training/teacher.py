@@ -49,16 +49,10 @@ class Average(nn.Module):
 
     def _pair_up(self, student: nn.Module) -> None:
         """Lists which tensor follows which, once."""
-        trainable = [parameter.requires_grad for parameter in student.parameters()]
+        pairs = zip(self.detector.parameters(), student.parameters(), strict=True)
+        moving = [(own, other) for own, other in pairs if other.requires_grad]
         self._followed = (student,)
-        self._moving = (
-            [
-                own
-                for own, moves in zip(self.detector.parameters(), trainable, strict=True)
-                if moves
-            ],
-            [parameter for parameter in student.parameters() if parameter.requires_grad],
-        )
+        self._moving = ([own for own, _ in moving], [other for _, other in moving])
         self._statistics = (list(self.detector.buffers()), list(student.buffers()))
 
 

@@ -95,7 +95,7 @@ def _option(command: str, options: type, flag: str) -> Option:
         raise no_such_option(options, flag[2:], flag, as_flag)
     if options_of(options)[name].about.positional:
         raise InputError(f"{flag}: give it without a name, as in {usage(command, options)}")
-    warn_if_renamed(flag[2:], name)
+    warn_if_renamed(flag[2:], name, as_flag)
     return options_of(options)[name]
 
 

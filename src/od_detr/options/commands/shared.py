@@ -36,3 +36,10 @@ def run_option() -> Any:
 def weights_option() -> Any:
     """`--weights`."""
     return option("best", "The best weights of the run, or its last online or teacher weights.")
+
+
+def voc_origin_option() -> Any:
+    """`--voc-origin`."""
+    return option(
+        1, "Coordinate of the first pixel in Pascal VOC files, 1 or 0.", at_least=0, at_most=1
+    )

@@ -20,6 +20,7 @@ from od_detr.training.cost.estimate import Estimate, held_bytes, image_bytes
 from od_detr.training.cost.passes import blank_batch
 from od_detr.training.cost.trial import ALWAYS, Trial, by_trial
 from od_detr.training.display.start import memory_of, memory_used
+from od_detr.training.module import silent
 from od_detr.training.plan import Plan
 from od_detr.training.setup.start import say
 
@@ -115,8 +116,8 @@ def held_in_trial(trial: Trial, images: int) -> bool:
     batch = blank_batch(largest_size(trial), max(1, train.most_targets), images)
     try:
         for _ in range(TRIED):
-            trial.training.step([batch], notice=_silent)
-        trial.training.settle(_silent)
+            trial.training.step([batch], notice=silent)
+        trial.training.settle(silent)
         trial.wait()
     except torch.OutOfMemoryError:
         return False
@@ -142,7 +143,3 @@ def largest_size(trial: Trial) -> tuple[int, int]:
     transform = trial.parts.train.transform
     assert isinstance(transform, Transform)
     return transform.longest, transform.longest
-
-
-def _silent(_: str) -> None:
-    """Takes no notice of a skipped step."""

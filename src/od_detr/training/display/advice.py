@@ -26,7 +26,7 @@ class Facts:
     """What the advice depends on.
 
     Attributes:
-        step: optimizer steps so far, and of the whole run.
+        step: optimizer steps so far.
         steps: optimizer steps of the whole run.
         ap: highest AP of the last validation.
         errors: counts of `error_kinds`.

@@ -17,7 +17,7 @@ from od_detr.options import TrainOptions
 from od_detr.structures import Batch
 from od_detr.training.cost.memory import memory_explained
 from od_detr.training.loop import in_steps
-from od_detr.training.module import Training
+from od_detr.training.module import Training, silent
 from od_detr.training.nonfinite.dump import Dump, read_dump
 from od_detr.training.nonfinite.watch import Found, Watch, unsound_weight
 from od_detr.training.plan import Parts, assembled, planned
@@ -89,7 +89,7 @@ def watched(
     for batches in steps:
         if training.state.step + 1 == dump.step:
             break
-        training.step(batches, notice=_silent)
+        training.step(batches, notice=silent)
     else:
         raise InputError(
             f"{file}: the run ends after {training.state.step} steps, before step {dump.step}; "
@@ -104,8 +104,8 @@ def watched(
     before = unsound_weight(training.network, "before the step")
     with Watch(training.network) as watch:
         try:
-            training.step(batches, notice=_silent)
-            training.settle(_silent)
+            training.step(batches, notice=silent)
+            training.settle(silent)
         except NonFiniteError:  # the guard's verdict; the watch says where it began
             return images, before or watch.first
     return images, before or watch.first or unsound_weight(training.network, "after the step")
@@ -141,7 +141,3 @@ def as_result(replayed: Replayed) -> dict[str, Any]:
         "module": None if found is None else found.module,
         "what": None if found is None else found.what,
     }
-
-
-def _silent(_: str) -> None:
-    """Takes no notice of a skipped step."""

@@ -128,7 +128,7 @@ class Team:
         try:
             yield
         except BaseException as error:
-            if self.store is None or self.place.world_size == 1:
+            if self.store is None:
                 self.abandon()
                 raise
             if not _is_lost_connection(error):
