@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.doctor.conftest import Plants
 from tests.doctor.faults import FAULTS, Expected
 
 from od_detr.doctor.checks.fit import Model
+from od_detr.data.writing.conversion import convert_data
 from od_detr.doctor.diagnosis import Diagnosis, Examination, diagnosed
+from od_detr.errors import InputError
+from od_detr.options import TrainOptions
+from od_detr.ranks import Ranks
+from od_detr.training.setup.opening import open_data
 
 EXAMINATION = Examination(image_size=48, model=Model("dino-4scale", 50))
 
@@ -60,3 +66,59 @@ def test_without_decoding_what_pixels_show_is_not_found(plants: Callable[..., Pl
     diagnosis = diagnosed(sick.write(), examination)
     assert is_found(header, diagnosis)
     assert not is_found(pixels, diagnosis)
+
+
+def coco(plants: Plants) -> Path:
+    return plants.write()
+
+
+def yolo(plants: Plants) -> Path:
+    output = plants.root.parent / "yolo"
+    convert_data(plants.write(), "yolo", output)
+    return output
+
+
+def voc_without_sizes(plants: Plants) -> Path:
+    for split in plants.documents:
+        for image in (plants.root / "images" / split).iterdir():
+            (plants.root / split).mkdir(exist_ok=True)
+            target = image.rename(plants.root / split / image.name)
+            right = 20 + int(image.stem) % 40
+            box = f"<xmin>1</xmin><ymin>3</ymin><xmax>{right}</xmax><ymax>20</ymax>"
+            target.with_suffix(".xml").write_text(
+                f"<annotation><filename>{image.name}</filename><object><name>cell</name>"
+                f"<bndbox>{box}</bndbox></object></annotation>"
+            )
+    return plants.root
+
+
+def stops_a_training(data: Path, options: Callable[..., TrainOptions]) -> bool:
+    try:
+        open_data(options(data=str(data)), Ranks())
+    except InputError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("damage", ["text", "absent"])
+@pytest.mark.parametrize("write", [coco, yolo, voc_without_sizes])
+def test_images_that_cannot_be_used_count_as_in_training(
+    write: Callable[[Plants], Path],
+    damage: str,
+    count: int,
+    plants: Callable[..., Plants],
+    options: Callable[..., TrainOptions],
+) -> None:
+    data = write(plants(train=40, val=20))
+    images = sorted(path for path in data.rglob("*.jpg") if "train" in path.parent.parts)
+    for image in images[:count]:
+        image.write_text("no image") if damage == "text" else image.unlink()
+    diagnosis = diagnosed(data, Examination(image_size=48, decode=False))
+    assert bool(diagnosis.errors) == stops_a_training(data, options)
+    costs = [problem for problem in diagnosis.problems if problem.severity != "note"]
+    if write is yolo and damage == "absent":  # its images are those that are there
+        assert [problem.code for problem in costs] == ["label-without-image"]
+    else:
+        code = "image-format" if damage == "text" else "image-file"
+        assert [(each.code, each.count, each.total) for each in costs] == [(code, count, 40)]

@@ -21,7 +21,7 @@ from od_detr.doctor.checks.classes import class_problems, split_problems
 from od_detr.doctor.checks.duplicates import duplicate_problems
 from od_detr.doctor.checks.fit import Model, fit_problems
 from od_detr.doctor.checks.images import image_problems, unlisted_images
-from od_detr.doctor.looks import Look, looks
+from od_detr.doctor.looks import looks
 from od_detr.doctor.problem import Problem, Split, of_readers
 from od_detr.errors import InputError
 
@@ -105,8 +105,7 @@ def diagnosed(data: Path, examination: Examination, progress: Progress = no_prog
     if read and all(problem.severity != "error" for problem in problems):
         problems += unlisted_images(splits)
     for split in splits:
-        found = split.annotations
-        problems += of_readers(split.name, found.file, found.findings, len(found.labels))
+        problems += of_readers(split)
         problems += image_problems(split)
         problems += box_problems(split)
         problems += fit_problems(split, examination.image_size, examination.model)
@@ -151,14 +150,9 @@ def with_looks(
     splits, first = [], 0
     for name, found in read.items():
         last = first + len(found.image_ids)
-        splits.append(Split(name, found, _padded(seen[first:last], last - first)))
+        splits.append(Split(name, found, seen[first:last]))
         first += len(found.paths)
     return splits
-
-
-def _padded(seen: Sequence[Look], count: int) -> Sequence[Look]:
-    """A look for each image even where no file was looked up."""
-    return [*seen, *(Look() for _ in range(count - len(seen)))]
 
 
 def as_trained(problems: Sequence[Problem]) -> list[Problem]:

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from od_detr.data.annotations import Annotations
 from od_detr.data.findings import Finding, Severity
+from od_detr.data.headers.header import OF_FILES
 from od_detr.doctor.catalogue import KINDS
 from od_detr.doctor.kind import Kind
 from od_detr.doctor.looks import Look
@@ -20,7 +21,12 @@ from od_detr.doctor.looks import Look
 MOST_EXAMPLES = 100
 NONE: Int64[np.ndarray, " 0"] = np.zeros(0, dtype=np.int64)
 # What the doctor examines itself, record by record; readers only count these.
-EXAMINED = ("box-outside", "box-below-pixel", "image-size", "image-id")
+EXAMINED = (OF_FILES - {"image-file"}) | {
+    "box-outside",
+    "box-below-pixel",
+    "image-size",
+    "image-id",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,24 +166,31 @@ def of_split(code: str, split: Split, example: str) -> Problem:
     return _problem(code, split, 1, 1, (example,))
 
 
-def of_readers(split: str, source: Path, found: Sequence[Finding], boxes: int) -> list[Problem]:
+def of_readers(split: Split) -> list[Problem]:
     """What readers found, a problem for each code."""
     by_code: dict[str, list[Finding]] = {}
-    for finding in found:
+    for finding in split.annotations.findings:
         if finding.code not in EXAMINED:
             by_code.setdefault(finding.code, []).append(finding)
-    return [_read(code, split, source, members, boxes) for code, members in by_code.items()]
+    return [_read(code, split, members) for code, members in by_code.items()]
 
 
-def _read(code: str, split: str, source: Path, members: Sequence[Finding], boxes: int) -> Problem:
-    first = members[0]
+def _read(code: str, split: Split, members: Sequence[Finding]) -> Problem:
+    first, found = members[0], split.annotations
     known = KINDS.get(code)
     title = code.replace("-", " ") if len(members) > 1 else first.problem
-    kind = known or Kind(title, "boxes", 0.5, first.fix)
+    kind = known or Kind(title, "images" if code.startswith("image-") else "boxes", 0.5, first.fix)
     kind = replace(kind, severity=first.severity)
-    examples = tuple(_text(each, source) for each in members[:MOST_EXAMPLES])
+    examples = tuple(_text(each, found.file) for each in members[:MOST_EXAMPLES])
     count = sum(each.count for each in members)
-    return Problem(code, split, str(source), count, max(count, boxes), examples, kind)
+    totals = {
+        "boxes": len(found.labels),
+        "images": len(found.image_ids),
+        "classes": len(found.classes),
+        "splits": 1,
+    }
+    total = max(count, totals[kind.unit])  # readers also count records that they left out
+    return Problem(code, split.name, str(found.file), count, total, examples, kind)
 
 
 def _text(finding: Finding, source: Path) -> str:

@@ -55,6 +55,7 @@ def _looks(boxes: np.ndarray, sizes: np.ndarray, far: np.ndarray) -> np.ndarray:
     tiny = (boxes >= -0.01).all(1) & (boxes <= 1.01).all(1) & (height > 2) & (width > 2)
     slack_x, slack_y = 0.02 * width + 1, 0.02 * height + 1
     over = (x + w > width + slack_x) | (y + h > height + slack_y)
+    over &= (height > 0) & (width > 0)  # unknown of images that cannot be read
     corners = (x >= 0) & (y >= 0) & (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)
     centres = (x - w / 2 >= -slack_x) & (x + w / 2 <= width + slack_x)
     centres &= (y - h / 2 >= -slack_y) & (y + h / 2 <= height + slack_y)

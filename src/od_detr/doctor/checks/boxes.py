@@ -75,17 +75,22 @@ class Geometry:
 
     @classmethod
     def of(cls, found: Annotations) -> Geometry:
-        """Examines the boxes; where the size of an image is unknown, none reaches outside."""
+        """Examines the boxes; where the size of an image is unknown, none reaches outside.
+
+        There a box may have no area because it is a share of that size, as in YOLO's files.
+        """
         sizes = found.sizes[found.owners].astype(np.float64)
-        sizes[(sizes < 1).any(1)] = np.inf
+        unknown = (sizes < 1).any(1)
+        sizes[unknown] = np.inf
         height, width = sizes.T
         x, y, w, h = found.boxes_xywh.T
         far = np.asarray((np.abs(found.boxes_xywh) > FAR).any(1))
-        empty = (w <= 0) | (h <= 0)
+        flat = (w <= 0) | (h <= 0)
+        empty, solid = flat & ~unknown, ~flat & ~far
         seen_w = np.minimum(x + w, width) - np.maximum(x, 0)
         seen_h = np.minimum(y + h, height) - np.maximum(y, 0)
-        off = ~empty & ~far & ((seen_w <= 0) | (seen_h <= 0))
-        sound = ~empty & ~far & ~off
+        off = solid & ((seen_w <= 0) | (seen_h <= 0))
+        sound = solid & ~off
         # VOC and many tools are a pixel off; that does no harm.
         slack_x, slack_y = np.maximum(2, 0.01 * width), np.maximum(2, 0.01 * height)
         overhang = (x < -slack_x) | (y < -slack_y)

@@ -31,11 +31,15 @@ SUFFIXES = {
 
 @dataclass(frozen=True)
 class Seen:
-    """An image file and its entry in the annotations: (height, width), zeros if unknown."""
+    """An image file and its entry in the annotations: (height, width), zeros if unknown.
+
+    Where `has_entry` is false, an entry without a size has that of the file.
+    """
 
     path: str
     entry: tuple[int, int]
     look: Look
+    has_entry: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,7 +57,7 @@ def image_problems(split: Split) -> list[Problem]:
     """Every check of single image files; each says in words what is wrong, or nothing."""
     found = split.annotations
     there = [
-        (index, Seen(path, _known(size), split.looks[index]))
+        (index, Seen(path, _known(size), split.looks[index], found.format == "coco"))
         for index, (path, size) in enumerate(zip(found.paths, found.sizes.tolist(), strict=True))
         if path
     ]
@@ -116,7 +120,7 @@ def _header(code: str) -> Callable[[Seen], str]:
 
 
 def _no_size(seen: Seen) -> str:
-    return "its entry has no size" if seen.entry == (0, 0) else ""
+    return "its entry has no size" if seen.has_entry and seen.entry == (0, 0) else ""
 
 
 def _turned(seen: Seen) -> str:
