@@ -9,8 +9,8 @@ import pytest
 from tests.doctor.conftest import Plants
 from tests.doctor.faults import FAULTS, Expected
 
-from od_detr.doctor.checks.fit import Model
 from od_detr.data.writing.conversion import convert_data
+from od_detr.doctor.checks.fit import Model
 from od_detr.doctor.diagnosis import Diagnosis, Examination, diagnosed
 from od_detr.errors import InputError
 from od_detr.options import TrainOptions
