@@ -156,3 +156,26 @@ def test_nothing_is_overwritten_and_broken_data_is_refused(
     with pytest.raises(InputError, match=r"train\.json"):
         convert_data(root, "coco", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_linked_image_is_linked_to_the_file_itself(sound: dict, write, tmp_path: Path) -> None:
+    root = write(sound)
+    (root / "val.json").unlink()
+    image, pool = root / "images" / "a.png", root / "pool.png"
+    image.rename(pool)
+    image.symlink_to("../pool.png")
+    for to in ("coco", "yolo"):
+        output = tmp_path / "below" / to
+        convert_data(root, to, output, link=True)
+        assert next(output.rglob("a.png")).samefile(pool)
+
+
+def test_an_image_that_yolo_s_reader_cannot_measure_is_refused(
+    sound: dict, write, tmp_path: Path
+) -> None:
+    root = write(sound)
+    (root / "val.json").unlink()
+    (root / "images" / "a.png").write_text("no image")
+    with pytest.raises(InputError, match=rf"train: {root}/images/a\.png: "):
+        convert_data(root, "yolo", tmp_path / "yolo")
+    assert not (tmp_path / "yolo").exists()

@@ -148,7 +148,7 @@ def _place_image(image: Path, target: Path, link: bool) -> None:
         return  # a file with several entries
     try:
         if link:
-            os.link(image, target)
+            os.link(os.path.realpath(image), target)  # not a link of another folder
             return
     except OSError:  # another file system
         target.unlink(missing_ok=True)
@@ -212,20 +212,27 @@ def _check(
             "classes": (written.classes, read.classes),
         }
         wrong = next((what for what, (old, new) in found.items() if old != new), None)
+        place = folder / "images" / ("" if split == ALL else split)
+        source_of = {
+            str(place / name): path for name, path in zip(names, written.paths, strict=True)
+        }
+        error = next((each for each in read.findings if each.severity == "error"), None)
+        if error is not None:
+            error = replace(error, source=source_of.get(error.source, error.source))
+        reason = "" if error is None else str(error).replace(str(folder), str(output))
         if wrong is not None:
-            reason = next((str(f) for f in read.findings if f.severity == "error"), "")
-            reason = reason.replace(str(folder), str(output))
             raise InputError(
                 f"--output {output}: {split}: {to.upper()} cannot hold these {wrong} "
                 f"({found[wrong][0]} would become {found[wrong][1]})"
                 + (f": {reason}; see od-detr doctor" if reason else "; correct them")
             )
+        if reason:
+            raise InputError(f"--output {output}: {split}: {reason}; see od-detr doctor")
         if to == "yolo":  # coordinates are shares of the file's own size
-            place = folder / "images" / ("" if split == ALL else split)
             sizes = dict(zip(read.paths, read.sizes.tolist(), strict=True))
             for name, entry, path in zip(names, written.sizes.tolist(), written.paths, strict=True):
                 size = sizes[str(place / name)]
-                if size != entry and min(size) > 0:
+                if size != entry:
                     raise InputError(
                         f"{path}: is {size[1]} x {size[0]} pixels, but its entry says {entry[1]} x "
                         f"{entry[0]}; correct the entry, or see od-detr doctor --fix"
