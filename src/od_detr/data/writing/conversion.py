@@ -213,13 +213,10 @@ def _check(
         }
         wrong = next((what for what, (old, new) in found.items() if old != new), None)
         place = folder / "images" / ("" if split == ALL else split)
-        source_of = {
-            str(place / name): path for name, path in zip(names, written.paths, strict=True)
-        }
-        error = next((each for each in read.findings if each.severity == "error"), None)
-        if error is not None:
-            error = replace(error, source=source_of.get(error.source, error.source))
-        reason = "" if error is None else str(error).replace(str(folder), str(output))
+        source = {str(place / name): path for name, path in zip(names, written.paths, strict=True)}
+        errors = [each for each in read.findings if each.severity == "error"]
+        errors = [replace(each, source=source.get(each.source, each.source)) for each in errors]
+        reason = str(errors[0]).replace(str(folder), str(output)) if errors else ""
         if wrong is not None:
             raise InputError(
                 f"--output {output}: {split}: {to.upper()} cannot hold these {wrong} "
