@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.doctor.conftest import Plants
+from tests.doctor.conftest import Plants, picture
 from tests.doctor.faults import FAULTS, Expected
 
 from od_detr.data.writing.conversion import convert_data
@@ -122,3 +123,22 @@ def test_images_that_cannot_be_used_count_as_in_training(
     else:
         code = "image-format" if damage == "text" else "image-file"
         assert [(each.code, each.count, each.total) for each in costs] == [(code, count, 40)]
+
+
+def test_images_of_a_list_whose_folder_is_absent_are_missing(plants: Callable[..., Plants]) -> None:
+    data = yolo(plants(train=4, val=2))
+    shutil.rmtree(data / "images" / "train")
+    (data / "train.txt").write_text("images/train/00001.jpg\nimages/train/00002.jpg\n")
+    (data / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [cell, dish, rod]")
+    problems = diagnosed(data, EXAMINATION).errors
+    assert ("image-missing", "train", 2) in [(p.code, p.split, p.count) for p in problems]
+
+
+def test_a_data_set_may_be_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(1).save("a.png")
+    Path("a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    Path("classes.txt").write_text("cell\n")
+    assert diagnosed(Path(), EXAMINATION).errors == ()

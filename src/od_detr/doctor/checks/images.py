@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from od_detr.data.formats.choices import HIDDEN
 from od_detr.data.image_formats import IMAGE_SUFFIXES
+from od_detr.data.preparation.placing import Listing
 from od_detr.doctor.looks import Look
 from od_detr.doctor.problem import Problem, Split, of_files, of_images
 
@@ -72,13 +74,14 @@ def unlisted_images(splits: Sequence[Split]) -> list[Problem]:
     """Image files in the folders of listed ones that no split lists."""
     listed = {path for split in splits for path in split.annotations.paths if path}
     names = {(os.path.dirname(path), os.path.basename(path)) for path in listed}
+    listing = Listing()
     loose = sorted(
-        os.path.join(folder, entry.name)
+        os.path.join(folder, name)
         for folder in {folder for folder, _ in names}
-        for entry in os.scandir(folder)
-        if (folder, entry.name) not in names
-        and entry.name.lower().endswith(IMAGE_SUFFIXES)
-        and not entry.name.startswith(".")
+        for name in listing.files(folder or os.curdir)
+        if (folder, name) not in names
+        and name.lower().endswith(IMAGE_SUFFIXES)
+        and not name.startswith(HIDDEN)
     )
     return of_files("image-unlisted", loose, len(listed))
 
