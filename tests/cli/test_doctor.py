@@ -61,6 +61,17 @@ def test_a_folder_without_annotations_is_refused(od_detr: Callable, tmp_path: Pa
     assert answer.error.startswith(f"error: {tmp_path}")
 
 
+def test_names_are_printed_as_they_are(od_detr: Callable, tmp_path: Path) -> None:
+    data = tmp_path / "[raw]"
+    render_scenes(data, 4, 2, 48)
+    document = json.loads((data / "train.json").read_text())
+    document["categories"].append({"id": 9, "name": "[/x] :dog:"})
+    (data / "train.json").write_text(json.dumps(document))
+    shown = od_detr("doctor", data, "--workers", "1").out
+    assert "'[/x] :dog:'" in shown
+    assert "[raw]: what was found" in " ".join(shown.split())
+
+
 def test_queries_count_for_a_model_only(od_detr: Callable, scenes: Path) -> None:
     answer = od_detr("doctor", scenes, "--queries", "3")
     assert answer.status == 2

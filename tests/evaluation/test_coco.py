@@ -14,7 +14,6 @@ import supervision
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from rich.console import Console
 
 from od_detr.data.formats.coco import read_coco
 from od_detr.errors import InputError
@@ -23,7 +22,6 @@ from od_detr.evaluation.coco import (
     CocoEvaluator,
     detections_to_coco,
     evaluate_detections,
-    format_table,
 )
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -346,17 +344,3 @@ def test_supervisions_detections_survive_the_way_to_coco_results() -> None:
     )
     with pytest.raises(ValueError, match="confidence"):
         detections_to_coco(supervision.Detections(xyxy=np.zeros((1, 4))), 3)
-
-
-def test_the_table_shows_every_figure_and_class() -> None:
-    truth, detections = random_case(0)
-    summary = evaluate_detections(truth, detections)
-    console = Console(file=io.StringIO(), width=80)
-    console.print(format_table(summary | {"APl": -1.0}, "val"))
-    text = console.file.getvalue()
-    for name in METRICS:
-        assert name in text
-    for name, value in summary["per_class"].items():
-        assert f"{name} " in text
-        assert f"{100 * value:.1f}" in text
-    assert " -\n" in text

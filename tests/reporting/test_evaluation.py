@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from od_detr.reporting.evaluation import described
+from od_detr.evaluation import coco
+from od_detr.reporting.evaluation import METRICS, described, format_metrics, format_table
 from od_detr.reporting.evaluation_figure import evaluation_figure
+from od_detr.reporting.terminal import text_console
+
+# What rich takes for markup or an emoji, and matplotlib for a formula.
+NAMES = ("sign [stop]", "[/x]", ":dog:", r"\[b]", r"$1 \bill$")
 
 
 def results(classes: int, **changes: Any) -> dict[str, Any]:
@@ -44,11 +50,26 @@ def results(classes: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def text(content: dict[str, Any], width: int = 100) -> str:
-    console = Console(width=width)
+def text(content: dict[str, Any], of: Callable[..., Any] = described) -> str:
+    console = text_console()
+    console.width = 100
     with console.capture() as captured:
-        console.print(described(content))
+        console.print(of(content))
     return captured.get()
+
+
+def metrics() -> dict[str, float]:
+    return {name: number / 90 for number, name in enumerate(chain.from_iterable(METRICS), 1)}
+
+
+def test_the_table_shows_every_figure_and_class() -> None:
+    content = results(3) | metrics()
+    shown = text(content | {"APl": -1.0}, format_table)
+    assert all(name in shown for name in coco.METRICS)
+    assert tuple(coco.METRICS) == METRICS[0] + METRICS[1]
+    for name, value in content["per_class"].items():
+        assert f"{name} {100 * value:>5.1f}" in shown
+    assert shown.splitlines()[1].split() == ["1.1", "2.2", "3.3", "4.4", "5.6", "-"]
 
 
 def test_the_text_holds_threshold_errors_and_duplicates() -> None:
@@ -90,3 +111,25 @@ def test_a_class_without_objects_has_no_figures_of_its_own() -> None:
 def test_the_picture_is_drawn_for_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     evaluation_figure(results(classes), tmp_path / "new" / "figure.png", "run")
     assert Image.open(tmp_path / "new" / "figure.png").size[0] > 1000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_printed_as_they_are(name: str) -> None:
+    content = (
+        results(1) | metrics() | {"confusion": {"classes": [name, "none"], "matrix": [[1, 2]] * 2}}
+    )
+    for key in ("per_class", "classes"):
+        content[key] = {name: content[key]["class0"]}
+    assert text(content).count(name) == 3
+    assert text(content, format_table).count(name) == 1
+    assert name in text(content, lambda each: format_metrics(each, name))
+
+
+@pytest.mark.slow
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    name = NAMES[-1]
+    content = results(1)
+    content["per_class"] = {name: 0.5}
+    content["confusion"]["classes"][0] = name
+    evaluation_figure(content, tmp_path / "figure.png", name)
+    assert (tmp_path / "figure.png").is_file()

@@ -70,17 +70,16 @@ class DoctorOptions:
 
 def doctor(options: DoctorOptions) -> dict[str, Any]:
     """Examines, and prints the table."""
-    from rich.console import Console
-
     from od_detr.doctor.diagnosis import diagnosed
     from od_detr.doctor.report.page import write_page
     from od_detr.doctor.report.table import summary, table
+    from od_detr.reporting.terminal import text_console
 
     found = diagnosed(Path(options.data), _examination(options), _progress)
     for line in summary(found):
         print(line)
     if found.problems:
-        Console().print(table(found))
+        text_console().print(table(found))
     else:
         print("nothing was found")
     if options.report is not None:

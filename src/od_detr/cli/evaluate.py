@@ -13,17 +13,15 @@ PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Evaluates, prints the results and writes what was asked for."""
-    from rich.console import Console
-
     from od_detr.data.counts import counted
-    from od_detr.evaluation.coco import format_metrics
     from od_detr.inference.evaluate import evaluate_as
-    from od_detr.reporting.evaluation import described
+    from od_detr.reporting.evaluation import described, format_metrics
+    from od_detr.reporting.terminal import text_console
 
     figure = _picture(options.figure)
     results = evaluate_as(options)
     title = f"{options.run}, {options.split} split, {options.weights} weights"
-    console = Console()
+    console = text_console()
     for line in results["notes"]:
         print(line)
     console.print(format_metrics(results, title), "", described(results))

@@ -50,11 +50,10 @@ def _replay(options: TrainOptions, dump: Path) -> dict[str, Any]:
 
 
 def _train(options: TrainOptions) -> dict[str, Any]:
-    from rich.console import Console
-
-    from od_detr.evaluation.coco import format_table
     from od_detr.files import read_json
     from od_detr.ranks import is_chief
+    from od_detr.reporting.evaluation import format_table
+    from od_detr.reporting.terminal import text_console
     from od_detr.run_files import RunFiles
     from od_detr.training.fit import fit
 
@@ -62,7 +61,7 @@ def _train(options: TrainOptions) -> dict[str, Any]:
     if not is_chief():  # on a further node
         return {"run": str(run.directory)}
     for name, summary in run.summaries.items():
-        Console().print(format_table(summary, name))
+        text_console().print(format_table(summary, name))
     files = RunFiles(run.directory)
     result = {"run": str(run.directory)} | run.rows[-1]
     if not files.best_config.is_file():  # removed from a finished run

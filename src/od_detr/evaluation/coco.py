@@ -23,7 +23,6 @@ from od_detr.structures import Batch
 
 if TYPE_CHECKING:
     import supervision
-    from rich.console import Group
 
 # The twelve metrics in COCO's order, and what faster-coco-eval calls them.
 METRICS = {
@@ -224,47 +223,6 @@ def _coco_metrics(truth: GroundTruth, detections: Float[Tensor, "D 7"]) -> dict[
         "per_class": dict(zip(truth.names, per_class, strict=True)),
         "per_iou": per_iou,
     }
-
-
-def format_metrics(summary: dict[str, Any], title: str = "") -> Group:
-    """A rich renderable: the twelve metrics in percent."""
-    from rich.console import Group
-    from rich.table import Table
-
-    names = list(METRICS)
-    tables = []
-    for row in (names[:6], names[6:]):
-        table = Table(
-            title=title if row[0] == "AP" and title else None,
-            title_justify="left",
-            box=None,
-            pad_edge=False,
-            header_style="dim",
-        )
-        for name in row:
-            table.add_column(name, justify="right", min_width=5)
-        table.add_row(*[_percent(summary[name]) for name in row])
-        tables.append(table)
-    return Group(*tables)
-
-
-def format_table(summary: dict[str, Any], title: str = "") -> Group:
-    """A rich renderable: the twelve metrics in percent, then the classes from best to worst."""
-    from rich.columns import Columns
-    from rich.console import Group
-
-    ranked = sorted(summary["per_class"].items(), key=lambda item: -item[1])
-    width = max((len(name) for name, _ in ranked), default=0)
-    classes = Columns(
-        [f"{name:<{width}} {_percent(value):>5}" for name, value in ranked],
-        padding=(0, 3),
-        expand=False,
-    )
-    return Group(format_metrics(summary, title), "", classes)
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.1f}"
 
 
 def _category_of(truth: GroundTruth, identity: int) -> float:

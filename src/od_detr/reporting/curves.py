@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from od_detr.reporting.figures import saved_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -81,26 +83,18 @@ def curves(
     empty or not finite is left out. Where rows are the mean of several runs and also hold a
     column's range over them (its name and `LEAST`, `MOST`), that of the online detector is shaded.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = 3 if len(panels) > 3 else 2
     lines = math.ceil((len(panels) + 1) / columns)  # the last place is the legend's
-    figure = Figure(figsize=(4 * columns, 3.1 * lines), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    *places, last = figure.subplots(lines, columns).flat
-    for axes, panel in zip(places, panels, strict=True):
-        _draw_panel(axes, panel, runs)
     drawn = [(rows, panel) for rows in runs.values() for panel in panels]
     teacher = any(_series(rows, panel, "teacher")[0] for rows, panel in drawn)
     ranges = any(_series(rows, panel, "online", LEAST)[0] for rows, panel in drawn)
-    handles = _legend([*runs], teacher, ranges)
-    last.axis("off")
-    last.legend(handles=handles, loc="center left", frameon=False, fontsize=10)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output)
+    with saved_figure(output, title, figsize=(4 * columns, 3.1 * lines), dpi=150) as figure:
+        *places, last = figure.subplots(lines, columns).flat
+        for axes, panel in zip(places, panels, strict=True):
+            _draw_panel(axes, panel, runs)
+        handles = _legend([*runs], teacher, ranges)
+        last.axis("off")
+        last.legend(handles=handles, loc="center left", frameon=False, fontsize=10)
 
 
 def _draw_panel(axes: Axes, panel: Panel, runs: Mapping[str, Sequence[Row]]) -> None:

@@ -1,4 +1,7 @@
-"""The results of an evaluation as text; `od_detr.evaluation.analysis` describes their keys."""
+"""The results of an evaluation as text; `od_detr.evaluation.analysis` describes their keys.
+
+Print it with `text_console`, as class names may look like markup.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Results = Mapping[str, Any]
+METRICS = (
+    ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+)
 ERRORS = {
     "found": "objects found",
     "missed": "objects missed, with no wrong detection either",
@@ -31,6 +38,42 @@ def described(results: Results) -> Group:
     if "confusion" in results:
         parts += ["", *confusions(results["confusion"])]
     return Group(*parts)
+
+
+def format_metrics(summary: Results, title: str = "") -> Group:
+    """A rich renderable: the twelve metrics in percent."""
+    from rich.console import Group
+    from rich.table import Table
+
+    tables = []
+    for row in METRICS:
+        table = Table(
+            title=title if row is METRICS[0] and title else None,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="dim",
+        )
+        for name in row:
+            table.add_column(name, justify="right", min_width=5)
+        table.add_row(*[percent(summary[name]) for name in row])
+        tables.append(table)
+    return Group(*tables)
+
+
+def format_table(summary: Results, title: str = "") -> Group:
+    """A rich renderable: the twelve metrics in percent, then the classes from best to worst."""
+    from rich.columns import Columns
+    from rich.console import Group
+
+    ranked = sorted(summary["per_class"].items(), key=lambda item: -item[1])
+    width = max((len(name) for name, _ in ranked), default=0)
+    classes = Columns(
+        [f"{name:<{width}} {percent(value):>5}" for name, value in ranked],
+        padding=(0, 3),
+        expand=False,
+    )
+    return Group(format_metrics(summary, title), "", classes)
 
 
 def percent(value: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from od_detr.reporting.curves import COLOURS
+from od_detr.reporting.figures import saved_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,20 +27,12 @@ def evaluation_figure(results: Results, output: Path, title: str = "") -> None:
         output: picture to write, in the format of its suffix.
         title: written above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 10), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    (curves, errors), (classes, confusion) = figure.subplots(2, 2)
-    _draw_curves(curves, results)
-    _draw_errors(errors, results)
-    _draw_classes(classes, results)
-    _draw_confusion(confusion, results["confusion"])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output)
+    with saved_figure(output, title, figsize=(13, 10), dpi=120) as figure:
+        (curves, errors), (classes, confusion) = figure.subplots(2, 2)
+        _draw_curves(curves, results)
+        _draw_errors(errors, results)
+        _draw_classes(classes, results)
+        _draw_confusion(confusion, results["confusion"])
 
 
 def _draw_curves(axes: Axes, results: Results) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from od_detr.data.counts import counted
 from od_detr.doctor.diagnosis import Diagnosis
@@ -34,26 +35,26 @@ def summary(diagnosis: Diagnosis) -> list[str]:
 
 
 def table(diagnosis: Diagnosis) -> Table:
-    """The problems as a table for the terminal."""
+    """The problems as a table for the terminal; print it with `text_console`."""
     made = Table(title=f"{diagnosis.data}: what was found, the most costly first", show_lines=True)
     for name, justify in (("cost", "right"), ("split", "left"), ("count", "right")):
         made.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     made.add_column("problem, examples, and how to fix it", overflow="fold")
     for problem in diagnosis.problems:
-        colour = COLOURS[problem.severity]
-        cost = f"[{colour}]{cost_in_words(problem)}[/{colour}]"
+        cost = Text(cost_in_words(problem), COLOURS[problem.severity])
         made.add_row(cost, problem.split or "-", str(problem.count), _described(problem))
     return made
 
 
-def _described(problem: Problem) -> str:
-    lines = [f"[bold]{_plain(problem.kind.title)}[/bold]"]
-    lines += [_plain(each) for each in problem.examples[:EXAMPLES]]
+def _described(problem: Problem) -> Text:
+    lines = [Text(_joined(problem.kind.title), "bold")]
+    lines += [Text(_joined(each)) for each in problem.examples[:EXAMPLES]]
     more = problem.count - min(EXAMPLES, len(problem.examples))
-    lines += [f"and {more} more"] if more > 0 else []
-    return "\n".join([*lines, f"[cyan]fix:[/cyan] {_plain(problem.kind.fix)}"])
+    lines += [Text(f"and {more} more")] if more > 0 else []
+    fix = Text.assemble(("fix:", "cyan"), f" {_joined(problem.kind.fix)}")
+    return Text("\n").join([*lines, fix])
 
 
-def _plain(text: str) -> str:
-    """A text without rich's markup, on one line."""
-    return " ".join(text.replace("[", "\\[").split())
+def _joined(text: str) -> str:
+    """A text on one line."""
+    return " ".join(text.split())

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from od_detr.machine.memory import peak_resident
+from od_detr.reporting.terminal import text_console
 from od_detr.training.display.pace import Pace, duration
 from od_detr.training.display.table import table_header, table_row
 
@@ -161,7 +162,7 @@ def display_of(
     known = (epochs, batches, pace, device)
     if not shown:
         return Display(*known)
-    console = Console()
+    console = text_console()
     return Bar(*known, console=console) if console.is_terminal else Lines(*known)
 
 
