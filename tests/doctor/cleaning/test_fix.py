@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,3 +227,18 @@ def test_every_record_that_was_left_out_is_counted(plants: Make) -> None:
     assert sum(each.count for each in made.rejected) == 150
     assert made.rejected[-1].record == "and 50 more like it"
     assert len(made.rejected) == 101
+
+
+def test_a_name_that_is_not_utf_8_is_kept_and_quarantined(plants: Make) -> None:
+    sick = plants(train=5, val=4)
+    for number, name in enumerate((b"caf\xe9.jpg", b"\xff.jpg")):
+        entry, _ = sick.image()
+        old = sick.path(entry)
+        entry["file_name"] = os.fsdecode(name)
+        old.rename(sick.path(entry))
+        if number:
+            sick.path(entry).write_text("no image")
+    output = fixed(sick.write())
+    assert document(output, "train")["images"][0]["file_name"] == os.fsdecode(b"caf\xe9.jpg")
+    assert quarantined(output) == [("image-format", r"\udcff.jpg")]
+    assert [Path(path).is_file() for path in open_split(output, "train").paths] == [True] * 4

@@ -103,7 +103,9 @@ def write_cleaned(made: Cleaned, output: Path) -> None:
             names = _linked(split.annotations, place)
             file = folder / ("annotations.json" if whole else f"{split.name}.json")
             write_coco(split.annotations, file, names)
-        with (folder / QUARANTINE).open("w", newline="", encoding="utf-8") as opened:
+        with (folder / QUARANTINE).open(
+            "w", encoding="utf-8", errors="backslashreplace", newline=""
+        ) as opened:
             rows = csv.writer(opened)
             rows.writerow(("split", "record", "code", "problem"))
             rows.writerows((out.split, out.record, out.code, out.problem) for out in made.rejected)
