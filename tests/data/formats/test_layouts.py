@@ -272,6 +272,17 @@ def cvat_voc(root: Path) -> None:
 LAYOUTS |= {
     "coco: CVAT subsets": cvat_coco,
     "coco: FiftyOne": fiftyone,
+    "coco: folders in upper case": lambda root: coco_pair(
+        root,
+        *("Annotations/instances_train.json", "Annotations/instances_val.json"),
+        *("images/train", "images/val"),
+    ),
+    "coco: images in upper case": lambda root: coco_pair(
+        root, "train.json", "Val.json", "Images/Train", "Images/Val"
+    ),
+    "coco: folders of splits in upper case": lambda root: coco_pair(
+        root, "Train/labels.json", "Valid/labels.json", "Train/Data", "Valid/Images"
+    ),
     "coco: a JSON in each folder": lambda root: coco_pair(
         root, "train/annotations.json", "val/annotations.json", "train/images", "val/images"
     ),
@@ -337,6 +348,9 @@ def test_a_divided_layout_gives_the_same_boxes(name: str, tmp_path: Path) -> Non
 WHOLE: dict[str, Callable[[Path], None]] = {
     "coco: CVAT": lambda root: coco(
         root / "annotations" / "instances_default.json", root / "images", "abcd"
+    ),
+    "coco: CVAT in upper case": lambda root: coco(
+        root / "Annotations" / "Instances_Default.json", root / "Images", "abcd"
     ),
     "coco: CVAT default": lambda root: coco(
         root / "annotations" / "instances_default.json", root / "images" / "default", "abcd"

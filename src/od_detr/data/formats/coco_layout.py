@@ -12,6 +12,7 @@ from od_detr.data.annotations import Annotations
 from od_detr.data.formats.choices import ALL, NAMES, Choices, Readers, files_in
 from od_detr.data.formats.coco import read_coco
 from od_detr.data.preparation.placing import placed
+from od_detr.data.walking import walked
 from od_detr.errors import InputError
 
 LONE = (
@@ -72,14 +73,21 @@ def coco_patterns(split: str) -> list[str]:
 
 def image_folder(data: Path, file: Path, split: str) -> Path:
     """The folder of a split's images."""
-    if file.parent not in (data, data / "annotations"):
-        beside = [file.parent / "images", file.parent / "data"]
-        return next((folder for folder in beside if folder.is_dir()), file.parent)
-    stems = dict.fromkeys((file.stem.removeprefix("instances_"), *NAMES.get(split, ())))
-    places = [place for stem in stems for place in (f"images/{stem}", stem)]
-    return next(
-        (data / place for place in (*places, "images", "data") if (data / place).is_dir()), data
-    )
+    here = _folders(data)
+    if file.parent not in (data, here.get("annotations")):
+        own = _folders(file.parent)
+        return own.get("images") or own.get("data") or file.parent
+    below = _folders(here["images"]) if "images" in here else {}
+    for stem in (file.stem.lower().removeprefix("instances_"), *NAMES.get(split, ())):
+        if folder := below.get(stem) or here.get(stem):
+            return folder
+    return here.get("images") or here.get("data") or data
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """The folders in a folder by their names in lower case."""
+    _, names, _ = next(walked(folder), ("", [], []))
+    return {name.lower(): folder / name for name in sorted(names)}  # of two, the lower-case one
 
 
 def _annotation_file(data: Path, split: str, files: Sequence[Path]) -> Path | None:
@@ -106,8 +114,9 @@ def _split_files(data: Path) -> list[Path]:
 
 def _lone_file(data: Path, names: Sequence[str] | None = None) -> Path | None:
     """The one JSON file of a folder that may hold a whole data set."""
-    for folder in (data, data / "annotations"):
-        found = [path for path in files_in(folder, ".json") if names is None or path.name in names]
+    for folder in (data, _folders(data).get("annotations")):
+        files = [] if folder is None else files_in(folder, ".json")
+        found = [path for path in files if names is None or path.name.lower() in names]
         if len(found) == 1:
             return found[0]
     return None
