@@ -142,3 +142,15 @@ def test_a_data_set_may_be_the_current_folder(
     Path("a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     Path("classes.txt").write_text("cell\n")
     assert diagnosed(Path(), EXAMINATION).errors == ()
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_faulty_test_split_stops_no_training(trains: bool, plants: Callable[..., Plants]) -> None:
+    data = plants(train=40, val=20, test=5).write()
+    (data / "test.json").write_text('{"images": []}')
+    if not trains:
+        for split in ("train", "val"):
+            (data / f"{split}.json").unlink()
+    found = {each.code: each for each in diagnosed(data, EXAMINATION).problems}
+    assert found["section"].split == "test"
+    assert found["section"].severity == ("warning" if trains else "error")

@@ -156,18 +156,26 @@ def with_looks(
 
 
 def as_trained(problems: Sequence[Problem]) -> list[Problem]:
-    """The same problems: a few images of a split that cannot be used cost no more than themselves.
+    """The same problems, of which those that stop no training are no errors.
 
-    A training leaves them out. More of them stop it, and so do pixels that cannot be decoded.
+    A training leaves out a few images of a split that cannot be used. More of them stop it, and so
+    do pixels that cannot be decoded. It does not read the test split.
     """
+    trains = all(problem.code != "split-untrained" for problem in problems)
     unusable: Counter[str] = Counter()
     for problem in problems:
         if problem.code in LEFT_OUT:
             unusable[problem.split] += problem.count
+
+    def stops(problem: Problem) -> bool:
+        if trains and problem.split == "test":
+            return False
+        return problem.code not in LEFT_OUT or not are_few(unusable[problem.split], problem.total)
+
     return [
-        replace(problem, kind=replace(problem.kind, severity="warning", harm=1.0))
-        if problem.code in LEFT_OUT and are_few(unusable[problem.split], problem.total)
-        else problem
+        problem
+        if problem.severity != "error" or stops(problem)
+        else replace(problem, kind=replace(problem.kind, severity="warning", harm=1.0))
         for problem in problems
     ]
 
