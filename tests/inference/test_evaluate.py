@@ -231,12 +231,12 @@ def test_an_unreadable_image_stops_an_evaluation_or_is_left_out_with_its_objects
         assert found[name] == whole[name]
 
 
-def test_an_output_that_cannot_be_written_is_named(
-    untrained: Path, mixed: tuple[Path, list[dict]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("output", ["file/results.json", "folder"])
+def test_an_output_that_cannot_be_written_is_named_first(output: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"--output .*file"):
-        evaluate_run(untrained, mixed[0], device="cpu", output=tmp_path / "file" / "results.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=f"--output .*{output}"):
+        evaluate_run(tmp_path / "no run", tmp_path, output=tmp_path / output)
 
 
 @pytest.mark.slow

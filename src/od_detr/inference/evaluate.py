@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,8 @@ def evaluate_run(
     Raises:
         InputError: the run or the data cannot be used, or `output` cannot be written.
     """
+    if output is not None:
+        check_output(output)
     detector, config = open_run(run, weights)
     data = data_of(run) if data is None else data
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
@@ -128,16 +131,33 @@ def evaluate_run(
     return results | {"confusion": confusion, "skipped": reading.skipped, "notes": notes}
 
 
+def check_output(output: Path) -> None:
+    """Makes the folder of a file that is written after all images are computed.
+
+    Raises:
+        InputError: there can be no such file.
+    """
+    if output.is_dir():
+        example = output / "detections.json"
+        raise InputError(f"--output {output}: is a folder; give a file such as {example}")
+    with _writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+
+
 def write_results(evaluator: CocoEvaluator, output: Path) -> None:
     """Writes the detections as COCO results, which `loadRes` of pycocotools reads.
 
     Raises:
         InputError: the file cannot be written.
     """
+    with _writing(output), atomic_write(output) as partial:
+        partial.write_text(json.dumps(evaluator.results()))
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output) as partial:
-            partial.write_text(json.dumps(evaluator.results()))
+        yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"--output {output}: cannot be written ({reason})") from error
