@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from od_detr.data.scenes import render_scenes
 
 Fingerprint = Callable[[Path], dict[str, str]]
@@ -98,3 +100,18 @@ def test_what_is_fixed_passes_and_what_was_left_out_is_listed(
     answer = od_detr("doctor", data, "--fix", output)
     assert answer.status == 2
     assert str(output) in answer.error
+
+
+@pytest.mark.parametrize(
+    ("option", "output"), [("--fix", "full"), ("--fix", "file"), ("--report", "full")]
+)
+def test_an_output_that_is_taken_is_refused_before_the_examination(
+    option: str, output: str, od_detr: Callable, scenes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    answer = od_detr("doctor", scenes, option, tmp_path / output)
+    assert answer.status == 2
+    assert f"{option} {tmp_path / output}: " in answer.error
+    assert "train:" not in answer.out

@@ -70,11 +70,16 @@ class DoctorOptions:
 
 def doctor(options: DoctorOptions) -> dict[str, Any]:
     """Examines, and prints the table."""
+    from od_detr.data.writing.folder import refuse_taken
     from od_detr.doctor.diagnosis import diagnosed
-    from od_detr.doctor.report.page import write_page
+    from od_detr.doctor.report.page import refuse_other_files, write_page
     from od_detr.doctor.report.table import summary, table
     from od_detr.reporting.terminal import text_console
 
+    if options.fix is not None:
+        refuse_taken(Path(options.fix), "--fix")
+    if options.report is not None:
+        refuse_other_files(Path(options.report))
     found = diagnosed(Path(options.data), _examination(options), _progress)
     for line in summary(found):
         print(line)

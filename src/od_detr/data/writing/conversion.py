@@ -17,7 +17,7 @@ from od_detr.data.folders import find_readers
 from od_detr.data.formats.choices import ALL, Choices
 from od_detr.data.preparation.classes import given_classes, own_classes
 from od_detr.data.writing.coco_writer import write_coco
-from od_detr.data.writing.folder import new_folder
+from od_detr.data.writing.folder import new_folder, refuse_taken
 from od_detr.data.writing.names import below_common, refuse_overlooked, yolo_names
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, writing
@@ -68,8 +68,7 @@ def convert_data(
         InputError: the data has errors (`details` lists them), `output` holds something or cannot
             be written, or the format cannot hold the data.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output {output}: is there already; give a new folder")
+    refuse_taken(output, "--output")
     splits, made = _read(data, choices or Choices()), {}
     with writing(output), new_folder(output) as folder:
         kept: dict[str, tuple[Annotations, list[str]]] = {}

@@ -8,6 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from od_detr.errors import InputError
+
+
+def refuse_taken(folder: Path, option: str) -> None:
+    """Refuses to write to a folder that holds something.
+
+    Args:
+        folder: where a command will write.
+        option: that names it, such as ``--output``.
+
+    Raises:
+        InputError: it is neither absent nor an empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{option} {folder}: is there already; give a new folder")
+
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from od_detr.data.annotations import Annotations, Categories
 from od_detr.data.formats.choices import ALL
 from od_detr.data.writing.coco_writer import write_coco
-from od_detr.data.writing.folder import new_folder
+from od_detr.data.writing.folder import new_folder, refuse_taken
 from od_detr.data.writing.names import below_common
 from od_detr.doctor.catalogue import KINDS
 from od_detr.doctor.checks.boxes import box_problems
@@ -94,8 +94,7 @@ def write_cleaned(made: Cleaned, output: Path) -> None:
     Raises:
         InputError: the folder is not empty, or cannot be written.
     """
-    if output.is_dir() and any(output.iterdir()):
-        raise InputError(f"--fix {output}: is not empty; give a new folder")
+    refuse_taken(output, "--fix")
     with writing(output), new_folder(output) as folder:
         for split in made.splits:
             whole = split.name == ALL

@@ -53,13 +53,22 @@ def write_page(diagnosis: Diagnosis, file: Path) -> None:
     Raises:
         InputError: `file` is a folder, or a file that is not an HTML page.
     """
+    refuse_other_files(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as partial:
+        partial.write_text(as_page(diagnosis), encoding="utf-8", errors="replace")
+
+
+def refuse_other_files(file: Path) -> None:
+    """Refuses to replace anything but a page.
+
+    Raises:
+        InputError: `file` is a folder, or a file that is not an HTML page.
+    """
     if file.is_dir():
         raise InputError(f"--report {file}: is a folder; give a file such as {file / 'data.html'}")
     if file.exists() and not file.read_bytes()[:15].lower().startswith(b"<!doctype html"):
         raise InputError(f"--report {file}: exists and is not an HTML page; give another name")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as partial:
-        partial.write_text(as_page(diagnosis), encoding="utf-8", errors="replace")
 
 
 def as_page(diagnosis: Diagnosis) -> str:
