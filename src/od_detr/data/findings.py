@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from od_detr.errors import InputError
@@ -73,9 +73,7 @@ def limited(findings: Sequence[Finding], most: int = MOST_OF_A_KIND) -> list[Fin
             left_out[finding.code] = left_out.get(finding.code, 0) + finding.count
     for code, number in left_out.items():
         last = kept[code][-1]
-        kept[code][-1] = Finding(
-            code, last.severity, last.source, last.record, last.problem, last.fix, 1 + number
-        )
+        kept[code][-1] = replace(last, count=last.count + number)
     return [finding for of_kind in kept.values() for finding in of_kind]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from od_detr.data.dataset import CocoDataset
-from od_detr.data.findings import SHOWN_OF_A_KIND, raise_errors
+from od_detr.data.findings import SHOWN_OF_A_KIND, error, limited, raise_errors
 from od_detr.data.folders import open_split
 from od_detr.data.formats.coco import read_coco
 from od_detr.errors import InputError
@@ -261,6 +261,13 @@ def test_all_faults_are_collected_and_the_first_is_raised_with_their_number(
     }
     with pytest.raises(InputError, match=r"and 2 more"):
         CocoDataset.from_folder(folder, "train")
+
+
+def test_findings_that_are_limited_again_keep_their_count() -> None:
+    findings = [error("xml", "data", f"record {n}", "cannot be read", "") for n in range(30)]
+    again = limited([*limited(findings, 10), *findings], 10)
+    assert len(again) == 10
+    assert sum(each.count for each in again) == 60
 
 
 def test_a_set_without_its_images_says_so_once_and_in_few_lines(tmp_path: Path) -> None:

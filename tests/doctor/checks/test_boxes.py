@@ -6,10 +6,11 @@ from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
+import pytest
 from tests.doctor.conftest import Plants
 
 from od_detr.data.folders import open_split
-from od_detr.doctor.checks.boxes import NEARLY, close_pairs, iou
+from od_detr.doctor.checks.boxes import EVERYWHERE, NEARLY, close_pairs, everywhere, iou
 
 
 def test_close_pairs_are_those_of_an_exhaustive_search(plants: Callable[..., Plants]) -> None:
@@ -32,3 +33,18 @@ def test_close_pairs_are_those_of_an_exhaustive_search(plants: Callable[..., Pla
     ]
     assert len(expected) > 20
     assert close_pairs(found, np.arange(len(boxes))) == expected
+
+
+@pytest.mark.parametrize("images", [EVERYWHERE - 1, EVERYWHERE])
+def test_a_box_is_the_same_everywhere_by_the_number_of_its_images(
+    images: int, plants: Callable[..., Plants]
+) -> None:
+    sick = plants(train=images, val=1)
+    boxes = sick.documents["train"]["annotations"]
+    for box in boxes[::3]:
+        box["bbox"] = [5, 5, 20, 20]
+    boxes += [boxes[0] | {"id": 900 + n} for n in range(EVERYWHERE)]
+    found = open_split(sick.write(), "train")
+    same = (found.boxes_xywh == [5, 5, 20, 20]).all(1)
+    expected = same if images == EVERYWHERE else np.zeros_like(same)
+    assert everywhere(found, np.ones_like(same)).tolist() == expected.tolist()

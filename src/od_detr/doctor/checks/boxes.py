@@ -35,7 +35,10 @@ def box_problems(split: Split) -> list[Problem]:
         "box-thin": (geometry.thin, lambda box: f"bbox {_row(found, box)}"),
         "box-whole-image": (geometry.whole, lambda box: _against(found, box)),
         "box-area": (geometry.area, lambda box: _area(found, box)),
-        "box-same-everywhere": (everywhere(found), lambda box: f"bbox {_row(found, box)}"),
+        "box-same-everywhere": (
+            everywhere(found, geometry.sound),
+            lambda box: f"bbox {_row(found, box)}",
+        ),
     }
     problems: list[Problem] = []
     for code, (mask, detail) in masks.items():
@@ -110,16 +113,23 @@ class Geometry:
         )
 
 
-def everywhere(found: Annotations) -> Bool[np.ndarray, " N"]:
-    """Boxes with the very same coordinates and class in many images."""
+def everywhere(found: Annotations, usable: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+    """Boxes with the very same coordinates and class in many images.
+
+    Args:
+        found: the boxes.
+        usable: those that are compared.
+    """
     rows = np.column_stack([found.boxes_xywh, found.labels])
     # Equal rows have equal sums. Sorting numbers is fast, so few rows are left to compare whole.
     sums = (rows * np.sqrt([2, 3, 5, 7, 11])).sum(1)
     _, inverse, counts = np.unique(sums, return_inverse=True, return_counts=True)
-    likely = np.flatnonzero((counts >= EVERYWHERE)[inverse])
-    _, inverse, counts = np.unique(rows[likely], axis=0, return_inverse=True, return_counts=True)
+    likely = np.flatnonzero(usable & (counts >= EVERYWHERE)[inverse])
+    _, inverse = np.unique(rows[likely], axis=0, return_inverse=True)
+    same = inverse.reshape(-1)
+    images = np.bincount(np.unique(np.stack([same, found.owners[likely]]), axis=1)[0])
     mask = np.zeros(len(rows), np.bool_)
-    mask[likely[(counts >= EVERYWHERE)[inverse.reshape(-1)]]] = True
+    mask[likely[images[same] >= EVERYWHERE]] = True
     return mask
 
 
