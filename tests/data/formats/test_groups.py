@@ -96,3 +96,11 @@ def test_folders_above_the_data_set_are_not_searched(tmp_path: Path) -> None:
     write(data / "data.yaml", "train: list.txt\nnames: [cat, dog]\n")
     with pytest.raises(InputError, match=r"matches no image, such as 'vida_0\.png'"):
         open_split(data, "train", Choices(group=r"(cam7.*)/"))
+
+
+def test_images_of_one_name_cannot_be_divided_by_it(tmp_path: Path) -> None:
+    for camera in range(3):
+        yolo_by_camera(tmp_path, f"cam{camera}", ["a"])
+    with pytest.raises(InputError, match=r"all its images are called 'a\.png'; .*--group"):
+        open_split(tmp_path, "train")
+    assert len(open_split(tmp_path, "train", Choices(group="(.*)/")).names) == 2

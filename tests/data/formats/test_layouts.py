@@ -365,6 +365,10 @@ WHOLE: dict[str, Callable[[Path], None]] = {
     "coco: any single JSON": lambda root: coco(root / "export.json", root / "images", "abcd"),
     "coco: roboflow undivided": lambda root: coco(root / "_annotations.coco.json", root, "abcd"),
     "yolo: undivided": lambda root: yolo(root / "images", root / "labels", "abcd"),
+    "yolo: undivided, in folders": lambda root: (
+        yolo(root / "images" / "x", root / "labels" / "x", "ab"),
+        yolo(root / "images" / "y" / "z", root / "labels" / "y" / "z", "cd"),
+    ),
     "voc: undivided": lambda root: voc(root / "JPEGImages", root / "Annotations", "abcd"),
     "voc: beside images": lambda root: voc(root, root, "abcd"),
     "coco: FiftyOne": lambda root: coco(root / "labels.json", root / "data", "abcd"),

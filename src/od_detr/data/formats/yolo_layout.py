@@ -251,7 +251,7 @@ def _is_pair(images: Path, labels: Path) -> bool:
 def _undivided(data: Path) -> dict[str, YoloSplit]:
     names = _names_beside(data)
     images, labels = data / "images", data / "labels"
-    if images.is_dir() and files_in(labels, ".txt"):
+    if images.is_dir() and files_in(labels, ".txt", below=True):
         return {ALL: YoloSplit(labels, data, (images,), names)}
     if names is not None and _is_pair(data, data):
         return {ALL: YoloSplit(data, data, (data,), names)}

@@ -58,6 +58,9 @@ def part_of(annotations: Annotations, part: Part, choices: Choices, root: Path) 
         if group is not None:
             single = f"--group {group} makes a single group of its images"
             fix = f"correct it, or {fix}"
+        elif len(keys) > 1:
+            single = f"all its images are called {keys[0]!r}"
+            fix = f"rename them, divide them by their folders with --group '(.*)/', or {fix}"
         raise InputError(
             f"{annotations.file}: cannot be divided for validation, as {single}; {fix}"
         )
