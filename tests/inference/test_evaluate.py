@@ -49,6 +49,25 @@ def test_the_data_options_are_those_of_the_run(
     assert elsewhere == replace(choices_of(chosen), val_data=None)
 
 
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "same"),
+    [("a.yaml", "a.yaml", True), ("a.yaml", "b.yaml", False), ("a.yaml", ".", True)],
+)
+def test_two_yaml_files_of_a_folder_are_two_data_sets(
+    trained: str,
+    evaluated: str,
+    same: bool,
+    options: Callable[..., TrainOptions],
+    tmp_path: Path,
+) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("")
+    run = tmp_path / "run"
+    chosen = options(data=str(tmp_path / trained), val_data=str(tmp_path / "other"))
+    write_config(chosen, RunFiles(run).config)
+    assert (run_choices(run, tmp_path / evaluated).val_data is not None) == same
+
+
 def test_a_saved_detector_without_a_run_has_the_defaults(tmp_path: Path) -> None:
     assert run_choices(tmp_path, tmp_path) == Choices()
 

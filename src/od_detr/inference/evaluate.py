@@ -189,8 +189,10 @@ def run_choices(run: Path, data: Path) -> Choices:
         return Choices()
     options = from_values(TrainOptions, read_config(TrainOptions, files.config))
     choices = choices_of(options)
-    same = folder_of(Path(options.data)).resolve() == folder_of(data).resolve()
-    return choices if same else replace(choices, val_data=None)
+    trained = Path(options.data)
+    if not (trained.is_file() and data.is_file()):  # a YAML file also stands for its folder
+        trained, data = folder_of(trained), folder_of(data)
+    return choices if trained.resolve() == data.resolve() else replace(choices, val_data=None)
 
 
 def opened(
