@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,12 @@ def test_an_entry_of_an_older_version_is_made_again(
     assert (entries(), entries()) == (1, 1)
     monkeypatch.setattr(cache, "VERSION", "of tomorrow")
     assert entries() == 2
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / "tmp1.part", tmp_path / "tmp2.part"
+    for file in (old, new):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.make_room(tmp_path, 100)
+    assert [*tmp_path.iterdir()] == [new]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import supervision
 import torch
+from jaxtyping import config
 from PIL import Image
 
 from od_detr.detectors import build_detector
@@ -179,6 +180,14 @@ def test_a_score_that_no_detection_has_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="threshold"):
         predictor.predict(folder / "1.png", threshold)
+
+
+def test_a_score_may_be_a_number_of_numpy(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # it asks for Python's float
+    low, high = (len(predictor.predict(folder / "1.png", np.float32(t))) for t in (0.0, 1.0))
+    assert low > high
 
 
 def test_an_unreadable_image_is_skipped_and_counted_and_the_others_are_written(

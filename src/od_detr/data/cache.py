@@ -26,9 +26,10 @@ from filelock import FileLock, Timeout
 from od_detr.data.annotations import Annotations, Categories, Strings
 from od_detr.data.findings import Finding
 
-VERSION = "1"
+VERSION = "2"
 SMALLEST = 1 << 20  # bytes of an annotation file that is worth keeping
 MOST_BYTES = 4 << 30  # of all entries together
+ABANDONED = 86_400.0  # seconds since something was written to a file that has no name yet
 PATIENCE = 600.0  # seconds to wait for another process that decodes the same file
 ALIGNMENT = 64
 # A file changed less than this before it was seen may change again without a new time stamp.
@@ -155,8 +156,14 @@ def store(target: Path, *parts: bytes) -> bool:
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Removes the entries that were used longest ago, so that all stay within `MOST_BYTES`."""
+    """Removes the entries that were used longest ago, so that all stay within `MOST_BYTES`.
+
+    What a process that was killed has left of an entry goes first.
+    """
     with contextlib.suppress(OSError):
+        for partial in folder.glob("*.part"):
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                partial.unlink()
         entries = [path for path in folder.iterdir() if not path.suffix]
         entries.sort(key=lambda path: path.stat().st_mtime)
         total = size + sum(path.stat().st_size for path in entries)

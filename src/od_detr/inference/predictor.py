@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -212,7 +213,7 @@ class Predictor:
         if threshold is None or threshold == "auto":
             return self.threshold
         check_threshold(threshold)
-        return threshold
+        return float(threshold)
 
     def _batched(
         self, images: Iterable[Any], total: int | None, threshold: float, batch_size: int
@@ -313,7 +314,7 @@ def check_threshold(threshold: float) -> None:
     Raises:
         InputError: `threshold` is not a number from 0 to 1.
     """
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
     if not number or not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold!r}: must be a number from 0 to 1, or auto")
 
