@@ -43,6 +43,12 @@ class Split:
     annotations: Annotations
     looks: Sequence[Look]
 
+    @property
+    def objects(self) -> Int64[np.ndarray, " I"]:
+        """How many boxes of each image are trained on; crowds are not."""
+        found = self.annotations
+        return np.bincount(found.owners[~found.crowd], minlength=len(found.image_ids))
+
     def image(self, index: int) -> str:
         """What messages call an image."""
         return self.annotations.names[index] or f"image {self.annotations.image_ids[index]}"

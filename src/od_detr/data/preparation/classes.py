@@ -38,7 +38,7 @@ def own_classes(annotations: Annotations) -> Annotations:
         for label in roots
     ]
     found += _repeated_names(annotations, kept)
-    return _relabelled(annotations, kept).with_findings(found)
+    return relabelled(annotations, kept).with_findings(found)
 
 
 def _is_parent(categories: Categories, label: int, name: str) -> bool:
@@ -86,12 +86,12 @@ def given_classes(
         if name not in classes and counts[label] and not chosen
     ]
     label_of = {name: label for label, name in enumerate(categories.names)}
-    return _relabelled(split, [label_of.get(name, -1) for name in classes], classes).with_findings(
+    return relabelled(split, [label_of.get(name, -1) for name in classes], classes).with_findings(
         found
     )
 
 
-def _relabelled(
+def relabelled(
     annotations: Annotations, labels: Sequence[int], names: Sequence[str] | None = None
 ) -> Annotations:
     """Keeps these labels, in this order, and the boxes that have them.
@@ -137,7 +137,7 @@ def subset(annotations: Annotations, names: Sequence[str]) -> Annotations:
             f"give some of {', '.join(annotations.classes)}"
         )
     left = len(annotations.labels)
-    chosen = _relabelled(annotations, [annotations.classes.index(name) for name in names])
+    chosen = relabelled(annotations, [annotations.classes.index(name) for name in names])
     left -= len(chosen.labels)
     problem = f"--classes leaves out {counted(int(left), 'box')} of other classes"
     return chosen.with_findings([note("classes", annotations.file, problem, "nothing to do", left)])
@@ -167,7 +167,7 @@ def evaluated_classes(
     kept = [
         label for label, name in enumerate(annotations.classes) if counts[label] or name in known
     ]
-    return _relabelled(annotations, kept) if kept else annotations
+    return relabelled(annotations, kept) if kept else annotations
 
 
 def merged(annotations: Annotations, name: str = "object") -> Annotations:

@@ -98,7 +98,7 @@ def split_problems(splits: Sequence[Split]) -> list[Problem]:
         problems.append(of_split("split-absent", splits[0], words))
     for split in splits:
         found = split.annotations
-        objects = np.bincount(found.owners[~found.crowd], minlength=len(found.image_ids))
+        objects = split.objects
         without = int((objects == 0).sum())
         if split.name == "val" and len(objects) < FEW_IMAGES:
             problems.append(of_split("split-small", split, counted(len(objects), "image")))

@@ -41,7 +41,7 @@ class Model:
 def fit_problems(split: Split, image_size: int, model: Model | None) -> list[Problem]:
     """Objects against the queries of a model, and their sizes after resizing to `image_size`."""
     found = split.annotations
-    objects = np.bincount(found.owners[~found.crowd], minlength=len(found.image_ids))
+    objects = split.objects
     problems: list[Problem] = []
     if model is not None:
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from od_detr.data.annotations import Annotations, Categories
+from od_detr.data.annotations import Annotations
 from od_detr.data.formats.choices import ALL
+from od_detr.data.preparation.classes import relabelled
 from od_detr.data.writing.coco_writer import write_coco
 from od_detr.data.writing.folder import new_folder, refuse_taken
 from od_detr.data.writing.names import below_common
@@ -79,8 +80,7 @@ def cleaned(diagnosis: Diagnosis) -> Cleaned:
         mine = [problem for problem in problems if problem.split == split.name]
         images, boxes = _left_out(split, mine)
         rejected += _listed(split, mine)
-        strangers = ~np.isin(split.annotations.labels, _labels(split, trained))
-        kept.append(_without(split, images, boxes | strangers, trained))
+        kept.append(_without(split, images, boxes, trained))
     return Cleaned(tuple(kept), tuple(rejected))
 
 
@@ -113,11 +113,6 @@ def write_cleaned(made: Cleaned, output: Path) -> None:
 def _trained(split: Split) -> tuple[str, ...]:
     """The spellings of the classes of the first split, the training set if there is one."""
     return tuple(dict.fromkeys(map(spelling, split.annotations.classes)))
-
-
-def _labels(split: Split, trained: Sequence[str]) -> list[int]:
-    names = split.annotations.classes
-    return [label for label, name in enumerate(names) if spelling(name) in trained]
 
 
 def _rejected_by_readers(diagnosis: Diagnosis) -> list[Rejected]:
@@ -180,18 +175,9 @@ def _without(
     starts = np.concatenate([[0], np.cumsum(kept)])[found.starts].astype(np.int64)
     found = found.with_boxes(np.flatnonzero(kept), starts)
     found = clipped_to_images(found.selected(np.flatnonzero(~images)))
-    labels = _labels(split, trained)
-    new = np.full(len(found.classes), -1, dtype=np.int64)
-    new[labels] = np.arange(len(labels))
-    own = found.categories
-    categories = Categories(
-        tuple(own.ids[label] for label in labels),
-        tuple(own.names[label] for label in labels),
-        tuple(own.parents[label] for label in labels),
-    )
-    found = replace(found, labels=new[found.labels], categories=categories)
+    known = [label for label, name in enumerate(found.classes) if spelling(name) in trained]
     looks = [look for look, out in zip(split.looks, images.tolist(), strict=True) if not out]
-    return replace(split, annotations=found, looks=looks)
+    return replace(split, annotations=relabelled(found, known), looks=looks)
 
 
 def _linked(found: Annotations, place: Path) -> list[str]:

@@ -147,7 +147,7 @@ def _charts(diagnosis: Diagnosis) -> Iterator[str]:
     yield charts.columns(_histogram(sides, SIDES, names), names[:2])
     yield "</div><div><h2>Objects in an image</h2>"
     yield paragraph("Boxes that are trained on, crowds left out.")
-    counts = np.concatenate([_objects(split) for split in splits])
+    counts = np.concatenate([split.objects for split in splits])
     labels = [_span(low, high) for low, high in zip(OBJECTS, [*OBJECTS[1:], None], strict=True)]
     yield charts.columns(_histogram(counts, OBJECTS[1:], labels))
     yield "</div></div><h2>Centres of the boxes</h2>"
@@ -169,11 +169,6 @@ def _classes(splits: Sequence[Split]) -> Iterator[str]:
     if rest := dict(list(ordered.items())[FIRST_CLASSES:]):
         summary = f"<summary>{len(rest)} more classes</summary>"
         yield f"<details>{summary}{charts.bars(rest, most)}</details>"
-
-
-def _objects(split: Split) -> np.ndarray:
-    found = split.annotations
-    return np.bincount(found.owners[~found.crowd], minlength=len(found.image_ids))
 
 
 def _histogram(values: np.ndarray, edges: Sequence[int], names: Sequence[str]) -> dict[str, int]:
