@@ -146,7 +146,7 @@ def test_public_data_sets_open_with_the_boxes_pycocotools_counts(
     dataset = CocoDataset.from_folder(shared_data / name, split)
     coco = COCO(str(dataset.annotations.file))
     things = coco.loadAnns(coco.getAnnIds(iscrowd=0))
-    assert list(dataset.image_ids) == coco.getImgIds()
+    assert dataset.annotations.image_ids.tolist() == coco.getImgIds()
     assert dataset.dropped.crowd == len(coco.getAnnIds(iscrowd=1))
     assert len(dataset.annotations.labels) == len(things) + dataset.dropped.crowd
     assert dataset.dropped.degenerate == sum(

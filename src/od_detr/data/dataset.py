@@ -165,11 +165,6 @@ class CocoDataset(Dataset[Sample]):
         return self.annotations.category_ids
 
     @property
-    def image_ids(self) -> tuple[int, ...]:
-        """The image id of every place."""
-        return tuple(self.annotations.image_ids.tolist())
-
-    @property
     def dropped(self) -> Dropped:
         """How many boxes are dropped and clipped; prints as one line."""
         return self.annotations.target_summary[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from od_detr.evaluation.pairing import FOUND, Pairing
+from od_detr.evaluation.pairing import FOUND, Pairing, corners_of
 
 if TYPE_CHECKING:
     import supervision
@@ -25,18 +24,16 @@ def confusion_matrix(pairing: Pairing, threshold: float) -> dict[str, Any]:
     Returns:
         `classes`, with "background" as the last one, and the counts as `matrix`.
     """
-    with warnings.catch_warnings():  # it advises to install OpenCV, which is not needed
-        warnings.simplefilter("ignore")
-        import supervision
+    import supervision
+
     truth = pairing.truth
     shown = np.flatnonzero((pairing.score >= threshold) & ~pairing.ignored)
     wanted = np.flatnonzero(~truth.crowd)
-    corners = truth.boxes_xywh.copy()
-    corners[:, 2:] += corners[:, :2]
+    boxes_xyxy = corners_of(truth.boxes_xywh)
 
     def objects(places: np.ndarray) -> supervision.Detections:
         return supervision.Detections(
-            xyxy=corners[places].reshape(-1, 4), class_id=truth.category[places]
+            xyxy=boxes_xyxy[places].reshape(-1, 4), class_id=truth.category[places]
         )
 
     def detections(places: np.ndarray) -> supervision.Detections:

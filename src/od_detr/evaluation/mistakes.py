@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
-from od_detr.evaluation.pairing import FOUND, NEAR, Pairing, by_image
+from od_detr.evaluation.pairing import FOUND, NEAR, Pairing, by_image, corners_of
 
 REPEATS = 0.7  # IoU above which a detection repeats another of its class
 KINDS = ("found", "missed", "background", "duplicate", "wrong_class", "badly_placed")
@@ -63,9 +63,9 @@ def duplicate_share(pairing: Pairing, threshold: float) -> float:
 def without_duplicates(detections: Float[Tensor, "D 7"]) -> Float[Tensor, "_kept 7"]:
     """The rows of `CocoEvaluator.detections` that non-maximum suppression at IoU 0.7 keeps."""
     kept: Bool[Tensor, " D"] = torch.zeros(len(detections), dtype=torch.bool)
-    corners = torch.cat([detections[:, 1:3], detections[:, 1:3] + detections[:, 3:5]], 1)
+    boxes = torch.from_numpy(corners_of(detections[:, 1:5].numpy()))
     for _, places in by_image(detections[:, 0].long().numpy()):
         rows = torch.from_numpy(places)
-        best = batched_nms(corners[rows], detections[rows, 5], detections[rows, 6].long(), REPEATS)
+        best = batched_nms(boxes[rows], detections[rows, 5], detections[rows, 6].long(), REPEATS)
         kept[rows[best]] = True
     return detections[kept]

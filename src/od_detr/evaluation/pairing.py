@@ -73,7 +73,7 @@ def paired(truth: GroundTruth, detections: Float[Tensor, "D 7"]) -> Pairing:
     rows = detections.numpy()
     rows = rows[np.argsort(-rows[:, 5], kind="stable")]
     image, category = rows[:, 0].astype(np.int64), rows[:, 6].astype(np.int64)
-    boxes = np.concatenate([rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]], 1)
+    boxes = corners_of(rows[:, 1:5])
     near = _near(truth, image, boxes)
     same = category[near.detection] == truth.category[near.thing]
     crowd = truth.crowd[near.thing]
@@ -108,7 +108,7 @@ def _near(
 ) -> _Near:
     """All pairs with an IoU of at least `NEAR`."""
     starts = np.searchsorted(truth.image, np.arange(len(truth.images) + 1))
-    corners = torch.from_numpy(_corners(truth.boxes_xywh))
+    corners = torch.from_numpy(corners_of(truth.boxes_xywh))
     pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for number, places in by_image(image):
         first, last = starts[number], starts[number + 1]
@@ -156,7 +156,7 @@ def _in_crowds(
     for thing, first, last in zip(crowds, firsts, lasts, strict=True):
         near = order[first:last]  # detections in the crowd's image
         near = near[category[near] == truth.category[thing]]
-        crowd = _corners(truth.boxes_xywh[thing : thing + 1])[0]
+        crowd = corners_of(truth.boxes_xywh[thing : thing + 1])[0]
         low = np.maximum(boxes[near, :2], crowd[:2])
         high = np.minimum(boxes[near, 2:], crowd[2:])
         share = np.prod((high - low).clip(min=0), 1) / area[near]
@@ -164,5 +164,6 @@ def _in_crowds(
     return inside
 
 
-def _corners(boxes_xywh: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, "N 4"]:
+def corners_of(boxes_xywh: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, "N 4"]:
+    """Left, top, right and bottom of boxes in pixels."""
     return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], 1)

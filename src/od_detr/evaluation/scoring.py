@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +70,3 @@ class Scorer:
         self.evaluator.reset()
         self.record = MatchingRecord()
         return summary, record
-
-
-def score(
-    detector: DetectionTransformer, batches: Iterable[Batch], scorer: Scorer
-) -> dict[str, Any]:
-    """The metrics of a detector, put into eval mode, over a whole validation set."""
-    detector.eval()
-    device = next(detector.parameters()).device
-    for batch in batches:
-        scorer.add(detector, batch.to(device))
-    return scorer.finish()[0]

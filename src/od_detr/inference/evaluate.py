@@ -111,7 +111,8 @@ def evaluate_run(
     annotations = opened(run, data, split, config["classes"])
     reading = Reading(annotations, on_unreadable)
     dataset = CocoDataset(reading.annotations, transform)
-    keep_classes(detector, labels_of(dataset, config["classes"], config.get("category_ids") or ()))
+    labels = category_labels(dataset, config["classes"], config.get("category_ids") or ())
+    keep_classes(detector, labels)
     evaluator = CocoEvaluator(dataset.annotations, dataset.category_ids)
     place = choose_device(device)
     precision = choose_precision(precision, place)
@@ -216,7 +217,7 @@ def opened(
     return evaluated_classes(own, classes, choices.classes)
 
 
-def labels_of(
+def category_labels(
     dataset: CocoDataset, classes: Sequence[str], category_ids: Sequence[int]
 ) -> list[int]:
     """The detector's label of each category of the data set.

@@ -51,15 +51,14 @@ def key(series: Sequence[str]) -> str:
     return f'<div class="key">{"".join(items)}</div>'
 
 
-def bars(rows: Mapping[str, Sequence[int]], longest: int | None = None) -> str:
+def bars(rows: Mapping[str, Sequence[int]], longest: int) -> str:
     """Horizontal bars, one for each name, with a segment for each series.
 
     Args:
         rows: the values of each name, none negative.
-        longest: the value of a full bar; by default the largest sum.
+        longest: the value of a full bar.
     """
-    full = max(1, max((sum(values) for values in rows.values()), default=1))
-    full = full if longest is None else max(1, longest)
+    full = max(1, longest)
     parts = []
     for name, values in rows.items():
         segments = "".join(
@@ -90,13 +89,12 @@ def columns(values: Mapping[str, int], marked: Sequence[str] = ()) -> str:
     return f'<div class="columns">{"".join(parts)}</div>'
 
 
-def heat_map(counts: Num[np.ndarray, "R C"], alternative: str, aspect: float = 4 / 3) -> str:
+def heat_map(counts: Num[np.ndarray, "R C"], alternative: str) -> str:
     """A grid of counts as a picture; more of them are more opaque.
 
     Args:
         counts: none negative.
         alternative: what a screen reader says.
-        aspect: width over height of the picture.
     """
     shares = np.sqrt(counts / max(1, counts.max()))  # few next to many still show
     pixels = np.empty((*counts.shape, 4), np.uint8)
@@ -106,6 +104,6 @@ def heat_map(counts: Num[np.ndarray, "R C"], alternative: str, aspect: float = 4
     Image.fromarray(pixels, "RGBA").save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'<div class="heat"><img alt="{escape(alternative)}" style="aspect-ratio:{aspect:.3f}" '
+        f'<div class="heat"><img alt="{escape(alternative)}" style="aspect-ratio:1.333" '
         f'src="data:image/png;base64,{data}"></div>'
     )

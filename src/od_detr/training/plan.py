@@ -295,6 +295,5 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
-    warnings.filterwarnings("ignore", message=".*OpenCV.*", module="supervision")
     # The schedule counts steps, also one that the scaler of fp16 skips.
     warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\)` before")

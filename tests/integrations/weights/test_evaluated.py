@@ -24,7 +24,7 @@ from od_detr.data.transforms import Sample, Transform
 from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.evaluation.coco import METRICS
-from od_detr.evaluation.scoring import Scorer, score
+from od_detr.evaluation.scoring import Scorer
 from od_detr.inference.evaluate import evaluate_run
 from od_detr.inference.precision import prepare
 from od_detr.inference.predictor import Predictor
@@ -151,7 +151,10 @@ def scored(directory: Path, data: Path) -> dict[str, Any]:
     dataset = CocoDataset.from_folder(data, "val", Transform(64, "none"))
     batches = Loader(dataset, BatchSampler(len(dataset), 4, shuffle=False))
     detector = prepare(load_detector(directory)[0], "32")
-    return score(detector, batches, Scorer(data / "val.json", tuple(KEPT), MatchCost()))
+    scorer = Scorer(data / "val.json", tuple(KEPT), MatchCost())
+    for batch in batches:
+        scorer.add(detector, batch)
+    return scorer.finish()[0]
 
 
 def test_classes_without_a_category_take_no_detections_place(

@@ -52,7 +52,7 @@ def draw_samples(
         objects = supervision.Detections(
             xyxy=corners.astype(float).reshape(-1, 4), class_id=labels.astype(int)
         )
-        number = truth.images[val.image_ids[place]]
+        number = truth.images[int(val.annotations.image_ids[place])]
         rows = found[(found[:, 0] == number) & (found[:, 5] >= threshold)]
         rows = rows[np.argsort(-rows[:, 5], kind="stable")][:MOST_DETECTIONS]
         best = supervision.Detections(

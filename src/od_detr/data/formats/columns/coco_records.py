@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,38 +131,38 @@ class _Record(NamedTuple):
         return math.nan
 
 
-@dataclass
-class _Collected:
-    """Rows of the table while it grows."""
-
-    source: str
-    findings: list[Finding] = field(default_factory=list)
-
-    def section(self, document: dict[str, Any], key: str) -> list[_Record]:
-        values = document.get(key)
-        if not isinstance(values, list):
-            problem = f"'{key}' is missing"
-            if key in document:
-                problem = f"'{key}' is not a list but {reprlib.repr(values)}"
-            fix = "a COCO file lists its images, annotations and categories"
-            self.findings.append(error("section", self.source, "", problem, fix))
-            return []
-        records = []
-        for place, value in enumerate(values):
-            if isinstance(value, dict):
-                records.append(_Record(self.source, SECTIONS[key], place, value, self.findings))
-                continue
-            record = f"{SECTIONS[key]} number {place}"
-            problem = f"{reprlib.repr(value)} is not an object"
-            self.findings.append(error("record", self.source, record, problem, f"correct '{key}'"))
-        return records
+def _section(
+    document: dict[str, Any], key: str, source: str, findings: list[Finding]
+) -> list[_Record]:
+    """The records of a list of the document; what is wrong with the list is added to `findings`."""
+    values = document.get(key)
+    if not isinstance(values, list):
+        problem = f"'{key}' is missing"
+        if key in document:
+            problem = f"'{key}' is not a list but {reprlib.repr(values)}"
+        fix = "a COCO file lists its images, annotations and categories"
+        findings.append(error("section", source, "", problem, fix))
+        return []
+    records = []
+    for place, value in enumerate(values):
+        if isinstance(value, dict):
+            records.append(_Record(source, SECTIONS[key], place, value, findings))
+            continue
+        record = f"{SECTIONS[key]} number {place}"
+        problem = f"{reprlib.repr(value)} is not an object"
+        findings.append(error("record", source, record, problem, f"correct '{key}'"))
+    return records
 
 
 def table_of(document: dict[str, Any], source: str | Path) -> tuple[CocoTable, list[Finding]]:
     """The columns of a COCO document, and what is wrong with records that were left out of them."""
-    collected = _Collected(str(source))
+    findings: list[Finding] = []
+
+    def section(key: str) -> list[_Record]:
+        return _section(document, key, str(source), findings)
+
     categories = []
-    for record in collected.section(document, "categories"):
+    for record in section("categories"):
         identity, name = record.integer("id"), record.text("name")
         if identity is not None:
             parent = record.values.get("supercategory")
@@ -170,15 +170,11 @@ def table_of(document: dict[str, Any], source: str | Path) -> tuple[CocoTable, l
             categories.append((identity, name, parent))
     images = [
         (identity, record.text("file_name"), record.integer("height"), record.integer("width"))
-        for record in collected.section(document, "images")
+        for record in section("images")
         if (identity := record.integer("id")) is not None
     ]
-    rows = [
-        row
-        for record in collected.section(document, "annotations")
-        if (row := _box_row(record)) is not None
-    ]
-    return _table(images, rows, categories), limited(collected.findings)
+    rows = [row for record in section("annotations") if (row := _box_row(record)) is not None]
+    return _table(images, rows, categories), limited(findings)
 
 
 def _box_row(record: _Record) -> tuple[Any, ...] | None:
