@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
 from od_detr.errors import InputError
+from od_detr.nn import backbone
 from od_detr.nn.backbone import Backbone
 
 
@@ -25,3 +27,26 @@ def test_a_name_outside_timms_list_is_refused_without_a_look_at_the_network(
 def test_an_option_that_is_no_size_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match=r"'channel'.*channels"):
         Backbone("resnet18", options={"channel": (8, 16, 24, 32)})
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "advice"),
+    [
+        (HTTPError("407 Proxy Authentication Required"), {}, "cannot be fetched .*connect"),
+        (RuntimeError("size mismatch for layer1"), {}, "cannot be fetched .*connect"),
+        (RuntimeError("size mismatch for layer1"), {"base_width": 32}, "--backbone-options"),
+    ],
+)
+def test_pretrained_weights_out_of_reach_and_of_other_sizes_are_told_apart(
+    error: Exception, options: dict[str, int], advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str, **given: object) -> object:
+        if given.get("pretrained"):
+            raise error
+        return create(name, **given)
+
+    create = backbone._create
+    monkeypatch.setattr(backbone, "_create", failing)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=rf"--backbone-weights imagenet: .*resnet50.*{advice}"):
+        Backbone("resnet50", weights="imagenet", options=options)

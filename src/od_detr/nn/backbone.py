@@ -298,13 +298,21 @@ def _create(name: str, **options: Any) -> nn.Module:
 
 def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
     """Builds the pretrained model. Its weights come from the local cache or the hub."""
+    from huggingface_hub.errors import HTTPError
+
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         with _OfflineUnlessReachable():
             return _create(name, pretrained=True, out_indices=indices, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    # Of the hub's client, HTTPError is a connection that fails; refusals are OSErrors.
+    except (OSError, RuntimeError, ValueError, HTTPError) as error:
+        if options and isinstance(error, RuntimeError):  # they are there, but of other sizes
+            raise InputError(
+                f"--backbone-weights imagenet: the weights of {name} do not fit these "
+                "--backbone-options; give --backbone-weights none"
+            ) from error
         raise InputError(
             f"--backbone-weights imagenet: the weights of {name} cannot be fetched "
             f"({type(error).__name__}); connect to the hub once, or download them elsewhere from "

@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from huggingface_hub.errors import HTTPError
 
 from od_detr.architectures import ARCHITECTURES
 from od_detr.detectors import DetectionTransformer, save_detector
@@ -99,6 +100,15 @@ def test_a_repository_out_of_reach_names_its_page(cache: Path) -> None:
         open_weights("hf:some/thing")
     with pytest.raises(InputError, match="hf:OWNER/NAME"):
         open_weights("hf:thing")
+
+
+def test_a_proxy_that_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object, **options: object) -> None:
+        raise HTTPError("407 Proxy Authentication Required")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refused)
+    with pytest.raises(InputError, match=r"hf:some/thing: cannot be downloaded"):
+        open_weights("hf:some/thing")
 
 
 def test_a_name_of_the_hub_is_told_from_a_path(

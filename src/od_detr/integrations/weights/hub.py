@@ -49,7 +49,7 @@ def downloaded(source: str) -> Path:
 
 def _snapshot(source: str, repository: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
     page = f"{PAGE}/{repository}"
     try:
@@ -59,7 +59,8 @@ def _snapshot(source: str, repository: str, revision: str | None, patterns: list
             f"{source}: the hub has no such repository, or it needs a token ('hf auth login'); "
             f"see {page}"
         ) from error
-    except (OSError, ValueError) as error:
+    # Of the hub's client, HTTPError is a connection that fails; refusals are OSErrors.
+    except (OSError, ValueError, HTTPError) as error:
         raise InputError(
             f"{source}: cannot be downloaded and is not in the local cache; download the files "
             f"from {page}/tree/main and give their folder"
