@@ -10,7 +10,13 @@ import pytest
 
 from od_detr.cli.reproduce import ReproduceOptions, reproduce
 from od_detr.experiments import equal_time
-from od_detr.experiments.equal_time import Clock, distilled_share, measured, relative_cost
+from od_detr.experiments.equal_time import (
+    Clock,
+    distilled_share,
+    epoch_seconds,
+    measured,
+    relative_cost,
+)
 from od_detr.experiments.studies import FRONTIER
 from od_detr.options import DistillOptions
 from od_detr.run_files import RunFiles
@@ -49,6 +55,19 @@ def test_a_row_gets_the_epochs_that_its_baseline_has_time_for(ask, trainings, mo
     assert json.loads(record.read_text())["seconds"]["od"] == 3.0
     reproduce(replace(ask, rows="baseline,qfl,od", seeds=2))
     assert len(calls) == 1, "a table that goes on is not measured again"
+
+
+def test_a_row_measured_later_costs_as_much_of_its_baseline_as_now(
+    options, monkeypatch, tmp_path
+) -> None:
+    """The record may be of another machine or load, or written by hand."""
+    record = tmp_path / "epoch_seconds.json"
+    record.write_text('{"seconds": {"baseline": 1.0, "qfl": 1.0}}')
+    monkeypatch.setattr(equal_time, "measured", lambda *_: {"baseline": 40.0, "od": 60.0})
+    monkeypatch.setattr(equal_time, "environment", lambda _: {})
+    seconds = epoch_seconds([ROWS["od"]], options(), record)
+    assert seconds == {"baseline": 1.0, "qfl": 1.0, "od": 1.5}
+    assert json.loads(record.read_text())["seconds"] == seconds
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def epoch_seconds(
         rows: the rows.
         shared: options that all runs share.
         record: JSON file that keeps the seconds. If it has those of all rows, none is measured
-            again, so that a table that is continued trains as many epochs as before.
+            again, so that a table that is continued trains as many epochs as before. A new row is
+            recorded at its cost relative to its baseline's, in the seconds that the file has.
     """
     rows = list(rows)
     controls = [control for row in rows if (control := control_of(row)) is not None]
@@ -46,14 +47,23 @@ def epoch_seconds(
     kept = json.loads(record.read_text())["seconds"] if record.exists() else {}
     if wanted.keys() <= kept.keys():
         return kept
-    seconds = measured(wanted, shared)
-    facts = {"seconds": seconds | kept, "commit": commit()}
+    now = measured(wanted, shared)
+    seconds = kept | {
+        name: now[name] * _pace(row, kept, now) for name, row in wanted.items() if name not in kept
+    }
+    facts = {"seconds": seconds, "commit": commit()}
     record.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(record) as partial:
         partial.write_text(
             json.dumps(facts | {"environment": environment(shared.device)}, indent=1)
         )
-    return seconds | kept
+    return seconds
+
+
+def _pace(row: Experiment, kept: Mapping[str, float], now: Mapping[str, float]) -> float:
+    """By how much the machine was slower when the baseline's kept seconds were measured."""
+    control = control_of(row)
+    return kept[control.name] / now[control.name] if control and control.name in kept else 1.0
 
 
 def relative_cost(row: Experiment, seconds: Mapping[str, float]) -> float:
