@@ -265,8 +265,9 @@ def rows_of(*aps: float) -> list[dict[str, float]]:
         (rows_of(0.2, 0.6, 0.7, 0.8), 1.5 / 4),  # half way from 0.2 to 0.6
         (rows_of(0.8, 0.9, 0.9, 0.9), 0.5 / 4),  # from nothing at the start
         (rows_of(0.1, 0.5, 0.3, 0.5), (1 + 0.75) / 4),  # the first time counts
-        ([{"epoch": 1.0}, *rows_of(0.0, 0.8)[1:]], 1.0 / 4),  # not validated after the first
+        ([{"epoch": 1.0}, *rows_of(0.0, 0.8)[1:]], 1.0 / 2),  # not validated after the first
         (rows_of(0.1, 0.2, 0.3, 0.39), None),
+        (rows_of(0.2, 0.6), 1.5 / 2),  # at equal time: of its own epochs, which take as long
     ],
 )
 def test_when_a_curve_has_its_controls_final_ap(curve, share) -> None:

@@ -36,7 +36,7 @@ def summarise(
 
     AP and consistency are in percent, instability in queries an image, seconds those of training
     alone. `control` is the baseline trained as long with the same seeds, if there is one, and
-    `reaches_control` the share of the epochs after which the mean curve has its final AP, see
+    `reaches_control` the share of its epochs after which the mean curve has its final AP, see
     `reaching`. `over_first` compares with the first row that was run, see `paired`.
     """
     rows: list[dict[str, Any]] = []
@@ -148,14 +148,14 @@ def _number(text: str | None) -> float:
 
 
 def reaching(curve: Curve, control: Curve, column: str = "val/AP") -> float | None:
-    """The share of the epochs after which a curve has the AP that its control ends with; None if it
+    """The share of its epochs after which a curve has the AP that its control ends with; None if it
     never has.
 
     Between validations AP is taken to grow evenly, from 0 at the start. Epochs, because the seconds
     of runs side by side, on a machine that does other work too, do not measure what a recipe
-    costs.
+    costs. The curve's own, because at equal time it has fewer of them than its control.
     """
-    goal, epochs = control[-1][column], control[-1]["epoch"]
+    goal, epochs = control[-1][column], curve[-1]["epoch"]
     epoch, before = 0.0, 0.0
     for row in (row for row in curve if column in row):
         if row[column] >= goal:
