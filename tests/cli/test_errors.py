@@ -157,6 +157,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "tiny images": (["--image-size", "8"], r"--image-size must be at least 16 \(got 8\)"),
     "odd width": (["--hidden-dim", "33"], r"--hidden-dim must be a multiple of 8 .*33.* 32"),
     "stages beyond": (["--ag.stages", "[1,3]"], r"--ag\.stages: \[1, 3\] .* 2 decoder layers; "),
+    "a stage by two numbers": (["--ag.stages", "[2,-1]"], r"--ag\.stages: \[2, -1\] .*once"),
     "no list": (["--ag.stages", "3"], r"--ag\.stages must be a list .*\[1, 2\] \(got '3'\)"),
     "no mapping": (["--backbone-options", "8"], r"--backbone-options must be a mapping .*'8'"),
     "unknown backbone": (["--backbone", "resnet19"], r"resnet19"),

@@ -61,6 +61,21 @@ def test_auxiliary_groups_take_the_cheapest_queries_of_every_stage(
                 assert sorted(query for query, hole in slots if not hole) == wanted
 
 
+@pytest.mark.parametrize("match", ["md", "original"])
+def test_stages_also_count_from_the_end(encoded_batches, make_targets, match) -> None:
+    ends, same = (
+        take_step(
+            encoded_batches,
+            options("md+ag", DEFORMABLE, {"ag.stages": stages, "ag.match": match}),
+            0,
+            make_targets,
+        ).terms
+        for stages in ((-1, 1), (LAYERS, 1))
+    )
+    assert ends.keys() == same.keys()
+    assert all(torch.equal(ends[name], same[name]) for name in same)
+
+
 @pytest.mark.parametrize("pe", ["teacher_index", "sine"])
 @pytest.mark.parametrize("ref", ["auto", "center", "box"])
 @pytest.mark.parametrize("model", [DEFORMABLE, DAB])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -119,4 +120,6 @@ class Table:
 
 
 def _typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return shlex.quote(str(list(value)))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -57,8 +57,9 @@ class Stages:
 
     @staticmethod
     def of(numbers: tuple[int, ...] | None, output: GroupOutput, costs: Tensor) -> Stages:
-        """Selects the layers; None takes all."""
-        chosen = tuple(range(1, output.num_layers + 1)) if numbers is None else numbers
+        """Selects the layers, also counted from the end, where the last is -1; None takes all."""
+        last = output.num_layers
+        chosen = tuple(number % (last + 1) for number in numbers or range(1, last + 1))
         return Stages(chosen, output, at_stages(costs, chosen, output.num_layers))
 
 
@@ -118,7 +119,8 @@ class AuxiliaryGroups:
 
     Args:
         distillation: the matching distillation inside each block.
-        stages: the teacher layers to take queries from, counted from 1; None takes all.
+        stages: the teacher layers to take queries from, counted from 1, or from the end, where the
+            last is -1; None takes all.
         choose: the queries of every target, -1 where there is none.
         arrange: what happens to the chosen queries of a block, in this order.
         start: what the chosen queries start from.

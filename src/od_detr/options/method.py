@@ -136,7 +136,10 @@ class AuxiliarySwitches:
         formerly="pe",
     )
     stages: tuple[int, ...] | None = option(
-        None, "Teacher decoder layers that give a group, counted from 1.", shown="all layers"
+        None,
+        "Teacher decoder layers that give a group, counted from 1, or from the end: '[-1]' is the "
+        "last.",
+        shown="all layers",
     )
     duplicates: Literal["unique", "keep", "disjoint"] = option(
         "unique",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from od_detr.errors import InputError
 from od_detr.experiments.demo import demo_options
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.scales import SMALL_IMAGES, on_devices, paper, small, tiny
-from od_detr.experiments.tables import TABLES
+from od_detr.experiments.tables import STUDIES, TABLES
 from od_detr.objectives import total
 from od_detr.options import SIZES, TrainOptions
 from od_detr.options.train import DEFAULT_MODEL
@@ -30,6 +31,7 @@ from od_detr.training.teacher import Teacher
 PAPER = Path(__file__).parents[1] / "recorded" / "paper_tables.tsv"  # its tables, cell by cell
 ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 RUNS = {row().name: row() for _, row in ROWS}
+STUDIED = {row.name: row for table in STUDIES.values() for row in table.experiments()}
 
 # What a row changes against another of its table, as the paper words it.
 DIFFERENCES: dict[str, dict[tuple[str, str], dict[str, tuple]]] = {
@@ -162,14 +164,14 @@ def test_a_rows_docstring_holds_its_command_and_the_papers_figures(table: str, r
         assert f"Paper: {experiment.reported}." in text
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_rows_command_trains_what_the_paper_scale_trains(name: str) -> None:
-    command = RUNS[name].command.removeprefix("od-detr train ").split()
+@pytest.mark.parametrize("row", (RUNS | STUDIED).values(), ids=lambda row: row.name)
+def test_a_rows_command_trains_what_the_paper_scale_trains(row: Experiment) -> None:
+    command = shlex.split(row.command.removeprefix("od-detr train "))
     parsed = dict(vars(parse("train", TrainCommand, command, reads_config=True)))
     parsed["model"] = parsed["model"] or DEFAULT_MODEL
     steps = 118_287 // 16  # an epoch of COCO
     parsed["epochs"] = parsed["epochs"] or default_epochs(steps, trained=False)
-    ours = vars(at_paper(RUNS[name]))
+    ours = vars(at_paper(row))
     assert {key: parsed[key] for key in ours if key != "output"} == {
         key: value for key, value in ours.items() if key != "output"
     }

@@ -168,9 +168,11 @@ def open_detector(
 
 def _check_stages(stages: Sequence[int] | None, layers: int) -> None:
     """Refuses `ag.stages` that a detector with this many decoder layers does not have."""
-    if stages is None or (stages and all(1 <= stage <= layers for stage in stages)):
+    if stages is None:
         return
-    raise InputError(
-        f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; "
-        f"give numbers from 1 to {layers}"
-    )
+    named = {stage % (layers + 1) for stage in stages if 1 <= abs(stage) <= layers}
+    if not stages or len(named) < len(stages):
+        raise InputError(
+            f"--ag.stages: {list(stages)} are not stages of {layers} decoder layers; "
+            f"give each once, from 1 to {layers}, or from -1, the last, to -{layers}"
+        )
