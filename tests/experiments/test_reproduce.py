@@ -20,7 +20,7 @@ from PIL import Image
 
 from od_detr.cli import main
 from od_detr.cli.reproduce import ReproduceOptions, reproduce
-from od_detr.errors import InputError
+from od_detr.errors import InputError, NonFiniteError, ProcessLostError
 from od_detr.experiments.results import mean_curves, paired, reaching
 from od_detr.experiments.runs import commit, side_by_side
 from od_detr.experiments.tables import TABLES
@@ -507,22 +507,26 @@ def test_listing_shows_commands_and_the_papers_figures_and_trains_nothing(
 WORK = """
 import os, signal, sys, time
 from pathlib import Path
-from od_detr.errors import InputError
+from od_detr.errors import InputError, NonFiniteError
 
 def work(options):
     place = Path(options.output)
     place.joinpath("threads").write_text(os.environ["OMP_NUM_THREADS"])
     print("working")
+    if options.recipe == "baseline":
+        return
     if options.recipe == "od":       # until it is asked to stop
         signal.signal(signal.SIGTERM, lambda *_: stop(place))
         place.joinpath("begun").touch()
         time.sleep(60)
+    wait_for(place.parent / "od" / "begun")
     if options.recipe == "md":
-        wait_for(place.parent / "od" / "begun")
         raise InputError("--opt.lr: too high")
-    if options.recipe == "qfl":
-        wait_for(place.parent / "od" / "begun")
-        raise ValueError("unforeseen")
+    if options.recipe == "md+pd":
+        raise NonFiniteError("nan in 'loss' of step 3")
+    if options.recipe == "md+ag":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("unforeseen")
 
 def stop(place):
     place.joinpath("saved").touch()
@@ -560,7 +564,7 @@ def planned(tmp_path: Path, *recipes: str) -> list[TrainOptions]:
 
 def test_runs_side_by_side_all_finish_with_one_thread_each(work, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    todo = planned(tmp_path, "baseline", "md+pd", "md+ag")
+    todo = [replace(planned(tmp_path, "baseline")[0], output=str(tmp_path / n)) for n in "abc"]
     done = list(side_by_side(work, todo, 2))
     assert sorted(done, key=todo.index) == todo
     for options in todo:
@@ -575,9 +579,19 @@ def test_a_mistake_in_one_run_is_told_and_the_others_save(work, tmp_path) -> Non
     assert not (tmp_path / "baseline").exists()
 
 
-def test_a_defect_in_one_run_names_its_log(work, tmp_path) -> None:
-    with pytest.raises(RuntimeError, match=r"qfl/train.log: ValueError: unforeseen"):
-        list(side_by_side(work, planned(tmp_path, "od", "qfl"), 2))
+@pytest.mark.parametrize(
+    ("recipe", "kind", "message"),
+    [
+        ("qfl", ProcessLostError, r"qfl/train.log: ValueError: unforeseen$"),
+        ("md+pd", NonFiniteError, r"^nan in 'loss' of step 3$"),
+        ("md+ag", ProcessLostError, r"killed by signal 9.*md\+ag/train.log"),
+    ],
+)
+def test_a_run_that_fails_ends_the_command_as_it_would_alone(
+    recipe, kind, message, work, tmp_path
+) -> None:
+    with pytest.raises(kind, match=message):
+        list(side_by_side(work, planned(tmp_path, "od", recipe), 2))
     assert (tmp_path / "od" / "saved").exists()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.dotted import flat
-from od_detr.errors import InputError, Interrupted
+from od_detr.errors import InputError, Interrupted, NonFiniteError, ProcessLostError
 from od_detr.files import atomic_write, locked, read_json
 from od_detr.options import TrainOptions
 from od_detr.plain_yaml import parse_yaml
@@ -140,7 +140,8 @@ def side_by_side(
 
     Raises:
         InputError: as the process reported it.
-        RuntimeError: a process failed otherwise.
+        NonFiniteError: as the process reported it.
+        ProcessLostError: a process was killed, or failed otherwise.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the processes when they load torch
     context = multiprocessing.get_context("spawn")
@@ -176,9 +177,9 @@ def _apart(work: Callable[[TrainOptions], None], options: TrainOptions) -> None:
         os.dup2(file.fileno(), 2)
     try:
         work(options)
-    except InputError as error:
+    except (InputError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -196,10 +197,16 @@ def _check(status: int | None, log: Path) -> None:
         return
     if status == 130:
         raise KeyboardInterrupt
-    last = log.read_text().rstrip().splitlines()[-1:] if log.exists() else []
-    if status == 2:
-        raise InputError("".join(last).removeprefix("error: "))
-    raise RuntimeError(f"training ended with status {status}, see {log}: {''.join(last)}")
+    last = "".join(log.read_text().rstrip().splitlines()[-1:]) if log.exists() else ""
+    for kind in (InputError, NonFiniteError):
+        if status == kind.status:
+            raise kind(last.removeprefix("error: "))
+    if status is not None and status < 0:
+        raise ProcessLostError(
+            f"a training was killed by signal {-status}, see {log}; run the same command again to "
+            "continue"
+        )
+    raise ProcessLostError(f"a training ended with status {status}, see {log}: {last}")
 
 
 def commit() -> str | None:
