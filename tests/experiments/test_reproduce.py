@@ -550,6 +550,7 @@ def work(tmp_path: Path, monkeypatch):
     """Work that another process can import."""
     (tmp_path / "some_work.py").write_text(WORK)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     from some_work import work
 
     yield work

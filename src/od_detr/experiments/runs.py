@@ -5,6 +5,7 @@ A finished run is never repeated, and a stopped run is resumed.
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -175,6 +176,8 @@ def _apart(work: Callable[[TrainOptions], None], options: TrainOptions) -> None:
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # an error must be the log's last line
     try:
         work(options)
     except (InputError, NonFiniteError) as error:
