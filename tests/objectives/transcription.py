@@ -153,6 +153,17 @@ def solved(seen: Seen, eps: float, kind: str) -> Seen:
 # ---- matching distillation (section 3.2) ---------------------------------------------------------
 
 
+def kept_pairs(seen: Seen, taught: Match, rule: Any, eps: float) -> Match:
+    """The teacher's pairs that count, for classes and for boxes."""
+    boxes, kept = seen.truth.boxes, {}
+    for query, target in taught.items():
+        if query not in seen.match and not rule.teacher_only:
+            continue
+        if rule.cond_iou is None or iou(seen.box(query), boxes[target], eps) > rule.cond_iou:
+            kept[query] = target
+    return kept
+
+
 def multi_target_labels(
     seen: Seen, taught: Match, rule: Any, settings: LossSettings
 ) -> list[list[float]]:
@@ -163,18 +174,14 @@ def multi_target_labels(
         own, other = seen.match.get(i, -1), taught.get(i, -1)
         ious = [iou(seen.box(i), box, settings.eps) for box in truth.boxes]
         quality = [1.0 if settings.hard else value for value in ious]
-        if other >= 0 and rule.cond_iou is not None and not ious[other] > rule.cond_iou:
-            other = -1
+        if own >= 0 and rule.cond_own and ious[own] < rule.cond_iou:
+            own = -1
         if own >= 0:
-            dropped = rule.cond_own and rule.cond_iou is not None and ious[own] < rule.cond_iou
-            labels[i][truth.labels[own]] = 0.0 if dropped else quality[own]
+            labels[i][truth.labels[own]] = quality[own]
         if other < 0:
             continue
         entry = truth.labels[other]
-        if own < 0:
-            if rule.teacher_only:
-                labels[i][entry] = quality[other]
-        elif truth.labels[own] != entry or rule.same_class == "teacher":
+        if own < 0 or truth.labels[own] != entry or rule.same_class == "teacher":
             labels[i][entry] = quality[other]
         elif rule.same_class == "max":
             labels[i][entry] = max(labels[i][entry], quality[other])
@@ -218,6 +225,7 @@ def distilled_terms(
         sums = {"class": torch.zeros(()), "l1": torch.zeros(()), "giou": torch.zeros(())}
         positives = 0
         for seen, taught, teacher_costs in views:
+            taught = kept_pairs(seen, taught, rule, settings.eps)
             labels = multi_target_labels(seen, taught, rule, settings)
             weights = box_weights(seen, taught, teacher_costs, rule)
             entries = {}

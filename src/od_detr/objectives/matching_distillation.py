@@ -9,7 +9,7 @@ Eq. 3 and `box_weights` Eq. 4. The other readings of these sections are small fu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -26,7 +26,8 @@ from od_detr.transfers import to_device_of
 class TeacherPairs:
     """The teacher's matching of a group, view by view as the student's, with the teacher's costs.
 
-    `kept` is False for pairs that do not count, because the group does not hold their query.
+    `kept` is False for pairs that do not count: the group does not hold their query, or they are
+    not admitted.
     """
 
     matching: Matching
@@ -93,8 +94,8 @@ class MatchingDistillation:
             paper).
         align_layers: which layer of the teacher a layer of the student follows.
         same_class: the class target of a query with two targets of one class, from both their IoUs.
-        keep_own_targets: factor on the class targets of the student's own pairs; None keeps all.
-        admit: which teacher pairs may become class targets; None admits all.
+        keep_own_targets: which of the student's own pairs become class targets; None keeps all.
+        admit: which teacher pairs count, for classes and for boxes; None admits all.
         down_weight: w_d of Eq. 4, the weight of the costlier of a target's two queries.
         cheaper: whether the teacher's query is the cheaper of the two.
         distil_boxes: whether the teacher's pairs enter box regression.
@@ -150,6 +151,10 @@ class MatchingDistillation:
     ) -> Terms:
         """Terms of a group under its own matching and the teacher's pairs."""
         view = PairView.of(output, own.matching, pairs, truth.targets)
+        if self.admit is not None:
+            admitted = self.admit(self.prediction, output, pairs.matching, view, truth.targets)
+            pairs = replace(pairs, kept=pairs.kept & admitted)
+            view = view._replace(joins=view.joins & admitted)
         weights = self.box_weights(output, own, pairs, view, truth.targets)
         class_targets = self.class_targets(output, own.matching, pairs, view, truth.targets)
         entry_weights = None
@@ -184,24 +189,26 @@ class MatchingDistillation:
         has both; one with another target of the same class keeps its own.
         """
         qualities = self.prediction.qualities(output, own, targets)  # (M,)
+        own_kept = None
         if self.keep_own_targets is not None:
-            qualities = qualities * self.keep_own_targets(self.prediction, output, own, targets)
+            own_kept = self.keep_own_targets(self.prediction, output, own, targets).float()
+            qualities = qualities * own_kept
         class_targets = scatter_class_targets(output, own, targets, qualities)
 
         offered = self.prediction.qualities(output, pairs.matching, targets)  # (P,)
-        admitted = pairs.kept
-        if self.admit is not None:
-            admitted = admitted & self.admit(self.prediction, output, pairs.matching, view, targets)
         label = targets.labels[pairs.matching.target]  # (P,)
         place = (pairs.matching.image, pairs.matching.query, label)
         current = class_targets[place]  # (P,), 0 unless the student's own target has the same class
         same_class = (view.own_target >= 0) & (
             targets.labels[view.own_target.clamp(min=0)] == label
         )
+        if own_kept is not None:  # a target that is left out leaves its class to the teacher's
+            held = scatter_class_targets(output, own, targets, own_kept)
+            same_class = same_class & (held[place] > 0)
         chosen = torch.where(same_class, self.same_class(current, offered), offered)
-        # Changes are added rather than written: pairs that are not admitted may share a place with
+        # Changes are added rather than written: pairs that are not kept may share a place with
         # pairs that are.
-        change = torch.where(admitted, chosen - current, 0.0)
+        change = torch.where(pairs.kept, chosen - current, 0.0)
         return class_targets.index_put(place, change, accumulate=True)
 
     def box_weights(

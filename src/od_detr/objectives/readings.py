@@ -151,7 +151,7 @@ def admitted(
 ) -> Bool[Tensor, " P"]:
     """Teacher pairs above the IoU threshold.
 
-    Without `teacher_only` their query must be positive already.
+    Without `teacher_only` the student must have matched their query too.
     """
     accepted = torch.ones_like(view.joins) if teacher_only else view.own_target >= 0
     if threshold is None:
