@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import evidence
-from benchmarks.gpu.runner import LOG, Check, recorded, run_part, work
+from benchmarks.gpu.runner import LOG, RESULTS, Check, recorded, run_part, work
 from benchmarks.gpu.scale import chosen
 from benchmarks.gpu.table import table
 
@@ -29,13 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the chosen parts, or one part's checks in a worker process; returns the exit status."""
     given = parse(arguments)
     if given.worker:
-        names = checks_of(given.worker, given.output, given.until)
-        work(names, given.checks, chosen(given.device, given.quick), given.output, given.until)
+        checks = checks_of(given.worker, given.output, given.until)
+        work(checks, given.checks, chosen(given.device, given.quick), given.output, given.until)
         return 0
     if given.device == "cuda" and not torch.cuda.is_available():
         print("--device cuda: no GPU is here; give --device cpu --quick to try everything small")
         return 2
     given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / RESULTS).unlink(missing_ok=True)  # of an earlier run
     return run(given)
 
 

@@ -12,6 +12,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,14 +39,15 @@ def scenes_folder(output: Path) -> Path:
 
 
 def draw(output: Path, scale: Scale) -> subprocess.Popen:
-    """Begins to draw the scenes."""
+    """Begins to draw the scenes, in place of all that an earlier run left."""
     folder = scenes_folder(output)
     train, val, size = scale.scenes
     program = (
         "from pathlib import Path; from od_detr.data.scenes import render_scenes; "
         f"render_scenes(Path({str(folder / 'scenes')!r}), {train}, {val}, {size})"
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     environment = os.environ | {"PYTHONPATH": search_path(), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", program], env=environment)
 
@@ -63,7 +65,7 @@ def table2(scale: Scale, output: Path, until: float) -> Figures:
     for recipe, process in processes.items():
         rows = _rows(folder / recipe / "metrics.csv")
         figures[recipe] = rows or _last_words(folder / f"{recipe}.log")
-        figures["holds"] &= bool(rows)
+        figures["holds"] &= bool(rows) and process.returncode == 0
         print(f"{recipe}: exit status {process.returncode}", flush=True)
     return figures
 
