@@ -60,6 +60,7 @@ def test_a_new_detector_is_trained_with_every_option_by_its_name(
     [
         (lambda: Detector.create("dino"), "dino-4scale"),
         (lambda: Detector.create(backbon="resnet18"), "backbone"),
+        (lambda: Detector.create(data="scenes"), r"fit\(data\)"),
         (lambda: Detector.create().fit("data", epoch=1), "epochs"),
         (lambda: od_detr.train("data", opt={"lrr": 1}), "did you mean opt_lr"),
         (lambda: od_detr.train("data", lr=1), r"did you mean opt_lr\?"),

@@ -119,8 +119,11 @@ class Detector:
         Raises:
             InputError: an option is unknown or wrong; the message is one line.
         """
+        from od_detr.errors import InputError
         from od_detr.options import TrainOptions, from_values
 
+        if "data" in options:
+            raise InputError("data: not an option of Detector.create; give it to fit(data)")
         chosen = {"model": model} | options
         from_values(TrainOptions, {"data": "."} | chosen)
         return NewDetector(chosen)
