@@ -358,6 +358,17 @@ def test_rows_that_are_fine_tuned_start_from_one_detector_with_the_defaults_of_t
             reproduce(replace(ask, init=other))
 
 
+@pytest.mark.parametrize(("scale", "size"), [("tiny", "128 px"), ("paper", "800 px")])
+def test_a_report_gives_the_size_of_the_images(scale, size, ask, trainings) -> None:
+    report = reproduce(replace(ask, scale=scale, rows="qfl"))
+    assert f", {size}, " in report["setting"]
+
+
+def test_a_report_names_the_data_of_the_current_folder(ask, trainings, monkeypatch) -> None:
+    monkeypatch.chdir(ask.data)
+    assert "data scenes, " in reproduce(replace(ask, data=".", rows="qfl"))["setting"]
+
+
 def test_the_control_may_stand_in_another_table(ask, trainings) -> None:
     reproduce(replace(ask, table="table2", rows="baseline"))
     rows = {row["name"]: row for row in reproduce(replace(ask, rows="md-cls"))["rows"]}

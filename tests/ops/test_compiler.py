@@ -62,3 +62,14 @@ def test_without_a_compiler_there_is_none_and_one_debug_line(cache, caplog, monk
     with caplog.at_level(logging.DEBUG, logger="od_detr"):
         assert compiler.load_library("answer.cpp") is None
     assert [record.levelno for record in caplog.records] == [logging.DEBUG]
+
+
+@needs_compiler
+def test_without_a_home_directory_there_is_none_and_one_debug_line(cache, caplog, monkeypatch):
+    """As in a container whose user has no entry in /etc/passwd."""
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with caplog.at_level(logging.DEBUG, logger="od_detr"):
+        assert compiler.load_library("answer.cpp") is None
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG]

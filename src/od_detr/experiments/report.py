@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -84,9 +85,9 @@ def _with_seeds(title: str, seeds: Collection[int]) -> str:
 
 def _setting(scale: str, shared: TrainOptions) -> str:
     """The options that all rows share, as a sentence."""
-    size = "the image size it was trained at"
-    if shared.image_size is not None:
-        size = f"{shared.image_size} px"
+    size = f"{shared.short_side} px"
+    if shared.init is not None and shared.image_size is None:
+        size = "the image size it was trained at"
     if shared.init is not None:
         start = f"fine-tuned from {kept_name(shared.init)}"
     else:
@@ -102,7 +103,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
         else f"learning rate {shared.opt.lr:g}"
     )
     return (
-        f"Scale {scale}: data {Path(shared.data).name}, {start}, {size}, "
+        f"Scale {scale}: data {os.path.basename(os.path.abspath(shared.data))}, {start}, {size}, "
         f"{images} images a step, {rate}. {shared.total_epochs} epochs "
         "stand for 24 epochs of the paper, and other schedules scale with them. The paper's "
         "results are on COCO."

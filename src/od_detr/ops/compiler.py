@@ -44,13 +44,17 @@ def load_library(*source_names: str) -> ctypes.CDLL | None:
     """
     try:
         return ctypes.CDLL(str(_built(source_names)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         logger.debug("no compiled %s: %s", source_names[-1], error)
         return None
 
 
 def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/od_detr`, by default `~/.cache/od_detr`."""
+    """`$XDG_CACHE_HOME/od_detr`, by default `~/.cache/od_detr`.
+
+    Raises:
+        RuntimeError: there is no home directory.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "od_detr"
 
 

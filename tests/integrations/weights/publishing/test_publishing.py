@@ -17,6 +17,7 @@ from od_detr import Detector
 from od_detr.detectors import DetectionTransformer, save_detector
 from od_detr.errors import InputError
 from od_detr.integrations.weights.opening import open_weights
+from od_detr.integrations.weights.publishing.card import model_card
 from od_detr.options import TrainOptions
 from od_detr.run_files import RunFiles
 from od_detr.training.record.run_config import write_config
@@ -106,6 +107,22 @@ def test_the_card_says_what_the_run_recorded_and_no_path(run: Path, hub: Path) -
         assert said in card.text
     assert "secret place" not in card.content
     assert (folder / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("data", [".", "../street signs", "images/.."])
+def test_the_card_names_data_and_detector_without_the_way_to_them(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "street signs"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    config = {"detector": {"model": "dino-4scale", "backbone": "resnet18"}, "classes": ["red"]}
+    options = {"data": data, "init": "hf:some/detector@v2"}
+    card = ModelCard(model_card("some/signs", config | {"AP": 0.3}, options, []))
+    assert card.data.base_model == "some/detector"
+    assert card.data.eval_results[0].dataset_name == "street signs"
+    assert "| data | `street signs` |" in card.text
+    assert "`some/detector@v2`" in card.text
 
 
 def test_the_python_of_the_card_runs(run: Path, hub: Path, street: Path) -> None:

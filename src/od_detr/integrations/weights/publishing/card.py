@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _metadata(name: str, config: Mapping[str, Any], options: Mapping[str, Any]) 
     ap = config.get("AP")
     results = None
     if options and isinstance(ap, int | float) and ap >= 0:
-        data = Path(options["data"]).name
+        data = _data_name(options)
         value = round(100 * ap, 1)
         results = [
             EvalResult(
@@ -107,9 +108,14 @@ def _metadata(name: str, config: Mapping[str, Any], options: Mapping[str, Any]) 
 
 
 def _base(options: Mapping[str, Any]) -> str | None:
-    """The repository that the training started from."""
+    """The repository that the training started from, without a revision."""
     init = str(options.get("init") or "")
-    return init.removeprefix("hf:") if init.startswith("hf:") else None
+    return init.removeprefix("hf:").partition("@")[0] if init.startswith("hf:") else None
+
+
+def _data_name(options: Mapping[str, Any]) -> str:
+    """The name of the data folder, which may be the current one."""
+    return os.path.basename(os.path.abspath(options["data"]))
 
 
 def _classes(config: Mapping[str, Any]) -> str:
@@ -131,7 +137,7 @@ def _training(options: Mapping[str, Any]) -> str:
     if devices > 1 or int(options.get("accumulate") or 1) > 1:
         batch += f" x {options.get('accumulate') or 1} accumulated x {devices} devices"
     rows = {
-        "data": f"`{Path(options['data']).name}`",
+        "data": f"`{_data_name(options)}`",
         "recipe": options.get("recipe"),
         "started from": _started_from(options),
         "epochs": options.get("epochs"),
@@ -153,7 +159,7 @@ def _rate(options: Mapping[str, Any]) -> str:
 def _started_from(options: Mapping[str, Any]) -> str:
     init = str(options.get("init") or "")
     if init:
-        return f"`{_base(options) or Path(init).name}`"
+        return f"`{init.removeprefix('hf:') if init.startswith('hf:') else Path(init).name}`"
     weights = str(options.get("backbone_weights") or "none")
     known = {"none": "random weights", "imagenet": "a backbone trained on ImageNet"}
     return known.get(weights, f"the backbone `{Path(weights).name}`")
