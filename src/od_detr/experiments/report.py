@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.plan import Plan
 from od_detr.experiments.results import COLUMNS, Curve, mean_curves, summarise
-from od_detr.experiments.runs import finished
+from od_detr.experiments.runs import finished, place_name
 from od_detr.experiments.tables import control_of
 from od_detr.files import atomic_write
 from od_detr.options import TrainOptions
@@ -20,7 +19,7 @@ from od_detr.options.train import DEFAULT_BACKBONE
 from od_detr.reporting.curves import curves as draw
 from od_detr.reporting.page import code, folded, page, paragraph, picture, wide
 from od_detr.reporting.table import TextTable
-from od_detr.run_files import RunFiles, kept_name
+from od_detr.run_files import RunFiles
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
@@ -89,7 +88,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
     if shared.init is not None and shared.image_size is None:
         size = "the image size it was trained at"
     if shared.init is not None:
-        start = f"fine-tuned from {kept_name(shared.init)}"
+        start = f"fine-tuned from {place_name(shared.init)}"
     else:
         narrower = "a narrower " if shared.backbone_options else ""
         weights = "trained from scratch"
@@ -103,7 +102,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
         else f"learning rate {shared.opt.lr:g}"
     )
     return (
-        f"Scale {scale}: data {os.path.basename(os.path.abspath(shared.data))}, {start}, {size}, "
+        f"Scale {scale}: data {place_name(shared.data)}, {start}, {size}, "
         f"{images} images a step, {rate}. {shared.total_epochs} epochs "
         "stand for 24 epochs of the paper, and other schedules scale with them. The paper's "
         "results are on COCO."
