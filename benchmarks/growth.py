@@ -108,7 +108,8 @@ def draw(found: Curves, axes: Mapping[str, Sequence[int]], output: Path) -> None
 
 
 if __name__ == "__main__":
+    chart = Path(sys.argv[1])  # missing is an error before minutes of measuring
     found = curves()
     for name, figure in figures(found, AXES).items():
         print(name, figure)
-    draw(found, AXES, Path(sys.argv[1]))
+    draw(found, AXES, chart)

@@ -68,6 +68,8 @@ def main() -> int:
         Path(arguments.record).write_text(json.dumps(recorded(arguments.only, arguments.demo)))
         return 0
     base = recorded_at(arguments.base, arguments)
+    if not base:
+        parser.error(f"--only {arguments.only}: matches no run; a run is called MODEL-RECIPE")
     head = recorded_at(arguments.head, arguments)
     found = differences(base, head)
     compared = sum(map(len, base.values()))

@@ -53,7 +53,7 @@ def _used(dataset: CocoDataset, workers: int) -> list[int]:
     """The reading starts when every worker has prepared two batches."""
     sampler = BatchSampler(len(dataset), BATCH)
     batches = Loader(dataset, sampler, workers)
-    step, used = len(sampler) // PARTS, []
+    step, used = max(1, len(sampler) // PARTS), []
     for number, _ in enumerate(batches, 1):
         if number == 2 * workers or number % step == 0:
             used.append(sum(shared_bytes(each.pid) for each in active_children() if each.pid))

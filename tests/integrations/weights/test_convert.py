@@ -18,6 +18,7 @@ from torch import Tensor
 from od_detr.detectors import DetectionTransformer, load_detector, save_detector
 from od_detr.errors import InputError
 from od_detr.integrations.weights import detrex
+from od_detr.integrations.weights.checkpoints import read_foreign_checkpoint
 from od_detr.integrations.weights.convert import convert
 from od_detr.integrations.weights.official import NAMES, from_official, to_official
 
@@ -355,6 +356,12 @@ def test_arguments_that_change_what_weights_mean_are_refused(small, save) -> Non
     weights = official_weights(small("dino-4scale"))
     arguments = argparse.Namespace(nheads=8, pre_norm=True)
     assert "pre_norm True" in refusal(save({"model": weights, "args": arguments}), "dino-4scale")
+
+
+@pytest.mark.parametrize("arguments", [["--lr", "1e-4"], None, "lr"])
+def test_arguments_of_another_kind_are_not_read(save, arguments: object) -> None:
+    file = save({"model": {"weight": torch.ones(1)}, "args": arguments})
+    assert read_foreign_checkpoint(file).arguments == {}
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

@@ -193,6 +193,8 @@ def test_class_names_come_along(pair) -> None:
         ({"decoder_n_points": 2}, "decoder_n_points 2"),
         ({"decoder_ffn_dim": 8}, "decoder_ffn_dim 8"),
         ({"model_type": "detr"}, "model_type 'detr'"),
+        ({"dropout": None}, "dropout None"),
+        ({"encoder_attention_heads": "eight"}, "encoder_attention_heads 'eight'"),
     ],
 )
 def test_other_configurations_are_refused(

@@ -65,12 +65,14 @@ def read_foreign_checkpoint(source: Path) -> Checkpoint:
         )
     content = _read_file(source)
     weights, notes = _unwrap(source, content)
-    arguments = content.get("args", {})
+    arguments = content.get("args")
+    if isinstance(arguments, argparse.Namespace):
+        arguments = vars(arguments)
     beside = source.parent / DETECTOR_CONFIG
     return Checkpoint(
         source,
         _clean(source, weights),
-        vars(arguments) if isinstance(arguments, argparse.Namespace) else dict(arguments or {}),
+        dict(arguments) if isinstance(arguments, Mapping) else {},
         _read_json(beside) if source.name in SINGLE_FILES and beside.is_file() else {},
         _processor(source.parent) if source.name in SINGLE_FILES else {},
         notes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
             f"{source}: its config.json says model_type {kind!r}; only 'deformable_detr' can be "
             "converted"
         )
+    number = partial(_number, config, source)
     wanted = {
         "with_box_refine": (config.get("with_box_refine", False), True),
         "two_stage": (config.get("two_stage", False), False),
@@ -104,16 +106,16 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
         "activation_function": (config.get("activation_function", "relu"), "relu"),
         "dilation": (config.get("dilation", False), False),
         "decoder_attention_heads": (
-            _number(config, "decoder_attention_heads", 8),
-            _number(config, "encoder_attention_heads", 8),
+            number("decoder_attention_heads", 8),
+            number("encoder_attention_heads", 8),
         ),
         "decoder_n_points": (
-            _number(config, "decoder_n_points", 4),
-            _number(config, "encoder_n_points", 4),
+            number("decoder_n_points", 4),
+            number("encoder_n_points", 4),
         ),
         "decoder_ffn_dim": (
-            _number(config, "decoder_ffn_dim", 1024),
-            _number(config, "encoder_ffn_dim", 1024),
+            number("decoder_ffn_dim", 1024),
+            number("encoder_ffn_dim", 1024),
         ),
     }
     for name, (value, ours) in wanted.items():
@@ -123,14 +125,20 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
                 "cannot be converted"
             )
     return {
-        "heads": _number(config, "encoder_attention_heads", 8),
-        "points": _number(config, "encoder_n_points", 4),
-        "dropout": float(config.get("dropout", 0.1)),
+        "heads": number("encoder_attention_heads", 8),
+        "points": number("encoder_n_points", 4),
+        "dropout": number("dropout", 0.1),
     }
 
 
-def _number(config: Mapping[str, Any], name: str, default: int) -> int:
-    return int(config.get(name, default))
+def _number(config: Mapping[str, Any], source: Path, name: str, default: float) -> Any:
+    """An entry as a number of the same type as its default."""
+    value = config.get(name, default)
+    if not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise InputError(
+            f"{source}: its config.json says {name} {value!r}, which is not a number; give it one"
+        )
+    return type(default)(value)
 
 
 def class_names(config: Mapping[str, Any]) -> list[str] | None:
