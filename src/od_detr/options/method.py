@@ -136,10 +136,7 @@ class AuxiliarySwitches:
         formerly="pe",
     )
     stages: tuple[int, ...] | None = option(
-        None,
-        "Teacher decoder layers that give a group, counted from 1, or from the end: '[-1]' is the "
-        "last.",
-        shown="all layers",
+        None, "Teacher layers that give a group, from 1, or -1 for the last.", shown="all layers"
     )
     duplicates: Literal["unique", "keep", "disjoint"] = option(
         "unique",
