@@ -131,7 +131,7 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     }
 
 
-def _number(config: Mapping[str, Any], source: Path, name: str, default: float) -> Any:
+def _number(config: Mapping[str, Any], source: Path, name: str, default: int | float) -> Any:
     """An entry as a number of the same type as its default."""
     value = config.get(name, default)
     if not isinstance(value, int | float) or not abs(value) < 1e9:
