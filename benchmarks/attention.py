@@ -10,12 +10,13 @@ memory: batch 2, 256 channels, 8 heads, 4 levels, 4 points, forward and backward
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Figure, cost, interleaved, speedup
+from benchmarks.timing import Figure, cost, interleaved, saved_bytes, speedup
 from od_detr.ops import attention_backend, deformable_sampling, selected_backend
 from od_detr.ops.reference import LevelShapes, reference_attention
 
@@ -39,7 +40,7 @@ def measure(rounds: int = 15) -> dict[str, Figure]:
         )
         for inputs in (encoder, decoder)
     )
-    saved = {name: saved_bytes(candidates[name], encoder) for name in ("ours", "peer")}
+    saved = {name: saved_bytes(partial(candidates[name], *encoder)) for name in ("ours", "peer")}
     return {
         "encoder_speedup": speedup(in_encoder["ours"], in_encoder["peer"], 8.0),
         "decoder_speedup": speedup(in_decoder["ours"], in_decoder["peer"], 4.0),
@@ -52,7 +53,7 @@ def measure(rounds: int = 15) -> dict[str, Figure]:
 def fallback(
     value: Tensor, shapes: LevelShapes, anchors: Tensor, offsets: Tensor, logits: Tensor
 ) -> Tensor:
-    """The operator as the official repositories run it without their CUDA extension."""
+    """Our operator as it runs without a compiler."""
     with attention_backend("torch"):
         return deformable_sampling(value, shapes, anchors, offsets, logits)
 
@@ -104,19 +105,6 @@ def forward_and_backward(attention: Attention, inputs: tuple) -> Callable[[], ob
     leaves = [tensor for tensor in inputs if isinstance(tensor, Tensor) and tensor.requires_grad]
     direction = torch.ones(BATCH, inputs[3].shape[1], HEADS * CHANNELS)
     return lambda: torch.autograd.grad(attention(*inputs), leaves, direction)
-
-
-def saved_bytes(attention: Attention, inputs: tuple) -> int:
-    """Bytes of the storages that the backward keeps alive."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = attention(*inputs)
-    return sum(storages.values()) if output.requires_grad else 0
 
 
 if __name__ == "__main__":

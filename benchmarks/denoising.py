@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.step import make_batch, training_step
-from benchmarks.timing import Figure, cost, interleaved, speedup
+from benchmarks.timing import Figure, cost, interleaved, saved_bytes, speedup
 from od_detr.architectures import ModelName
 from od_detr.detectors import build_detector
 from od_detr.nn.attention import GroupLayout, SelfAttention
@@ -112,20 +112,6 @@ def joined(groups: list[QueryGroup]) -> Tensor:
 def gradients(forward) -> None:
     """One forward and one backward pass."""
     forward().sum().backward()
-
-
-def saved_bytes(forward) -> int:
-    """Bytes of the distinct storages that a forward pass keeps for the backward pass."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive = forward()
-    del alive
-    return sum(kept.values())
 
 
 def per_block(

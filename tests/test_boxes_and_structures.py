@@ -182,17 +182,6 @@ def test_dense_forms_of_a_matching_say_the_same_pairs(case) -> None:
     }
 
 
-@given(one_to_one(), one_to_one())
-@settings(max_examples=50, deadline=None)
-def test_a_union_of_matchings_is_a_union_of_sets(first, second) -> None:
-    as_lists = [
-        list(zip(*(part.tolist() for part in m), strict=True)) for m in (first[0], second[0])
-    ]
-    union = list(zip(*(part.tolist() for part in first[0].union(second[0])), strict=True))
-    assert len(union) == len(set(union))
-    assert set(union) == set(as_lists[0]) | set(as_lists[1])
-
-
 def test_views_count_layers_then_images_then_blocks() -> None:
     layers, images, blocks, slots = 3, 2, 4, 5
     numbers = torch.arange(layers * images * blocks * slots, dtype=torch.float32)

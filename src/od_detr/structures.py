@@ -270,11 +270,6 @@ class Matching(NamedTuple):
         dense[self.image, self.target] = self.query
         return dense
 
-    def union(self, other: Matching) -> Matching:
-        """Every pair of either matching, once."""
-        triples = torch.stack([torch.cat(pair) for pair in zip(self, other, strict=True)], 1)
-        return Matching(*torch.unique(triples, dim=0).unbind(1))
-
     def to(self, device: torch.device | str) -> Matching:
         """The same matching on `device`; on the CPU it can be read at once."""
         return Matching(*moved(torch.stack(self), device).unbind())

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from od_detr.errors import InputError, first_line
 
-# The header of a detector with a thousand tensors takes 100 kB.
 LONGEST_NAME = 200  # of a tensor, as messages show it
+# The header of a detector with a thousand tensors takes 100 kB.
 MAX_HEADER_BYTES = 16 * 2**20
 # How files that people mistake for weights begin, and what to do about each.
 OTHER_KINDS: tuple[tuple[bytes, str], ...] = (

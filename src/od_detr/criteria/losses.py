@@ -42,8 +42,7 @@ def quality_focal_loss(
         gamma: exponent of the modulation.
     """
     distance = (quality - logits.sigmoid()).abs()
-    modulation = distance * distance if gamma == 2.0 else distance**gamma
-    loss = F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * modulation
+    loss = F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * distance**gamma
     return loss if alpha is None else loss * torch.where(quality > 0, alpha, 1 - alpha)
 
 

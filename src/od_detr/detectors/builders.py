@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from od_detr.detectors.sizes import Sizes
 from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
 from od_detr.nn.attention import DeformableAttention
 from od_detr.nn.backbone import Backbone
+from od_detr.nn.encoder import Encoder, EncoderLayer
 from od_detr.nn.queries import SelectedQueries
 
 
@@ -16,6 +19,12 @@ def make_backbone(backbone: str | FeatureExtractor, sizes: Sizes, weights: str) 
     if not isinstance(backbone, str):
         return backbone
     return Backbone(backbone, sizes.strides, weights, sizes.backbone_frozen, sizes.backbone_options)
+
+
+def make_encoder(sizes: Sizes, *position: Any) -> Encoder:
+    """The encoder of these sizes; `position` are the arguments of its sines, see `Encoder`."""
+    layers = [EncoderLayer(*sizes.layer) for _ in range(sizes.encoder_layers)]
+    return Encoder(layers, sizes.hidden_dim, sizes.num_levels, *position)
 
 
 def initialise(detector: DetectionTransformer) -> DetectionTransformer:

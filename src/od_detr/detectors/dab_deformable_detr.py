@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from od_detr.detectors.builders import initialise, make_backbone
+from od_detr.detectors.builders import initialise, make_backbone, make_encoder
 from od_detr.detectors.sizes import Sizes
 from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
 from od_detr.nn.decoder import Decoder, DecoderLayer
-from od_detr.nn.encoder import Encoder, EncoderLayer
 from od_detr.nn.heads import Heads
 from od_detr.nn.neck import Neck
 from od_detr.nn.position import AnchorPosition
@@ -41,11 +40,7 @@ def dab_deformable_detr(
         sizes.settings("dab-deformable-detr", num_classes, backbone),
         features,
         Neck(features.channels, sizes.hidden_dim, sizes.num_levels),
-        Encoder(
-            [EncoderLayer(*sizes.layer) for _ in range(sizes.encoder_layers)],
-            sizes.hidden_dim,
-            sizes.num_levels,
-        ),
+        make_encoder(sizes),
         AnchoredQueries(sizes.queries, sizes.hidden_dim),
         Decoder(
             [DecoderLayer(*sizes.layer) for _ in range(sizes.decoder_layers)],

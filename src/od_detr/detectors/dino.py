@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from od_detr.detectors.builders import initialise, make_backbone
+from od_detr.detectors.builders import initialise, make_backbone, make_encoder
 from od_detr.detectors.sizes import DinoSizes
 from od_detr.detectors.transformer import DetectionTransformer, FeatureExtractor
 from od_detr.errors import InputError
 from od_detr.nn.decoder import Decoder, DecoderLayer
 from od_detr.nn.denoising import DenoisingQueries
-from od_detr.nn.encoder import Encoder, EncoderLayer
 from od_detr.nn.heads import Heads
 from od_detr.nn.neck import Neck
 from od_detr.nn.position import AnchorPosition
@@ -66,13 +65,7 @@ def dino(
             DenoisingQueries(sizes.hidden_dim, num_classes, *noise) if sizes.denoising else None
         ),
         neck=Neck(features.channels, sizes.hidden_dim, num_levels),
-        encoder=Encoder(
-            [EncoderLayer(*sizes.layer) for _ in range(sizes.encoder_layers)],
-            sizes.hidden_dim,
-            num_levels,
-            sizes.temperature,
-            sizes.half_pixel,
-        ),
+        encoder=make_encoder(sizes, sizes.temperature, sizes.half_pixel),
         queries=SelectedQueries(sizes.queries, sizes.hidden_dim, num_classes),
         decoder=decoder,
     )

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from od_detr.ops import LevelShapes, deformable_sampling
 from od_detr.structures import QueryGroup
 
-Shapes = LevelShapes
-
 
 class DeformableAttention(nn.Module):
     """Multi-scale deformable attention: a query samples `points` locations per level near its
@@ -56,7 +54,7 @@ class DeformableAttention(nn.Module):
         anchors: Float[Tensor, "B Q L A"],
         memory: Float[Tensor, "B S D"],
         padding: Bool[Tensor, "B S"] | None,
-        shapes: Shapes,
+        shapes: LevelShapes,
     ) -> Float[Tensor, "B Q D"]:
         """Attends to the memory around the anchors, which are relative to each padded level."""
         value = self.value_proj(memory)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from od_detr.nn.attention import DeformableAttention, Shapes
+from od_detr.nn.attention import DeformableAttention
 from od_detr.nn.position import encode_cells, encode_image
+from od_detr.ops import LevelShapes
 from od_detr.transfers import to_device_of
 
 
@@ -24,7 +25,7 @@ class Memory:
 
     tokens: Float[Tensor, "B S D"]
     padding: Bool[Tensor, "B S"] | None
-    shapes: Shapes
+    shapes: LevelShapes
     ratios: Float[Tensor, "B L 2"]
 
     def cell_centres(self) -> Float[Tensor, "B S 2"]:

@@ -277,8 +277,8 @@ def auxiliary_groups(
     # The cheapest first, so that of a repeated query the cheapest slot stays.
     few = switches.max_queries
     arrange = once if few is None else (cheapest_first, *once, partial(first, few))
-    anchors = {"auto": box_or_point, "center": as_points, "box": as_boxes}[switches.anchors]
-    embed = {"teacher_index": as_boxes, "sine": with_sine_position}[switches.position]
+    anchors = {"auto": box_or_point, "center": as_points, "box": unchanged}[switches.anchors]
+    embed = {"teacher_index": unchanged, "sine": with_sine_position}[switches.position]
     return AuxiliaryGroups(
         distillation,
         switches.stages,
@@ -350,7 +350,7 @@ def started(
     return anchors(embed(queries))
 
 
-def as_boxes(queries: QuerySet) -> QuerySet:
+def unchanged(queries: QuerySet) -> QuerySet:
     """The queries as they are."""
     return queries
 
