@@ -249,25 +249,25 @@ class Predictions:
 class Matching(NamedTuple):
     """Which query predicts which target: one triple (view, query, target) per matched pair.
 
-    `image` indexes views; for a single layer without blocks a view is an image. `query` counts
-    within the view, `target` within the batch. In a multi-target matching a query occurs more than
+    A view is an image at one layer, in one block; see `Predictions.views`. `query` counts within
+    the view, `target` within the batch. In a multi-target matching a query occurs more than
     once.
     """
 
-    image: Int[Tensor, " M"]
+    view: Int[Tensor, " M"]
     query: Int[Tensor, " M"]
     target: Int[Tensor, " M"]
 
     def targets_of_queries(self, views: int, queries: int) -> Int[Tensor, "I q"]:
         """The target of every query, -1 where it has none (the last one where it has several)."""
         dense = self.query.new_full((views, queries), -1)
-        dense[self.image, self.query] = self.target
+        dense[self.view, self.query] = self.target
         return dense
 
     def queries_of_targets(self, views: int, targets: int) -> Int[Tensor, "I N"]:
         """The query of every target, -1 where it has none (the last one where it has several)."""
         dense = self.query.new_full((views, targets), -1)
-        dense[self.image, self.target] = self.query
+        dense[self.view, self.target] = self.query
         return dense
 
     def to(self, device: torch.device | str) -> Matching:

@@ -246,7 +246,7 @@ def check_matchings(answer: Answer, record: dict, targets) -> None:
             view, count = depth * images + image, targets.counts[image]
             costs = torch.tensor(wanted["cost_matrix_query_by_gt"])
             assert_close(found[view, :count].T, costs, rtol=1e-5, atol=1e-4)
-            here = matching.image == view
+            here = matching.view == view
             queries, chosen = matching.query[here], matching.target[here] - starts[image]
             pairs = set(zip(queries.tolist(), chosen.tolist(), strict=True))
             assert pairs == set(zip(wanted["query"], wanted["gt"], strict=True))

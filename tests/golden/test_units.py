@@ -155,7 +155,7 @@ def test_costs_and_matchings_agree(units: Path, case: str, repository: str) -> N
             assert_close(costs[image, :count].T[known], wanted[known], rtol=1e-4, atol=1e-4)
     (matching, _), targets = matched(recorded, case, total)
     for image, start in enumerate(targets.starts):
-        here = matching.image == image
+        here = matching.view == image
         queries, chosen = matching.query[here], matching.target[here] - start
         wanted = (
             recorded[f"{case}.{repository}.{side}_index.{image}"].tolist()

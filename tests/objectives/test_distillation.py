@@ -302,7 +302,7 @@ def test_labels_are_ious_and_at_most_two_a_query(make_detector, make_batch) -> N
         counts = (labels > 0).sum(-1)
         assert counts.max() <= 2
         background = dense < 0
-        background[twin.matching.image, twin.matching.query] = False
+        background[twin.matching.view, twin.matching.query] = False
         assert not labels[background].any()
         two += int((counts == 2).sum())
     assert two

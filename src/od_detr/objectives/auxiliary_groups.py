@@ -214,8 +214,8 @@ class AuxiliaryGroups:
             stages.numbers.index(layer) if layer in stages.numbers else -1
             for layer in range(1, twin.num_layers + 1)
         ]
-        block = to_device_of(of_layer, matching.image)[matching.image // images]  # (P,)
-        image = matching.image % images
+        block = to_device_of(of_layer, matching.view)[matching.view // images]  # (P,)
+        image = matching.view % images
         taken, block = block >= 0, block.clamp(min=0)
 
         # Find the slot that holds the matched query; of equal ones argmax finds the first.

@@ -72,7 +72,7 @@ class BoxWeights(NamedTuple):
 def same_layer(teacher: Answer, student: GroupOutput, group: str) -> TeacherPairs:
     """Layer l of the student follows layer l of the teacher."""
     matching, costs = teacher.matched[group]
-    return TeacherPairs(matching, _known(costs), torch.ones_like(matching.image, dtype=torch.bool))
+    return TeacherPairs(matching, _known(costs), torch.ones_like(matching.view, dtype=torch.bool))
 
 
 def by_student_cost(student: Tensor, teacher: Tensor, pair: Places, rival: Places) -> Tensor:
@@ -197,7 +197,7 @@ class MatchingDistillation:
 
         offered = self.prediction.qualities(output, pairs.matching, targets)  # (P,)
         label = targets.labels[pairs.matching.target]  # (P,)
-        place = (pairs.matching.image, pairs.matching.query, label)
+        place = (pairs.matching.view, pairs.matching.query, label)
         current = class_targets[place]  # (P,), 0 unless the student's own target has the same class
         same_class = (view.own_target >= 0) & (
             targets.labels[view.own_target.clamp(min=0)] == label
@@ -238,7 +238,7 @@ class MatchingDistillation:
         # Marks the (view, target) places where the student's query is the costlier one.
         beaten = torch.zeros(len(output.views.boxes), len(targets), device=slot.device)  # (I, N)
         beaten.index_put_((image, target), (contested & cheaper).float(), accumulate=True)
-        own_beaten = beaten[own.matching.image, own.matching.target] > 0  # (M,)
+        own_beaten = beaten[own.matching.view, own.matching.target] > 0  # (M,)
         return BoxWeights(
             torch.where(own_beaten, self.down_weight, 1.0),
             view.joins * torch.where(contested & ~cheaper, self.down_weight, 1.0),
@@ -267,6 +267,6 @@ def _entry_weights(
         (own, weights.own - 1),
         (pairs.matching, (weights.teacher - 1) * view.joins),
     ):
-        place = (matching.image, matching.query, truth.targets.labels[matching.target])
+        place = (matching.view, matching.query, truth.targets.labels[matching.target])
         entries.index_put_(place, change, accumulate=True)
     return entries.where(class_targets > 0, torch.ones_like(entries))

@@ -154,7 +154,7 @@ class PredictionDistillation:
         """Quality focal loss towards the teacher's scores, or the pair's weight where matched."""
         scores = teacher.views.logits.sigmoid()  # (I, q, C)
         entries = scores if self.other_entries is None else self.other_entries(scores)
-        place = (matching.image, matching.query, truth.targets.labels[matching.target])
+        place = (matching.view, matching.query, truth.targets.labels[matching.target])
         class_targets = entries.index_put(place, weights.classes)
         loss = quality_focal_loss(output.views.logits, class_targets, gamma=self.gamma).sum(-1)
         case = ClassCase(teacher, matching, weights, class_targets, truth)

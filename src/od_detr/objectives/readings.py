@@ -96,7 +96,7 @@ def final_only(teacher: Answer, student: GroupOutput, group: str) -> TeacherPair
     """Only the last layer follows the teacher."""
     pairs = same_layer(teacher, student, group)
     views = len(student.views.boxes)
-    return replace(pairs, kept=pairs.matching.image >= views - views // student.num_layers)
+    return replace(pairs, kept=pairs.matching.view >= views - views // student.num_layers)
 
 
 def last_layer(teacher: Answer, student: GroupOutput, group: str) -> TeacherPairs:
@@ -125,7 +125,7 @@ def ious_of(
     prediction: SetPrediction, output: GroupOutput, pairs: Matching, targets: Targets
 ) -> Float[Tensor, " M"]:
     """IoU of the student's box of each pair with its target."""
-    boxes = gather_pairs(output.views.boxes.detach(), pairs.image, pairs.query)
+    boxes = gather_pairs(output.views.boxes.detach(), pairs.view, pairs.query)
     return paired_iou(boxes, targets.boxes[pairs.target], prediction.weights.eps)
 
 
@@ -249,7 +249,7 @@ def matched_only(case: ClassCase) -> Float[Tensor, "I q"]:
 def sum_of_weights(case: ClassCase) -> Float[Tensor, " K"]:
     """Sum of the pair weights of each layer."""
     views = len(case.class_targets)
-    sums = sum_by_view(case.weights.classes, case.matching.image, views)
+    sums = sum_by_view(case.weights.classes, case.matching.view, views)
     return sums.view(case.teacher.num_layers, -1).sum(1)
 
 
@@ -324,7 +324,7 @@ def with_matched(
     slot = moved(targets.slot, matching.target.device)[matching.target]
     views = len(stages.output.views.boxes)
     dense = matching.query.new_full((views, targets.most), -1)  # (I, G)
-    dense[matching.image, slot] = matching.query
+    dense[matching.view, slot] = matching.query
     matched = at_stages(dense, stages.numbers, stages.output.num_layers)[..., None]
     known = (index == matched).any(-1, keepdim=True)
     return torch.cat([index, matched.masked_fill(known, -1)], -1)

@@ -99,7 +99,7 @@ class SetPrediction:
         self, output: GroupOutput, matching: Matching, targets: Targets
     ) -> Float[Tensor, " M"]:
         """Class target of each matched pair: the IoU of box and target, or 1 under a hard loss."""
-        boxes = gather_pairs(output.views.boxes.detach(), matching.image, matching.query)
+        boxes = gather_pairs(output.views.boxes.detach(), matching.view, matching.query)
         if self.class_loss.hard:
             return torch.ones_like(boxes[:, 0])
         return paired_iou(boxes, targets.boxes[matching.target], self.weights.eps)
@@ -135,7 +135,7 @@ class SetPrediction:
     ) -> Terms:
         """L1 and GIoU terms of each layer over the matched pairs, optionally weighted."""
         views = output.views.boxes
-        boxes = gather_pairs(views, matching.image, matching.query)  # (M, 4)
+        boxes = gather_pairs(views, matching.view, matching.query)  # (M, 4)
         l1, giou = box_distances(boxes, truth.targets.boxes[matching.target], self.weights.eps)
         if pair_weights is not None:
             l1, giou = l1 * pair_weights, giou * pair_weights
@@ -144,7 +144,7 @@ class SetPrediction:
             ("l1", l1, self.weights.l1_weight),
             ("giou", giou, self.weights.giou_weight),
         ):
-            sums = sum_by_view(values, matching.image, len(views))
+            sums = sum_by_view(values, matching.view, len(views))
             terms |= per_layer(f"{self.name}/{term}", sums, output, weight * scale / truth.count)
         return terms
 
@@ -154,5 +154,5 @@ def scatter_class_targets(
 ) -> Float[Tensor, "I q C"]:
     """Class targets of every query: `values` at (query, class of its target), 0 elsewhere."""
     class_targets = torch.zeros_like(output.views.logits)
-    place = (matching.image, matching.query, targets.labels[matching.target])
+    place = (matching.view, matching.query, targets.labels[matching.target])
     return class_targets.index_put_(place, values.to(class_targets.dtype), accumulate=True)
