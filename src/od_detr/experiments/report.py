@@ -15,7 +15,6 @@ from od_detr.experiments.runs import finished, place_name
 from od_detr.experiments.tables import control_of
 from od_detr.files import atomic_write
 from od_detr.options import TrainOptions
-from od_detr.options.train import DEFAULT_BACKBONE
 from od_detr.reporting.curves import curves as draw
 from od_detr.reporting.page import code, folded, page, paragraph, picture, wide
 from od_detr.reporting.table import TextTable
@@ -94,7 +93,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
         weights = "trained from scratch"
         if shared.backbone_weights != "none":
             weights = f"weights {Path(shared.backbone_weights).name}"
-        start = f"{narrower}{shared.backbone or DEFAULT_BACKBONE}, {weights}"
+        start = f"{narrower}{shared.backbone_name}, {weights}"
     images = shared.device_batch * (shared.devices or 1) * shared.accumulate
     rate = (
         "the learning rate of each architecture"

@@ -58,14 +58,17 @@ def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[st
         InputError: an unknown option, or a group that is not a mapping.
     """
     found: dict[str, Any] = {}
+    spelled: list[tuple[str, str]] = []
     for given, value in _entries(options, values, naming):
         name = known_name(options, given)
         if name is None:
             raise no_such_option(options, given, naming(given), naming)
         if name in found:
             raise InputError(f"{naming(name)} is given twice")
-        warn_if_renamed(given, name, naming)
         found[name] = value
+        spelled.append((given, name))
+    for given, name in spelled:
+        warn_if_renamed(given, name, naming)
     return found
 
 

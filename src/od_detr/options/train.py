@@ -320,6 +320,11 @@ class TrainOptions(DataOptions):
         return ARCHITECTURES[self.model or DEFAULT_MODEL]
 
     @property
+    def backbone_name(self) -> str:
+        """The backbone: the default one until `init` decides."""
+        return DEFAULT_BACKBONE if self.backbone is None else self.backbone
+
+    @property
     def total_epochs(self) -> int:
         """Epochs of the whole schedule: the default ones until the data decide."""
         return DEFAULT_EPOCHS if self.epochs is None else self.epochs

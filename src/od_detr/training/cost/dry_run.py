@@ -7,7 +7,6 @@ from typing import Any
 
 from od_detr.nn.backbone import create_features
 from od_detr.options import TrainOptions
-from od_detr.options.train import DEFAULT_BACKBONE
 from od_detr.training.cost.batch import with_batch_size
 from od_detr.training.cost.budget import within_budget
 from od_detr.training.cost.estimate import Estimate, estimate
@@ -97,8 +96,8 @@ def dry_run(options: TrainOptions) -> Costs:
     new = plan.start is None and plan.checkpoint is None
     if new and options.backbone_weights == "imagenet":
         # Training would stop without them. They are in the cache then.
-        backbone, more = options.backbone or DEFAULT_BACKBONE, dict(options.backbone_options or {})
-        create_features(backbone, (32,), "imagenet", more)
+        more = dict(options.backbone_options or {})
+        create_features(options.backbone_name, (32,), "imagenet", more)
     # Costs do not depend on weights. A file is checked.
     weights = "none" if options.backbone_weights == "imagenet" else options.backbone_weights
     blank = replace(plan.options, backbone_weights=weights, compile=False)

@@ -11,7 +11,7 @@ import yaml
 from od_detr.detectors import DetectionTransformer
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
-from od_detr.files import atomic_write, writing
+from od_detr.files import atomic_write, make_directory, writing
 from od_detr.nn.backbone import WEIGHT_NAMES
 from od_detr.options import PATHS, PER_RUN, SIZES, TrainOptions
 from od_detr.run_files import CONFIG_HEAD
@@ -51,6 +51,8 @@ def write_config(options: TrainOptions, path: Path) -> None:
         raise InputError(f"{path}: exists and was not written by a run; give another --output")
     values = plain_options(options)
     kept = {name: value for name, value in values.items() if name not in PER_RUN}
+    with writing(path):
+        make_directory(path.parent)
     with writing(path), atomic_write(path) as partial:
         partial.write_text(CONFIG_HEAD + yaml.safe_dump(kept, sort_keys=False))
 

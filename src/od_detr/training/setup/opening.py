@@ -23,7 +23,7 @@ from od_detr.data.transforms import Transform
 from od_detr.detectors import DetectionTransformer, build_detector
 from od_detr.errors import InputError
 from od_detr.options import SIZES, TrainOptions
-from od_detr.options.train import DEFAULT_BACKBONE, DEFAULT_MODEL
+from od_detr.options.train import DEFAULT_MODEL
 from od_detr.ranks import Ranks
 from od_detr.training.setup.freezing import freeze
 from od_detr.training.setup.start import Start, say
@@ -142,7 +142,7 @@ def open_detector(
         detector = build_detector(
             options.model or DEFAULT_MODEL,
             len(train.classes),
-            backbone=options.backbone or DEFAULT_BACKBONE,
+            backbone=options.backbone_name,
             backbone_weights=options.backbone_weights,
             backbone_options=options.backbone_options or None,
             backbone_frozen=frozen,

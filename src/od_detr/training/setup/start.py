@@ -15,7 +15,7 @@ from od_detr.errors import InputError
 from od_detr.integrations.weights.opening import open_weights
 from od_detr.options import SIZES, TrainOptions, flag_name
 from od_detr.options.data import DEFAULT_SIZE
-from od_detr.options.train import DEFAULT_BACKBONE, DEFAULT_MODEL
+from od_detr.options.train import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def with_start(options: TrainOptions, start: Start | None) -> TrainOptions:
         return replace(
             options,
             model=options.model or DEFAULT_MODEL,
-            backbone=options.backbone or DEFAULT_BACKBONE,
+            backbone=options.backbone_name,
             image_size=options.image_size or DEFAULT_SIZE,
         )
     settings, trained_at = start.detector.settings, start.image_size
