@@ -61,6 +61,7 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     from od_detr.inference.files import Wanted, predict_files
     from od_detr.inference.predictor import Predictor
     from od_detr.reporting.curves import curves
+    from od_detr.reporting.drawing import contact_sheet
     from od_detr.training.fit import fit
 
     data, training = output / "scenes", output / "training"
@@ -72,10 +73,6 @@ def run_demo(output: Path, seed: int = 0) -> dict[str, Any]:
     predictor = Predictor.from_run(training)
     files = [str(file) for file in unseen]
     predict_files(predictor, files, output / "predictions", Wanted(threshold=0.4))
-    from od_detr.reporting.drawing import (
-        contact_sheet,
-    )  # by now supervision is there, without its advice
-
     contact_sheet(_opened(output / "predictions"), columns=4).save(output / "predictions.png")
     curves({"od": run.rows}, output / "curves.png")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from od_detr.errors import FullMemoryError, InputError
+from od_detr.machine.limits import cores
 
 if TYPE_CHECKING:
     import torch
@@ -86,11 +86,11 @@ def check_devices(device: str, devices: int, precision: str, launcher: str | Non
 
 def _check_processes(asked: int) -> None:
     """Refuses more processes than this machine's cores could ever serve."""
-    cores = os.cpu_count() or 1
-    if asked > max(MOST_PROCESSES, cores):
+    most = max(MOST_PROCESSES, cores())
+    if asked > most:
         raise InputError(
-            f"--devices {asked}: each is a process, and this machine has {cores} cores; give "
-            f"{cores} or fewer"
+            f"--devices {asked}: each is a process, and this one may use {cores()} cores; give "
+            f"{most} or fewer"
         )
 
 
