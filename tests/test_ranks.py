@@ -124,9 +124,10 @@ def test_rank_and_world_size_alone_mean_one_process_a_node() -> None:
 def test_several_nodes_need_to_know_where_rank_0_is(launcher) -> None:
     """Else each node waits for rank 0 on its own machine."""
     environment = launcher(1, 0, 2, 2)
-    with pytest.raises(InputError, match=r"nothing says where rank 0 is; set MASTER_ADDR"):
-        settled(None, None, environment)
-    for known in ({"MASTER_ADDR": "first"}, {"SLURM_JOB_ID": "7"}):
+    for unknown in ({}, {"MASTER_ADDR": ""}):
+        with pytest.raises(InputError, match=r"nothing says where rank 0 is; set MASTER_ADDR"):
+            settled(None, None, environment | unknown)
+    for known in ({"MASTER_ADDR": "first"}, {"SLURM_NODELIST": "first"}):
         assert settled(None, None, environment | known).rank == 2
 
 

@@ -147,11 +147,12 @@ def clear_unfinished(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, option: str = "--output") -> Iterator[None]:
     """Reports a full disk, a missing permission or a vanished folder as the user's, in one line.
 
     Args:
         path: What is written inside the block.
+        option: What the user can give to write elsewhere.
 
     Raises:
         InputError: The system refused; the message gives its reason.
@@ -162,7 +163,7 @@ def writing(path: Path) -> Iterator[None]:
         reason = error.strerror or type(error).__name__
         raise InputError(
             f"{path}: cannot be written ({reason}); free some space, restore the folder, or give "
-            "another --output"
+            f"another {option}"
         ) from error
 
 

@@ -24,32 +24,33 @@ class _Loader(yaml.SafeLoader):
             )
         return super().construct_mapping(node, deep)
 
-    def construct_whole(self, node: yaml.ScalarNode) -> int:
-        """A whole number; leading zeros mean nothing."""
-        text = str(self.construct_scalar(node))
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that `_Loader` or YAML 1.1 would take for something else."""
 
 
 # YAML 1.1 reads `on` as true, 1e-4 as a text, 010 as 8 and 1:30 as 90, which surprises everybody.
+# Whole numbers with zeros in front stay texts: they are names, such as the classes 07, 08 and 09.
 TYPES = (":bool", ":int", ":float")
+_NUMBER = "-+.0123456789"
+_PLAIN = (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9]\d*)$|^0x[0-9a-fA-F]+$", _NUMBER),
+    (
+        "float",
+        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$",
+        _NUMBER,
+    ),
+)
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if not tag.endswith(TYPES)]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"^(?:[-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
-    list("-+0123456789"),
-)
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$"),
-    list("-+.0123456789"),
-)
+for _kind, _pattern, _first in _PLAIN:
+    for _each in (_Loader, _Dumper):
+        _each.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), list(_first)
+        )
 
 
 def parse_yaml(text: str) -> Any:
@@ -68,6 +69,11 @@ def parse_yaml(text: str) -> Any:
         place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "cannot be read"
         raise ValueError(f"is not valid YAML ({place}{problem})") from error
+
+
+def dump_yaml(content: Any) -> str:
+    """Plain values as a YAML text, mappings in their order; `parse_yaml` gives them back."""
+    return yaml.dump(content, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
 def _check_events(text: str) -> None:

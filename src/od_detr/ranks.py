@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALONE, OWN, SRUN = "none", "own launch", "srun"
+# Where the host of rank 0 is found, in this order.
+MAIN_NODE = ("MASTER_ADDR", "SLURM_STEP_NODELIST", "SLURM_NODELIST")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def settled(
                 f"{ranks.nodes} nodes, {ranks.world_size} processes in all; "
                 f"give --{option} {given}, or leave it out"
             )
-    if ranks.nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & variables.keys():
+    if ranks.nodes > 1 and not any(variables.get(name) for name in MAIN_NODE):
         raise LaunchError(
             f"{ranks.launcher}: started processes on {ranks.nodes} nodes, and nothing says where "
             "rank 0 is; set MASTER_ADDR to its host and MASTER_PORT to a free port on every node"

@@ -103,7 +103,15 @@ def test_what_is_fixed_passes_and_what_was_left_out_is_listed(
 
 
 @pytest.mark.parametrize(
-    ("option", "output"), [("--fix", "full"), ("--fix", "file"), ("--report", "full")]
+    ("option", "output"),
+    [
+        ("--fix", "full"),
+        ("--fix", "file"),
+        ("--fix", "file/new"),
+        ("--report", "full"),
+        ("--report", "file/page.html"),
+        ("--report", "new/page.html"),
+    ],
 )
 def test_an_output_that_is_taken_is_refused_before_the_examination(
     option: str, output: str, od_detr: Callable, scenes: Path, tmp_path: Path
@@ -111,7 +119,9 @@ def test_an_output_that_is_taken_is_refused_before_the_examination(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    answer = od_detr("doctor", scenes, option, tmp_path / output)
+    fix = ("--fix", tmp_path / "new") if option == "--report" else ()
+    answer = od_detr("doctor", scenes, option, tmp_path / output, *fix)
     assert answer.status == 2
     assert f"{option} {tmp_path / output}: " in answer.error
+    assert not (tmp_path / "new").exists()
     assert "train:" not in answer.out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -33,7 +33,8 @@ class Trainings:
         self.options[directory.name] = options
         if options.resume:
             self.resumed.append(directory.name)
-        write_config(options, directory / "config.yaml")
+        resolved = replace(options, backbone=options.backbone_name)
+        write_config(resolved, directory / "config.yaml")
         RunFiles(directory).last.touch()
         if directory.name == self.stop_at:
             self.stop_at = ""

@@ -491,6 +491,15 @@ def test_runs_of_other_options_are_never_mixed(change, ask, trainings, tmp_path)
     assert trainings.started == named(*TABLE_3)
 
 
+@pytest.mark.slow
+def test_the_default_backbone_is_another_one_than_a_chosen_one(ask, trainings) -> None:
+    """At a scale that leaves it open."""
+    paper = replace(ask, scale="paper", rows="qfl")
+    reproduce(replace(paper, backbone="resnet101"))
+    with pytest.raises(InputError, match="--backbone resnet101 instead of resnet50"):
+        reproduce(paper)
+
+
 def test_data_and_output_may_move(ask, trainings, tmp_path) -> None:
     reproduce(ask)
     moved = Path(ask.output).rename(tmp_path / "elsewhere")

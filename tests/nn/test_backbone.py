@@ -50,3 +50,10 @@ def test_pretrained_weights_out_of_reach_and_of_other_sizes_are_told_apart(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=rf"--backbone-weights imagenet: .*resnet50.*{advice}"):
         Backbone("resnet50", weights="imagenet", options=options)
+
+
+def test_a_backbone_without_pretrained_weights_is_named() -> None:
+    """Whatever its sizes, and without a network."""
+    for options in ({}, {"channels": (16, 32, 48, 64)}):
+        with pytest.raises(InputError, match=r"timm has no weights of resnet200; give .* none"):
+            Backbone("resnet200", weights="imagenet", options=options)

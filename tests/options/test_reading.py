@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from od_detr.errors import InputError
@@ -28,7 +28,7 @@ from od_detr.options.config_file import read_config
 from od_detr.options.fields import options_of, renamed
 from od_detr.options.names import as_python, known_name
 from od_detr.options.reading import build
-from od_detr.plain_yaml import parse_yaml
+from od_detr.plain_yaml import dump_yaml, parse_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +106,7 @@ def test_options_made_in_python_pass_the_same_checks() -> None:
 
 def test_what_is_written_to_yaml_is_read_back() -> None:
     chosen = made(epochs=3, ag={"stages": [1, 2]}, ema={"stop": "off"}, opt={"lr": 1e-7})
-    text = yaml.safe_dump(yaml_able(dataclasses.asdict(chosen)))
+    text = dump_yaml(yaml_able(dataclasses.asdict(chosen)))
     assert from_values(TrainOptions, parse_yaml(text)) == chosen
 
 
@@ -117,9 +117,20 @@ def yaml_able(value: Any) -> Any:
 
 
 def test_yaml_reads_numbers_and_words_as_people_mean_them() -> None:
-    text = "[on, 1e-4, 3, .5, off, true, 1.5e3, '1', null, yes, 010, -7, 1:30, 0x1F, 0o17, 1_000]"
+    text = "[on, 1e-4, 3, .5, off, true, 1.5e3, '1', null, yes, 010, 08, -7, 0, 1:30, 0x1F, 1_000]"
     expected = ["on", 1e-4, 3, 0.5, "off", True, 1500.0, "1", None, "yes"]
-    assert parse_yaml(text) == [*expected, 10, -7, "1:30", 31, 15, "1_000"]
+    assert parse_yaml(text) == [*expected, "010", "08", -7, 0, "1:30", 31, "1_000"]
+    assert made(epochs="010").epochs == 10
+
+
+@given(st.text(alphabet="0123456789+-.:_eExXoOtrufalsn~ ", max_size=8))
+@example("08")
+@example("1e5")
+@example("0o17")
+@example("1:30")
+def test_a_name_that_looks_like_a_number_is_written_and_read_as_a_name(name: str) -> None:
+    assert parse_yaml(dump_yaml({"names": [name]})) == {"names": [name]}
+    assert yaml.safe_load(dump_yaml([name])) == [name]  # as other packages read it
 
 
 def test_an_earlier_name_in_a_call_or_a_file_is_accepted_with_a_warning(
@@ -133,7 +144,9 @@ def test_an_earlier_name_in_a_call_or_a_file_is_accepted_with_a_warning(
     file = tmp_path / "options.yaml"
     file.write_text("dn: {loss: qfl}\n")
     assert read_config(TrainOptions, file) == {"denoising.loss": "qfl"}
-    warning = f"warning: {file}: dn.loss is now called denoising.loss; "
+    assert capsys.readouterr().err == ""  # a run's own file
+    assert read_config(TrainOptions, file, "--config ") == {"denoising.loss": "qfl"}
+    warning = f"warning: --config {file}: dn.loss is now called denoising.loss; "
     assert capsys.readouterr().err.startswith(warning)
 
 

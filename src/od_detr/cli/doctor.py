@@ -70,16 +70,12 @@ class DoctorOptions:
 
 def doctor(options: DoctorOptions) -> dict[str, Any]:
     """Examines, and prints the table."""
-    from od_detr.data.writing.folder import refuse_taken
     from od_detr.doctor.diagnosis import diagnosed
-    from od_detr.doctor.report.page import refuse_other_files, write_page
+    from od_detr.doctor.report.page import write_page
     from od_detr.doctor.report.table import summary, table
     from od_detr.reporting.terminal import text_console
 
-    if options.fix is not None:
-        refuse_taken(Path(options.fix), "--fix")
-    if options.report is not None:
-        refuse_other_files(Path(options.report))
+    _check_outputs(options)
     found = diagnosed(Path(options.data), _examination(options), _progress)
     for line in summary(found):
         print(line)
@@ -91,6 +87,23 @@ def doctor(options: DoctorOptions) -> dict[str, Any]:
         write_page(found, Path(options.report))
         print(f"report: {options.report}")
     return found.as_json() | (_verdict(found) if options.fix is None else _fixed(found, options))
+
+
+def _check_outputs(options: DoctorOptions) -> None:
+    """Refuses what could not be written, before anything is examined."""
+    from od_detr.data.writing.folder import refuse_taken
+    from od_detr.doctor.report.page import refuse_other_files
+    from od_detr.errors import InputError
+
+    if options.fix is not None:
+        refuse_taken(Path(options.fix), "--fix")
+    if options.report is None:
+        return
+    refuse_other_files(Path(options.report))
+    if options.fix and Path(options.fix).resolve() in Path(options.report).resolve().parents:
+        raise InputError(
+            f"--report {options.report}: is in the folder that --fix makes; give another"
+        )
 
 
 def _verdict(found: Diagnosis) -> dict[str, Any]:

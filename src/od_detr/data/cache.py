@@ -162,8 +162,9 @@ def make_room(folder: Path, size: int) -> None:
     """
     with contextlib.suppress(OSError):
         for partial in folder.glob("*.part"):
-            if time.time() - partial.stat().st_mtime > ABANDONED:
-                partial.unlink()
+            with contextlib.suppress(FileNotFoundError):  # it has its name by now
+                if time.time() - partial.stat().st_mtime > ABANDONED:
+                    partial.unlink()
         entries = [path for path in folder.iterdir() if not path.suffix]
         entries.sort(key=lambda path: path.stat().st_mtime)
         total = size + sum(path.stat().st_size for path in entries)

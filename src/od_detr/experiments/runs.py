@@ -259,6 +259,8 @@ def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
     from od_detr.training.record.resume import first_difference
     from od_detr.training.record.run_config import plain
 
+    if options.init is None:
+        options = replace(options, backbone=options.backbone_name)
     before, wanted = flat(kept), flat(plain(asdict(options)))
     for name in PLACES:
         before[name], wanted[name] = (place_name(str(each.get(name))) for each in (before, wanted))

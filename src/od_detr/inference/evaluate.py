@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +18,14 @@ from od_detr.data.formats.choices import Choices
 from od_detr.data.preparation.classes import evaluated_classes
 from od_detr.data.preparation.splitting import DIVIDED
 from od_detr.data.transforms import Transform
+from od_detr.data.writing.folder import refuse_unwritable
 from od_detr.detectors import DetectionTransformer
 from od_detr.errors import InputError
 from od_detr.evaluation.analysis import analysed
 from od_detr.evaluation.coco import CocoEvaluator
 from od_detr.evaluation.confusion import confusion_matrix
 from od_detr.evaluation.pairing import paired
-from od_detr.files import atomic_write
+from od_detr.files import atomic_write, writing
 from od_detr.inference.precision import choose_precision, computing, prepare
 from od_detr.inference.predictor import DEFAULT_SIZE, open_run
 from od_detr.inference.reading import OnUnreadable, Reading
@@ -104,7 +104,7 @@ def evaluate_run(
         InputError: the run or the data cannot be used, or `output` cannot be written.
     """
     if output is not None:
-        check_output(output)
+        refuse_output(output)
     detector, config = open_run(run, weights)
     data = data_of(run) if data is None else data
     transform = Transform(image_size or config.get("image_size", DEFAULT_SIZE), "none")
@@ -132,17 +132,16 @@ def evaluate_run(
     return results | {"confusion": confusion, "skipped": reading.skipped, "notes": notes}
 
 
-def check_output(output: Path) -> None:
-    """Makes the folder of a file that is written after all images are computed.
+def refuse_output(output: Path) -> None:
+    """Refuses a file that could not be written after all images are computed.
 
     Raises:
-        InputError: there can be no such file.
+        InputError: naming what stands in the way.
     """
     if output.is_dir():
         example = output / "detections.json"
         raise InputError(f"--output {output}: is a folder; give a file such as {example}")
-    with _writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(output, "--output")
 
 
 def write_results(evaluator: CocoEvaluator, output: Path) -> None:
@@ -151,17 +150,10 @@ def write_results(evaluator: CocoEvaluator, output: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    with _writing(output), atomic_write(output) as partial:
-        partial.write_text(json.dumps(evaluator.results()))
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"--output {output}: cannot be written ({reason})") from error
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output) as partial:
+            partial.write_text(json.dumps(evaluator.results()))
 
 
 def data_of(run: Path) -> Path:

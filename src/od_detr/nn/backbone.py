@@ -300,6 +300,11 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
     """Builds the pretrained model. Its weights come from the local cache or the hub."""
     from huggingface_hub.errors import HTTPError
 
+    if not _page(name):
+        raise InputError(
+            f"--backbone-weights imagenet: timm has no weights of {name}; give "
+            "--backbone-weights FILE, or none"
+        )
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -323,11 +328,11 @@ def _fetch(name: str, indices: list[int], options: dict[str, Any]) -> nn.Module:
 
 
 def _page(name: str) -> str:
-    """Where the weights of a timm model can be downloaded."""
+    """Where the weights of a timm model can be downloaded; empty where it has none."""
     known = timm.get_pretrained_cfg(name)
-    if known is None or not (known.hf_hub_id or known.url):
-        return "where timm's documentation says"
-    return f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else f"{known.url}"
+    if known is None:
+        return ""
+    return f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else f"{known.url or ''}"
 
 
 class _OfflineUnlessReachable:

@@ -19,7 +19,8 @@ def read_config(options: type, file: Path, label: str = "") -> dict[str, Any]:
     Args:
         options: the dataclass that the options are for.
         file: the YAML file.
-        label: stands before the file in messages, such as `--config `.
+        label: stands before the file in messages, such as `--config `. Without it the file is a
+            run's own, whose earlier names are nobody's to change.
 
     Raises:
         InputError: the file cannot be read, has an unknown option or a wrong value.
@@ -38,5 +39,5 @@ def read_config(options: type, file: Path, label: str = "") -> dict[str, Any]:
         return f"{where}: {name}"
 
     known = options_of(options)
-    values = flatten(options, content, naming)
+    values = flatten(options, content, naming, warn=bool(label))
     return {name: checked_value(known[name], value, naming) for name, value in values.items()}

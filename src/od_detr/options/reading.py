@@ -51,8 +51,16 @@ def with_continued(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return read_config(options, file) | dict(values)
 
 
-def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[str, Any]:
-    """Nested values by the dotted names of the options they are for.
+def flatten(
+    options: type, values: Mapping[Any, Any], naming: Naming, warn: bool = True
+) -> dict[str, Any]:
+    """Nested values by the dotted names of the options they are for; earlier names are translated.
+
+    Args:
+        options: the dataclass of the options.
+        values: by any of their names.
+        naming: how a message names an option.
+        warn: whether to say which names are earlier ones.
 
     Raises:
         InputError: an unknown option, or a group that is not a mapping.
@@ -67,7 +75,7 @@ def flatten(options: type, values: Mapping[Any, Any], naming: Naming) -> dict[st
             raise InputError(f"{naming(name)} is given twice")
         found[name] = value
         spelled.append((given, name))
-    for given, name in spelled:
+    for given, name in spelled if warn else ():
         warn_if_renamed(given, name, naming)
     return found
 

@@ -454,6 +454,12 @@ def test_names_are_found_in_other_spellings(tmp_path: Path) -> None:
     assert [f.problem for f in open_split(tmp_path, "train", chosen).findings] == []
 
 
+def test_labels_of_no_image_make_no_data_set(tmp_path: Path) -> None:
+    yolo(tmp_path / "images", tmp_path / "labels" / "train", "ab")
+    with pytest.raises(InputError, match="no annotations found"):
+        open_split(tmp_path, "train")
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_undivided_set_is_divided_by_name(name: str, tmp_path: Path) -> None:
     WHOLE[name](tmp_path)

@@ -11,6 +11,7 @@ from tests.doctor.conftest import Plants
 
 from od_detr.data.folders import open_split
 from od_detr.doctor.checks.boxes import EVERYWHERE, NEARLY, close_pairs, everywhere, iou
+from od_detr.doctor.diagnosis import Examination, diagnosed
 
 
 def test_close_pairs_are_those_of_an_exhaustive_search(plants: Callable[..., Plants]) -> None:
@@ -48,3 +49,15 @@ def test_a_box_is_the_same_everywhere_by_the_number_of_its_images(
     same = (found.boxes_xywh == [5, 5, 20, 20]).all(1)
     expected = same if images == EVERYWHERE else np.zeros_like(same)
     assert everywhere(found, np.ones_like(same)).tolist() == expected.tolist()
+
+
+def test_a_box_without_area_is_found_though_the_size_of_its_image_is_not(
+    plants: Callable[..., Plants],
+) -> None:
+    """COCO's boxes are in pixels, whatever their image."""
+    sick = plants(train=4, val=1)
+    document = sick.documents["train"]
+    del document["images"][0]["width"]
+    document["annotations"][0]["bbox"][2] = 0
+    found = diagnosed(sick.write(), Examination()).problems
+    assert "box-empty" in {problem.code for problem in found if problem.split == "train"}

@@ -194,7 +194,9 @@ def test_class_names_come_along(pair) -> None:
         ({"decoder_ffn_dim": 8}, "decoder_ffn_dim 8"),
         ({"model_type": "detr"}, "model_type 'detr'"),
         ({"dropout": None}, "dropout None"),
+        ({"dropout": True}, "dropout True"),
         ({"encoder_attention_heads": "eight"}, "encoder_attention_heads 'eight'"),
+        ({"encoder_attention_heads": 8.5}, r"encoder_attention_heads 8\.5, .* whole number"),
     ],
 )
 def test_other_configurations_are_refused(

@@ -245,13 +245,17 @@ def _from_folders(data: Path) -> dict[str, YoloSplit]:
 def _is_pair(images: Path, labels: Path) -> bool:
     if images != labels:
         return images.is_dir() and labels.is_dir()
+    return _has_labels(images)
+
+
+def _has_labels(images: Path) -> bool:
     return any(label_file(path).is_file() for path in images_in(images))
 
 
 def _undivided(data: Path) -> dict[str, YoloSplit]:
     names = _names_beside(data)
     images, labels = data / "images", data / "labels"
-    if images.is_dir() and files_in(labels, ".txt", below=True):
+    if images.is_dir() and (files_in(labels, ".txt") or _has_labels(images)):
         return {ALL: YoloSplit(labels, data, (images,), names)}
     if names is not None and _is_pair(data, data):
         return {ALL: YoloSplit(data, data, (data,), names)}

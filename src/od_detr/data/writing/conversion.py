@@ -21,6 +21,7 @@ from od_detr.data.writing.folder import new_folder, refuse_taken
 from od_detr.data.writing.names import below_common, refuse_overlooked, yolo_names
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, writing
+from od_detr.plain_yaml import dump_yaml
 
 Target = Literal["coco", "yolo"]
 
@@ -178,15 +179,12 @@ def _write_labels(annotations: Annotations, names: Sequence[str], folder: Path) 
 
 
 def _write_class_names(splits: Mapping[str, Annotations], output: Path) -> None:
-    import yaml
-
     names = list(next(iter(splits.values())).classes)
     if ALL in splits:
         _write_text(output / "classes.txt", "".join(f"{name}\n" for name in names))
         return
     content = {split: f"images/{split}" for split in splits} | {"names": names}
-    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-    _write_text(output / "data.yaml", text)
+    _write_text(output / "data.yaml", dump_yaml(content))
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -23,6 +23,20 @@ def refuse_taken(folder: Path, option: str) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{option} {folder}: is there already; give a new folder")
+    refuse_unwritable(folder, option)
+
+
+def refuse_unwritable(path: Path, option: str) -> None:
+    """Refuses a path that cannot be made, before there is anything to write; makes nothing.
+
+    Raises:
+        InputError: naming what stands in the way.
+    """
+    above = next((each for each in path.absolute().parents if each.exists()), path)
+    if not above.is_dir():
+        raise InputError(f"{option} {path}: {above} is a file; give another path")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{option} {path}: {above} may not be written; give another path")
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Geometry:
     def of(cls, found: Annotations) -> Geometry:
         """Examines the boxes; where the size of an image is unknown, none reaches outside.
 
-        There a box may have no area because it is a share of that size, as in YOLO's files.
+        There YOLO's boxes have no area, because they are shares of that size.
         """
         sizes = found.sizes[found.owners].astype(np.float64)
         unknown = (sizes < 1).any(1)
@@ -89,7 +89,8 @@ class Geometry:
         x, y, w, h = found.boxes_xywh.T
         far = np.asarray((np.abs(found.boxes_xywh) > FAR).any(1))
         flat = (w <= 0) | (h <= 0)
-        empty, solid = flat & ~unknown, ~flat & ~far
+        shares = unknown & (found.format == "yolo")
+        empty, solid = flat & ~shares, ~flat & ~far
         seen_w = np.minimum(x + w, width) - np.maximum(x, 0)
         seen_h = np.minimum(y + h, height) - np.maximum(y, 0)
         off = solid & ((seen_w <= 0) | (seen_h <= 0))

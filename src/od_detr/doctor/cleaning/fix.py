@@ -95,7 +95,7 @@ def write_cleaned(made: Cleaned, output: Path) -> None:
         InputError: the folder is not empty, or cannot be written.
     """
     refuse_taken(output, "--fix")
-    with writing(output), new_folder(output) as folder:
+    with writing(output, "--fix"), new_folder(output) as folder:
         for split in made.splits:
             whole = split.name == ALL
             place = folder / "images" if whole else folder / "images" / split.name

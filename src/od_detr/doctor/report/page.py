@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from od_detr.data.writing.folder import refuse_unwritable
 from od_detr.doctor.checks.classes import counts_of
 from od_detr.doctor.checks.fit import SMALL, trained_sides
 from od_detr.doctor.diagnosis import Diagnosis
@@ -69,6 +70,7 @@ def refuse_other_files(file: Path) -> None:
         raise InputError(f"--report {file}: is a folder; give a file such as {file / 'data.html'}")
     if file.exists() and not file.read_bytes()[:15].lower().startswith(b"<!doctype html"):
         raise InputError(f"--report {file}: exists and is not an HTML page; give another name")
+    refuse_unwritable(file, "--report")
 
 
 def as_page(diagnosis: Diagnosis) -> str:

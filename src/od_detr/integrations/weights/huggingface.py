@@ -6,6 +6,7 @@ are the ones that exist on both sides.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -134,11 +135,17 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
 def _number(config: Mapping[str, Any], source: Path, name: str, default: int | float) -> Any:
     """An entry as a number of the same type as its default."""
     value = config.get(name, default)
-    if not isinstance(value, int | float) or not abs(value) < 1e9:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    fits = abs(number) < 1e9 and (isinstance(default, float) or number.is_integer())
+    if isinstance(value, bool) or not fits:
+        kind = "number" if isinstance(default, float) else "whole number"
         raise InputError(
-            f"{source}: its config.json says {name} {value!r}, which is not a number; give it one"
+            f"{source}: its config.json says {name} {value!r}, which is not a {kind}; give it one"
         )
-    return type(default)(value)
+    return type(default)(number)
 
 
 def class_names(config: Mapping[str, Any]) -> list[str] | None:

@@ -6,14 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from od_detr.detectors import DetectionTransformer
 from od_detr.dotted import flat, with_values
 from od_detr.errors import InputError
 from od_detr.files import atomic_write, make_directory, writing
 from od_detr.nn.backbone import WEIGHT_NAMES
 from od_detr.options import PATHS, PER_RUN, SIZES, TrainOptions
+from od_detr.plain_yaml import dump_yaml
 from od_detr.run_files import CONFIG_HEAD
 from od_detr.training.optimizer import default_backbone_lr
 from od_detr.training.teacher import Teacher
@@ -54,7 +53,7 @@ def write_config(options: TrainOptions, path: Path) -> None:
     with writing(path):
         make_directory(path.parent)
     with writing(path), atomic_write(path) as partial:
-        partial.write_text(CONFIG_HEAD + yaml.safe_dump(kept, sort_keys=False))
+        partial.write_text(CONFIG_HEAD + dump_yaml(kept))
 
 
 def plain_options(options: TrainOptions) -> dict[str, Any]:
