@@ -157,6 +157,7 @@ def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
         "scenes-architectures": 4,
         "bccd-equal-time": 5,
         "bccd-448-equal-time": 2,
+        "bccd-45-epochs": 2,
     }
     for folder, row in ((folder, row) for folder, rows in tables.items() for row in rows):
         runs = [run["last"] for run in records(folder, row["row"])]
