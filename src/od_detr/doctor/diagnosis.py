@@ -151,7 +151,7 @@ def with_looks(
     for name, found in read.items():
         last = first + len(found.image_ids)
         splits.append(Split(name, found, seen[first:last]))
-        first += len(found.paths)
+        first = last
     return splits
 
 

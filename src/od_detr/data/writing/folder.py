@@ -16,7 +16,7 @@ def refuse_taken(folder: Path, option: str) -> None:
 
     Args:
         folder: where a command will write.
-        option: that names it, such as ``--output``.
+        option: that names it, such as `--output`.
 
     Raises:
         InputError: it is neither absent nor an empty folder.
@@ -32,7 +32,7 @@ def refuse_unwritable(path: Path, option: str) -> None:
     Raises:
         InputError: naming what stands in the way.
     """
-    above = next((each for each in path.absolute().parents if each.exists()), path)
+    above = next(each for each in path.absolute().parents if each.exists())
     if not above.is_dir():
         raise InputError(f"{option} {path}: {above} is a file; give another path")
     if not os.access(above, os.W_OK):
