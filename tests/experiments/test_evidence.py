@@ -91,7 +91,7 @@ def tables_of(mark: str) -> Iterable[tuple[str, list[dict[str, str]]]]:
 
 def test_the_tables_of_the_evidence_are_its_records() -> None:
     tables = list(tables_of(r"records: (\S+)"))
-    assert len(tables) == 14
+    assert len(tables) == 15
     for folder, rows in tables:
         for row in rows:
             runs = records(folder, row["row"])
@@ -158,6 +158,7 @@ def test_duplicates_are_those_of_the_records_that_counted_them() -> None:
         "bccd-equal-time": 5,
         "bccd-448-equal-time": 2,
         "bccd-45-epochs": 2,
+        "bccd-71-equal-time": 1,
     }
     for folder, row in ((folder, row) for folder, rows in tables.items() for row in rows):
         runs = [run["last"] for run in records(folder, row["row"])]
