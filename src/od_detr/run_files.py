@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,10 +137,10 @@ def is_saved_detector(directory: Path) -> bool:
 
 
 def kept_name(path: str | Path) -> str:
-    """The name that a file or folder keeps where it moves. Every run has a `best`, so that of
-    `a/best` is `a`.
+    """The name that a file or folder keeps where it moves, also of the current folder. Every run
+    has a `best`, so that of `a/best` is `a`.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))
     return path.parent.name if path == RunFiles(path.parent).best else path.name
 
 

@@ -11,14 +11,14 @@ from typing import Any
 from od_detr.experiments.experiment import Experiment
 from od_detr.experiments.plan import Plan
 from od_detr.experiments.results import COLUMNS, Curve, mean_curves, summarise
-from od_detr.experiments.runs import finished, place_name
+from od_detr.experiments.runs import finished
 from od_detr.experiments.tables import control_of
 from od_detr.files import atomic_write
 from od_detr.options import TrainOptions
 from od_detr.reporting.curves import curves as draw
 from od_detr.reporting.page import code, folded, page, paragraph, picture, wide
 from od_detr.reporting.table import TextTable
-from od_detr.run_files import RunFiles
+from od_detr.run_files import RunFiles, kept_name
 
 Row = Mapping[str, Any]  # of `od_detr.experiments.results.summarise`
 HEAD = (
@@ -87,7 +87,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
     if shared.init is not None and shared.image_size is None:
         size = "the image size it was trained at"
     if shared.init is not None:
-        start = f"fine-tuned from {place_name(shared.init)}"
+        start = f"fine-tuned from {kept_name(shared.init)}"
     else:
         narrower = "a narrower " if shared.backbone_options else ""
         weights = "trained from scratch"
@@ -101,7 +101,7 @@ def _setting(scale: str, shared: TrainOptions) -> str:
         else f"learning rate {shared.opt.lr:g}"
     )
     return (
-        f"Scale {scale}: data {place_name(shared.data)}, {start}, {size}, "
+        f"Scale {scale}: data {kept_name(shared.data)}, {start}, {size}, "
         f"{images} images a step, {rate}. {shared.total_epochs} epochs "
         "stand for 24 epochs of the paper, and other schedules scale with them. The paper's "
         "results are on COCO."

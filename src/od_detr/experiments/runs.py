@@ -246,11 +246,6 @@ def environment(device: str) -> dict[str, str]:
     } | ({"gpu": gpu} if gpu else {})
 
 
-def place_name(path: str) -> str:
-    """The name that a file or folder keeps where it moves, also of the current folder."""
-    return kept_name(os.path.abspath(path))
-
-
 def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
     """The first option, by its dotted name, that a run's `config.yaml` has otherwise.
 
@@ -263,7 +258,7 @@ def _difference(kept: dict[str, Any], options: TrainOptions) -> str:
         options = replace(options, backbone=options.backbone_name)
     before, wanted = flat(kept), flat(plain(asdict(options)))
     for name in PLACES:
-        before[name], wanted[name] = (place_name(str(each.get(name))) for each in (before, wanted))
+        before[name], wanted[name] = (kept_name(str(each.get(name))) for each in (before, wanted))
     ignored = ELSEWHERE + (OF_INIT if options.init else ())
     compared = {name: value for name, value in wanted.items() if name not in ignored}
     name = first_difference(before, compared)

@@ -210,10 +210,11 @@ def _check(
         }
         wrong = next((what for what, (old, new) in found.items() if old != new), None)
         place = folder / "images" / ("" if split == ALL else split)
-        source = {str(place / name): path for name, path in zip(names, written.paths, strict=True)}
-        errors = [each for each in read.findings if each.severity == "error"]
-        errors = [replace(each, source=source.get(each.source, each.source)) for each in errors]
-        reason = str(errors[0]).replace(str(folder), str(output)) if errors else ""
+        reason = ""
+        if bad := next((each for each in read.findings if each.severity == "error"), None):
+            source = dict(zip((str(place / name) for name in names), written.paths, strict=True))
+            named = replace(bad, source=source.get(bad.source, bad.source))
+            reason = str(named).replace(str(folder), str(output))
         if wrong is not None:
             raise InputError(
                 f"--output {output}: {split}: {to.upper()} cannot hold these {wrong} "

@@ -21,7 +21,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvir
 
 from od_detr import ranks
 from od_detr.errors import InputError, ProcessLostError
-from od_detr.ranks import OWN, Ranks
+from od_detr.ranks import MAIN_NODE, OWN, Ranks
 
 ROLL_CALL_SECONDS = 20.0  # for a process that is busy with a step to find out that one is lost
 MORE_SECONDS = 2.0  # for further losses to be noted, once one is known
@@ -46,8 +46,9 @@ class Launched(ClusterEnvironment):
     @property
     def main_address(self) -> str:
         """Host of rank 0: MASTER_ADDR, else the first node of the SLURM job, else this machine."""
-        nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_NODELIST", "127.0.0.1"))
-        return os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
+        given, *of_slurm = map(os.environ.get, MAIN_NODE)
+        nodes = next(filter(None, of_slurm), "127.0.0.1")
+        return given or SLURMEnvironment.resolve_root_node_address(nodes)
 
     @property
     def main_port(self) -> int:

@@ -52,8 +52,8 @@ def write_config(options: TrainOptions, path: Path) -> None:
     kept = {name: value for name, value in values.items() if name not in PER_RUN}
     with writing(path):
         make_directory(path.parent)
-    with writing(path), atomic_write(path) as partial:
-        partial.write_text(CONFIG_HEAD + dump_yaml(kept))
+        with atomic_write(path) as partial:
+            partial.write_text(CONFIG_HEAD + dump_yaml(kept))
 
 
 def plain_options(options: TrainOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from od_detr.errors import InputError
+from od_detr.integrations.weights.hub import PREFIX, is_hub_name
 from od_detr.options import TrainOptions
 from od_detr.options.config_file import read_config
 from od_detr.run_files import RunFiles
@@ -110,7 +111,7 @@ def _metadata(name: str, config: Mapping[str, Any], options: Mapping[str, Any]) 
 def _base(options: Mapping[str, Any]) -> str | None:
     """The repository that the training started from, without a revision."""
     init = str(options.get("init") or "")
-    return init.removeprefix("hf:").partition("@")[0] if init.startswith("hf:") else None
+    return init.removeprefix(PREFIX).partition("@")[0] if is_hub_name(init) else None
 
 
 def _data_name(options: Mapping[str, Any]) -> str:
@@ -159,7 +160,7 @@ def _rate(options: Mapping[str, Any]) -> str:
 def _started_from(options: Mapping[str, Any]) -> str:
     init = str(options.get("init") or "")
     if init:
-        return f"`{init.removeprefix('hf:') if init.startswith('hf:') else Path(init).name}`"
+        return f"`{init.removeprefix(PREFIX) if is_hub_name(init) else Path(init).name}`"
     weights = str(options.get("backbone_weights") or "none")
     known = {"none": "random weights", "imagenet": "a backbone trained on ImageNet"}
     return known.get(weights, f"the backbone `{Path(weights).name}`")
